@@ -1,0 +1,240 @@
+//! The command line of xtask: what was typed, turned into a [`Verb`].
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use crate::failure::Failure;
+use crate::libtorch::Form;
+
+pub const HELP: &str = "\
+cargo xtask: sets nasfw up on a bare machine, runs it and checks it
+(the machine needs Rust, a C++ compiler and Python 3 with venv)
+
+usage: cargo xtask VERB
+
+  nasfw ARGS...     sets up, builds and runs nasfw: `cargo xtask nasfw run --strategy vim`
+  test [ARGS...]    sets up, then rustfmt, clippy, all tests (ARGS go to `cargo test`), rustdoc
+  setup [--lean|--full] [--into DIR]
+                    puts libtorch 2.13.0 into target/libtorch: the lean form (CPU, about 1.3 GB),
+                    or the full one (CUDA, about 5 GB) where an NVIDIA driver is found; afterwards
+                    plain `cargo run` and `cargo test` work too. With --into it goes to DIR: then
+                    set LIBTORCH=DIR/site-packages/torch
+  embedded-data [--from DIR]
+                    rebuilds datasets/data/fashion-mnist-mini from Fashion-MNIST's four files in
+                    DIR, by default from the Debian package dataset-fashion-mnist
+  help              prints this text
+
+environment:
+  NASFW_LIBTORCH    lean or full: as --lean and --full, for every verb
+  NASFW_PYTHON      the Python that makes the private environment, by default python3
+  LIBTORCH          a libtorch 2.13.0 of your own: nothing is installed then
+
+A test that can't run where it is (no data, no network) appends a line `SKIPPED: test: reason` to
+the file that NASFW_SKIP_LOG names; `cargo xtask test` sets it, and lists and counts those lines.
+";
+
+/// What to do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Verb {
+    Help,
+    Setup(SetupOptions),
+    Nasfw {
+        form: Option<Form>,
+        args: Vec<OsString>,
+    },
+    Test {
+        form: Option<Form>,
+        args: Vec<OsString>,
+    },
+    EmbeddedData {
+        from: Option<PathBuf>,
+    },
+}
+
+/// Which libtorch is wanted, and where.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct SetupOptions {
+    /// What the user asked for; `None`: full where there is an NVIDIA driver, otherwise lean.
+    pub form: Option<Form>,
+    /// Another folder than `target/libtorch`.
+    pub into: Option<PathBuf>,
+}
+
+/// Parses the arguments that follow `cargo xtask`; `form` is the value of `NASFW_LIBTORCH`.
+pub fn parse(
+    args: impl IntoIterator<Item = OsString>,
+    form: Option<OsString>,
+) -> Result<Verb, Failure> {
+    let mut args = args.into_iter();
+    let form = form
+        .filter(|value| !value.is_empty())
+        .map(parse_form)
+        .transpose()?;
+    let Some(verb) = args.next() else {
+        return Ok(Verb::Help);
+    };
+    match verb.to_str() {
+        Some("help" | "--help" | "-h") => Ok(Verb::Help),
+        Some("nasfw") => Ok(Verb::Nasfw {
+            form,
+            args: args.collect(),
+        }),
+        Some("test") => Ok(Verb::Test {
+            form,
+            args: args.collect(),
+        }),
+        Some("setup") => parse_setup(args, form),
+        Some("embedded-data") => parse_embedded_data(args),
+        _ => Err(Failure::usage(format!("unknown verb `{}`", verb.display()))),
+    }
+}
+
+fn parse_form(value: OsString) -> Result<Form, Failure> {
+    match value.to_str() {
+        Some("lean") => Ok(Form::Lean),
+        Some("full") => Ok(Form::Full),
+        _ => Err(Failure::usage(format!(
+            "NASFW_LIBTORCH is `{}`, it can be `lean` or `full`",
+            value.display()
+        ))),
+    }
+}
+
+fn parse_setup(
+    mut args: impl Iterator<Item = OsString>,
+    form: Option<Form>,
+) -> Result<Verb, Failure> {
+    let mut options = SetupOptions { form, into: None };
+    while let Some(arg) = args.next() {
+        match arg.to_str() {
+            Some("--lean") => options.form = Some(Form::Lean),
+            Some("--full") => options.form = Some(Form::Full),
+            Some("--into") => options.into = Some(folder("--into", args.next())?),
+            Some("--help" | "-h") => return Ok(Verb::Help),
+            _ => return Err(unexpected("setup", &arg)),
+        }
+    }
+    Ok(Verb::Setup(options))
+}
+
+fn parse_embedded_data(mut args: impl Iterator<Item = OsString>) -> Result<Verb, Failure> {
+    let mut from = None;
+    while let Some(arg) = args.next() {
+        match arg.to_str() {
+            Some("--from") => from = Some(folder("--from", args.next())?),
+            Some("--help" | "-h") => return Ok(Verb::Help),
+            _ => return Err(unexpected("embedded-data", &arg)),
+        }
+    }
+    Ok(Verb::EmbeddedData { from })
+}
+
+fn folder(option: &str, value: Option<OsString>) -> Result<PathBuf, Failure> {
+    value
+        .map(PathBuf::from)
+        .ok_or_else(|| Failure::usage(format!("{option} needs a folder")))
+}
+
+fn unexpected(verb: &str, arg: &OsString) -> Failure {
+    Failure::usage(format!("`{}` is no option of `{verb}`", arg.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    fn parsed(line: &str, form: Option<&str>) -> Result<Verb, Failure> {
+        parse(
+            line.split_whitespace().map(OsString::from),
+            form.map(OsString::from),
+        )
+    }
+
+    #[test]
+    fn no_verb_and_help_print_help() {
+        for line in [
+            "",
+            "help",
+            "--help",
+            "-h",
+            "setup --help",
+            "embedded-data -h",
+        ] {
+            assert_eq!(parsed(line, None).unwrap(), Verb::Help, "{line}");
+        }
+    }
+
+    #[test]
+    fn arguments_of_nasfw_and_test_pass_unchanged() {
+        let args = ["run", "--full", "--help"].map(OsString::from).to_vec();
+        let verb = parsed("nasfw run --full --help", None).unwrap();
+        assert_eq!(
+            verb,
+            Verb::Nasfw {
+                form: None,
+                args: args.clone()
+            }
+        );
+        let verb = parsed("test run --full --help", Some("lean")).unwrap();
+        assert_eq!(
+            verb,
+            Verb::Test {
+                form: Some(Form::Lean),
+                args
+            }
+        );
+    }
+
+    #[test]
+    fn an_option_beats_the_environment() {
+        let form = |line, env| match parsed(line, env).unwrap() {
+            Verb::Setup(options) => options.form,
+            verb => panic!("{verb:?}"),
+        };
+        assert_eq!(form("setup", None), None);
+        assert_eq!(form("setup", Some("")), None);
+        assert_eq!(form("setup", Some("full")), Some(Form::Full));
+        assert_eq!(form("setup --lean", Some("full")), Some(Form::Lean));
+        assert_eq!(form("setup --lean --full", None), Some(Form::Full));
+    }
+
+    #[test]
+    fn folders_are_taken() {
+        let verb = parsed("setup --into a/b", None).unwrap();
+        assert_eq!(
+            verb,
+            Verb::Setup(SetupOptions {
+                form: None,
+                into: Some("a/b".into())
+            })
+        );
+        let verb = parsed("embedded-data --from a/b", None).unwrap();
+        assert_eq!(
+            verb,
+            Verb::EmbeddedData {
+                from: Some("a/b".into())
+            }
+        );
+    }
+
+    #[test]
+    fn mistakes_are_usage_errors_that_name_them() {
+        for (line, form, named) in [
+            ("tset", None, "`tset`"),
+            ("setup --fast", None, "`--fast`"),
+            ("setup --into", None, "--into needs a folder"),
+            ("embedded-data --from", None, "--from needs a folder"),
+            ("embedded-data now", None, "`now`"),
+            ("setup", Some("slim"), "`slim`"),
+        ] {
+            let failure = parsed(line, form).unwrap_err();
+            assert_eq!(failure.code, 2, "{line}");
+            assert!(failure.message.contains(named), "{line}: {failure}");
+            assert!(
+                failure.to_string().contains("cargo xtask help"),
+                "{failure}"
+            );
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! `cargo xtask VERB`: sets nasfw up on a bare machine, runs it and checks it.
+//!
+//! Plain Rust without libtorch, so that it builds in seconds where nothing else is installed yet.
+
+// A command-line tool talks through stdout and stderr.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod cli;
+mod driver;
+mod embedded_data;
+mod failure;
+mod libtorch;
+mod machine;
+mod setup;
+mod skips;
+#[cfg(all(test, unix))]
+#[allow(clippy::unwrap_used)]
+mod testing;
+mod verify;
+mod workspace;
+
+use std::process::ExitCode;
+
+use cli::Verb;
+use failure::Failure;
+use workspace::Workspace;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn run() -> Result<ExitCode, Failure> {
+    let verb = cli::parse(
+        std::env::args_os().skip(1),
+        std::env::var_os("NASFW_LIBTORCH"),
+    )?;
+    match verb {
+        Verb::Help => {
+            print!("{}", cli::HELP);
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::EmbeddedData { from } => embedded_data::build(&Workspace::find()?, from),
+        Verb::Setup(options) => {
+            let libtorch = setup::setup(&Workspace::find()?, &options)?;
+            eprintln!(
+                "{libtorch} is ready: `cargo xtask nasfw run`, `cargo run` and `cargo test` work"
+            );
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::Nasfw { form, args } => {
+            let workspace = Workspace::find()?;
+            let libtorch = setup::setup(&workspace, &cli::SetupOptions { form, into: None })?;
+            workspace.run_nasfw(&libtorch, args)
+        }
+        Verb::Test { form, args } => {
+            let workspace = Workspace::find()?;
+            let libtorch = setup::setup(&workspace, &cli::SetupOptions { form, into: None })?;
+            verify::verify(&workspace, &libtorch, args)
+        }
+    }
+}

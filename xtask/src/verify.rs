@@ -1,0 +1,267 @@
+//! `cargo xtask test`: everything that must hold before a change is accepted.
+
+use std::ffi::OsString;
+use std::io::{self, BufRead, BufReader, IsTerminal, Write};
+use std::process::{Command, ExitCode, ExitStatus, Stdio};
+use std::time::Instant;
+
+use crate::failure::Failure;
+use crate::setup::Libtorch;
+use crate::skips::{self, SkipLog};
+use crate::workspace::{Workspace, cannot_run, exit_code};
+
+/// More test threads than this only fight for memory: each may hold a network and its gradients.
+const MOST_TEST_THREADS: usize = 4;
+
+/// Runs the formatter, the linter, all tests and the documentation; stops at the first that fails,
+/// with its exit code.
+pub fn verify(
+    workspace: &Workspace,
+    libtorch: &Libtorch,
+    test_args: Vec<OsString>,
+) -> Result<ExitCode, Failure> {
+    let started = Instant::now();
+    let cargo = |args: &[&str]| -> Result<Command, Failure> {
+        let mut cargo = workspace.cargo(libtorch)?;
+        cargo.current_dir(&workspace.root).args(args);
+        Ok(cargo)
+    };
+    let skips = SkipLog::create(&workspace.root.join("target"))?;
+    let mut counts = Counts::default();
+
+    let fmt = cargo(&["fmt", "--all", "--check"])?;
+    let clippy = cargo(&[
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ])?;
+    let mut tests = cargo(&["test"])?;
+    tests.args(test_command(&test_args, io::stdout().is_terminal()));
+    tests.env(skips::VARIABLE, &skips.path);
+    for (name, value) in threads(std::thread::available_parallelism().map_or(1, usize::from)) {
+        if std::env::var_os(name).is_none() {
+            tests.env(name, value.to_string());
+        }
+    }
+    let mut doc = cargo(&["doc", "--workspace", "--no-deps"])?;
+    doc.env("RUSTDOCFLAGS", "-D warnings");
+
+    for (name, mut command) in [
+        ("rustfmt", fmt),
+        ("clippy", clippy),
+        ("tests", tests),
+        ("rustdoc", doc),
+    ] {
+        let phase = Instant::now();
+        println!("== {name}");
+        let status = if name == "tests" {
+            run_counting(&mut command, &mut counts, &mut io::stdout())
+        } else {
+            command.stdin(Stdio::null()).status()
+        };
+        let status = status.map_err(|error| cannot_run(command.get_program(), &error))?;
+        let verdict = if status.success() { "ok" } else { "FAILED" };
+        println!(
+            "== {name}: {verdict} in {:.0} s",
+            phase.elapsed().as_secs_f64()
+        );
+        if !status.success() {
+            return Ok(exit_code(status));
+        }
+    }
+    let skipped = skips.lines()?;
+    for line in &skipped {
+        println!("{line}");
+    }
+    println!(
+        "== everything passed in {:.0} s",
+        started.elapsed().as_secs_f64()
+    );
+    println!("{}", counts.with_skips(skipped.len()));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The arguments of `cargo test`: the whole workspace unless `args` name packages; in colour on a
+/// terminal, though its output goes through us.
+fn test_command(args: &[OsString], colour: bool) -> Vec<OsString> {
+    let harness = args
+        .iter()
+        .position(|arg| arg == "--")
+        .unwrap_or(args.len());
+    let (cargo_args, harness_args) = args.split_at(harness);
+    let is_package = |arg: &OsString| {
+        let arg = arg.to_string_lossy();
+        arg.starts_with("-p") || arg == "--package" || arg.starts_with("--package=")
+    };
+    let mut command = Vec::new();
+    if !cargo_args.iter().any(is_package) {
+        command.push("--workspace".into());
+    }
+    command.extend_from_slice(cargo_args);
+    command.push("--".into());
+    if colour {
+        command.push("--color=always".into());
+    }
+    command.extend(harness_args.iter().skip(1).cloned());
+    command
+}
+
+/// How many tests run at once, and how many threads each has for its tensors, on `cores` cores.
+fn threads(cores: usize) -> [(&'static str, usize); 2] {
+    let tests = cores.clamp(1, MOST_TEST_THREADS);
+    [
+        ("RUST_TEST_THREADS", tests),
+        ("OMP_NUM_THREADS", (cores / tests).max(1)),
+    ]
+}
+
+/// Passes the command's output on to `out` as it comes and adds up its `test result:` lines.
+fn run_counting(
+    command: &mut Command,
+    counts: &mut Counts,
+    out: &mut impl Write,
+) -> io::Result<ExitStatus> {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    if let Some(output) = child.stdout.take() {
+        let mut output = BufReader::new(output);
+        let mut line = Vec::new();
+        while output.read_until(b'\n', &mut line)? > 0 {
+            out.write_all(&line)?;
+            out.flush()?;
+            counts.add(&String::from_utf8_lossy(&line));
+            line.clear();
+        }
+    }
+    child.wait()
+}
+
+/// The sums of cargo's `test result:` lines.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Counts {
+    passed: usize,
+    failed: usize,
+    ignored: usize,
+}
+
+impl Counts {
+    fn add(&mut self, line: &str) {
+        let Some((_, result)) = line.split_once("test result: ") else {
+            return;
+        };
+        let number = |word: &str| -> usize {
+            let mut words = result
+                .split([' ', ';', '.'])
+                .rev()
+                .skip_while(|&w| w != word)
+                .skip(1);
+            words
+                .next()
+                .and_then(|number| number.parse().ok())
+                .unwrap_or(0)
+        };
+        self.passed += number("passed");
+        self.failed += number("failed");
+        self.ignored += number("ignored");
+    }
+
+    /// The closing line. A skipped test ended without an error, so the harness counted it as
+    /// passed.
+    fn with_skips(&self, skipped: usize) -> String {
+        let passed = self.passed.saturating_sub(skipped);
+        let skipped = self.ignored + skipped;
+        format!("{passed} passed, {} failed, {skipped} skipped", self.failed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+    use std::ffi::OsStr;
+
+    fn command(line: &str, colour: bool) -> String {
+        let args: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
+        test_command(&args, colour)
+            .join(OsStr::new(" "))
+            .into_string()
+            .unwrap()
+    }
+
+    #[test]
+    fn arguments_reach_cargo_test_and_its_harness() {
+        assert_eq!(command("", false), "--workspace --");
+        assert_eq!(command("", true), "--workspace -- --color=always");
+        assert_eq!(
+            command("vim -- --exact", false),
+            "--workspace vim -- --exact"
+        );
+        assert_eq!(
+            command("-p nasfw-spaces hash", false),
+            "-p nasfw-spaces hash --"
+        );
+        assert_eq!(
+            command("--package=xtask -- -p", false),
+            "--package=xtask -- -p"
+        );
+        assert_eq!(
+            command("-- --package", true),
+            "--workspace -- --color=always --package"
+        );
+    }
+
+    #[test]
+    fn test_and_tensor_threads_fill_the_machine() {
+        for (cores, tests, tensor) in [(1, 1, 1), (2, 2, 1), (4, 4, 1), (6, 4, 1), (16, 4, 4)] {
+            let expected = [("RUST_TEST_THREADS", tests), ("OMP_NUM_THREADS", tensor)];
+            assert_eq!(threads(cores), expected);
+        }
+    }
+
+    #[test]
+    fn results_are_added_up_plain_and_coloured() {
+        let mut counts = Counts::default();
+        counts.add("running 3 tests\n");
+        counts.add("test a ... ok\n");
+        counts.add("test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.01s\n");
+        counts.add("test result: \u{1b}[31mFAILED\u{1b}[m. 4 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out\n");
+        assert_eq!(
+            counts,
+            Counts {
+                passed: 16,
+                failed: 2,
+                ignored: 1
+            }
+        );
+        assert_eq!(counts.with_skips(0), "16 passed, 2 failed, 1 skipped");
+        assert_eq!(counts.with_skips(5), "11 passed, 2 failed, 6 skipped");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_failing_test_command_keeps_its_exit_code() {
+        let mut counts = Counts::default();
+        let mut command = Command::new("sh");
+        command.args([
+            "-c",
+            "echo 'test result: FAILED. 1 passed; 2 failed; 0 ignored'; exit 101",
+        ]);
+        let mut out = Vec::new();
+        let status = run_counting(&mut command, &mut counts, &mut out).unwrap();
+        assert!(out.ends_with(b"0 ignored\n"));
+        assert_eq!(status.code(), Some(101));
+        assert_eq!(
+            counts,
+            Counts {
+                passed: 1,
+                failed: 2,
+                ignored: 0
+            }
+        );
+    }
+}
