@@ -1,0 +1,84 @@
+//! A discrete architecture as indices into an [`ArchSpec`].
+
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Tensor};
+
+use super::{ArchSpec, RelaxedArch};
+use crate::error::{Error, Result};
+
+/// The kept candidates: `[group][row]` → indices in increasing order.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Choice(Vec<Vec<Vec<usize>>>);
+
+impl Choice {
+    /// Wraps indices; [`Choice::check`] tells whether they fit a spec.
+    pub fn new(kept: Vec<Vec<Vec<usize>>>) -> Self {
+        Self(kept)
+    }
+
+    /// The kept candidates of a row.
+    pub fn kept(&self, group: usize, row: usize) -> &[usize] {
+        &self.0[group][row]
+    }
+
+    /// All groups.
+    pub fn groups(&self) -> &[Vec<Vec<usize>>] {
+        &self.0
+    }
+
+    /// Refuses a choice that does not fit `spec`: other groups or rows, a wrong number kept, an index out of range.
+    pub fn check(&self, spec: &ArchSpec) -> Result<()> {
+        let bad = |why: String| Err(Error::Invalid { what: "choice".into(), why });
+        if self.0.len() != spec.groups().len() {
+            return bad(format!("{} groups, the space has {}", self.0.len(), spec.groups().len()));
+        }
+        for (rows, group) in self.0.iter().zip(spec.groups()) {
+            if rows.len() != group.rows.len() {
+                return bad(format!(
+                    "group `{}` has {} rows, the space has {}",
+                    group.name,
+                    rows.len(),
+                    group.rows.len()
+                ));
+            }
+            for (kept, row) in rows.iter().zip(&group.rows) {
+                let increasing = kept.windows(2).all(|w| w[0] < w[1]);
+                let inside = kept.iter().all(|&i| i < row.candidates.len());
+                if kept.len() != row.keep || !increasing || !inside {
+                    return bad(format!(
+                        "row `{}` of group `{}` keeps {kept:?}; it must keep {} of 0..{}",
+                        row.name,
+                        group.name,
+                        row.keep,
+                        row.candidates.len()
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The relaxed architecture with weight one on what is kept and zero elsewhere; only what is kept is active.
+    pub fn one_hot(&self, spec: &ArchSpec, kind: Kind, device: Device) -> RelaxedArch {
+        let active: Vec<Vec<Vec<bool>>> = spec
+            .groups()
+            .iter()
+            .zip(&self.0)
+            .map(|(g, rows)| {
+                rows.iter().map(|kept| (0..g.width()).map(|i| kept.contains(&i)).collect()).collect()
+            })
+            .collect();
+        let weights = spec
+            .groups()
+            .iter()
+            .zip(&active)
+            .map(|(g, rows)| {
+                let flat: Vec<f64> =
+                    rows.iter().flatten().map(|&on| if on { 1.0 } else { 0.0 }).collect();
+                Tensor::from_slice(&flat).view(g.shape()).to_kind(kind).to_device(device)
+            })
+            .collect();
+        RelaxedArch::new(weights).with_active(active)
+    }
+}

@@ -1,0 +1,92 @@
+//! A derived architecture as a graph, independent of the space that it came from.
+
+use serde::{Deserialize, Serialize};
+
+/// An edge into a node: where it comes from and, where operations sit on edges, which operation it carries.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Edge {
+    /// Source state: the cell's inputs come first (0, 1, …), then its nodes in order.
+    pub from: usize,
+    /// Operation on the edge; none means that the state is passed on as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub op: Option<String>,
+}
+
+/// A node: the sum of its edges, put through an operation of its own where operations sit on nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Node {
+    /// Operation of the node, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub op: Option<String>,
+    /// Incoming edges: none to many, several from one source are legal.
+    pub inputs: Vec<Edge>,
+}
+
+/// A cell: inputs, nodes in topological order, and the states that make its output.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cell {
+    /// Name of the cell type, for example `normal`.
+    pub name: String,
+    /// Names of the inputs, for example `c_{k-2}`.
+    pub inputs: Vec<String>,
+    /// The nodes.
+    pub nodes: Vec<Node>,
+    /// States joined into the output.
+    pub output: Vec<usize>,
+}
+
+/// A derived architecture.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Genotype {
+    /// Name of the space that it belongs to.
+    pub space: String,
+    /// Its cells.
+    pub cells: Vec<Cell>,
+}
+
+impl Cell {
+    /// Name of a state: an input's name, or `node i` counted from one.
+    pub fn state_name(&self, state: usize) -> String {
+        match self.inputs.get(state) {
+            Some(name) => name.clone(),
+            None => format!("node {}", state + 1 - self.inputs.len()),
+        }
+    }
+}
+
+impl std::fmt::Display for Genotype {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (i, cell) in self.cells.iter().enumerate() {
+            if i > 0 {
+                writeln!(f)?;
+            }
+            writeln!(f, "{}", cell.name)?;
+            for (j, node) in cell.nodes.iter().enumerate() {
+                let inputs: Vec<String> = node
+                    .inputs
+                    .iter()
+                    .map(|e| match &e.op {
+                        Some(op) => format!("{op}({})", cell.state_name(e.from)),
+                        None => cell.state_name(e.from),
+                    })
+                    .collect();
+                let sum = if inputs.is_empty() {
+                    "(unused)".into()
+                } else {
+                    inputs.join(" + ")
+                };
+                match &node.op {
+                    Some(op) => writeln!(f, "  node {} = {op}({sum})", j + 1)?,
+                    None => writeln!(f, "  node {} = {sum}", j + 1)?,
+                }
+            }
+            let out: Vec<String> = cell.output.iter().map(|&s| cell.state_name(s)).collect();
+            write!(f, "  output = {}", out.join(" | "))?;
+        }
+        Ok(())
+    }
+}

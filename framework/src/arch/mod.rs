@@ -1,0 +1,12 @@
+//! What there is to decide ([`ArchSpec`]), one relaxed answer ([`RelaxedArch`]), one discrete answer ([`Choice`]) and
+//! the network it stands for ([`Genotype`]).
+
+mod choice;
+mod genotype;
+mod relaxed;
+mod spec;
+
+pub use choice::Choice;
+pub use genotype::{Cell, Edge, Genotype, Node};
+pub use relaxed::RelaxedArch;
+pub use spec::{ArchSpec, Group, Marginals, Role, Row};

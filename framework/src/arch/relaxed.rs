@@ -1,0 +1,54 @@
+//! One sample of a distribution over architectures, as the supernet takes it.
+
+use std::collections::BTreeMap;
+
+use tch::Tensor;
+
+/// A weight for every candidate, and what goes with the sample.
+#[derive(Debug)]
+pub struct RelaxedArch {
+    /// One `[rows, width]` matrix per group of the spec; padding is zero.
+    pub weights: Vec<Tensor>,
+    /// `[group][row][column]`: false where the candidate need not be computed. It lives on the host, so that skipping
+    /// costs no synchronisation. The weight of a masked candidate must be zero in value; where it carries a gradient
+    /// (straight-through estimators), the gradient is that of a candidate whose output is zero.
+    pub active: Option<Vec<Vec<Vec<bool>>>>,
+    /// log-probability of the sample, a scalar, where the distribution has one.
+    pub log_prob: Option<Tensor>,
+    /// Named scalars of the strategy that a supernet may understand: auxiliary-skip weight, dropout rate.
+    pub scalars: BTreeMap<String, f64>,
+}
+
+impl RelaxedArch {
+    /// An architecture of dense weights.
+    pub fn new(weights: Vec<Tensor>) -> Self {
+        Self { weights, active: None, log_prob: None, scalars: BTreeMap::new() }
+    }
+
+    /// Adds the mask of what must be computed.
+    pub fn with_active(mut self, active: Vec<Vec<Vec<bool>>>) -> Self {
+        self.active = Some(active);
+        self
+    }
+
+    /// Adds the log-probability of the sample.
+    pub fn with_log_prob(mut self, log_prob: Tensor) -> Self {
+        self.log_prob = Some(log_prob);
+        self
+    }
+
+    /// Whether a candidate must be computed.
+    pub fn is_active(&self, group: usize, row: usize, column: usize) -> bool {
+        self.active.as_ref().is_none_or(|a| a[group][row][column])
+    }
+
+    /// The same weights cut off from the graph of the distribution: what a weight step needs.
+    pub fn detach(&self) -> Self {
+        Self {
+            weights: self.weights.iter().map(Tensor::detach).collect(),
+            active: self.active.clone(),
+            log_prob: self.log_prob.as_ref().map(Tensor::detach),
+            scalars: self.scalars.clone(),
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! The decisions of a search space, as data.
+
+use rand::RngExt;
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Tensor};
+
+use super::Choice;
+use crate::error::{Error, Result};
+
+/// What the candidates of a group stand for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// Candidates are operations; a row is an edge or a node that computes one of them.
+    Operations,
+    /// Candidates are sources; a row is a node that reads from some of them.
+    Topology,
+}
+
+/// One decision: keep `keep` of `candidates`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Row {
+    /// Name of the row, unique in its group, for example `node 3` or `0->2`.
+    pub name: String,
+    /// Names of the candidates, in the order of the columns.
+    pub candidates: Vec<String>,
+    /// How many candidates the derived architecture keeps, at least one.
+    pub keep: usize,
+}
+
+/// A matrix of choices. Rows may be ragged: shorter rows are padded on the right and the padding is masked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    /// Name of the group, unique in its spec, for example `normal`.
+    pub name: String,
+    /// What the candidates stand for.
+    pub role: Role,
+    /// The rows.
+    pub rows: Vec<Row>,
+}
+
+impl Group {
+    /// Number of columns: the length of the longest row.
+    pub fn width(&self) -> usize {
+        self.rows.iter().map(|r| r.candidates.len()).max().unwrap_or(0)
+    }
+
+    /// `[rows, width]`, the shape of this group's weights.
+    pub fn shape(&self) -> [i64; 2] {
+        [self.rows.len() as i64, self.width() as i64]
+    }
+
+    /// Whether some row is shorter than the longest one.
+    pub fn is_ragged(&self) -> bool {
+        self.rows.iter().any(|r| r.candidates.len() != self.width())
+    }
+
+    /// `[rows, width]` of bool, true where there is a candidate.
+    pub fn mask(&self, device: Device) -> Tensor {
+        let width = self.width();
+        let cells: Vec<bool> = self
+            .rows
+            .iter()
+            .flat_map(|r| (0..width).map(move |c| c < r.candidates.len()))
+            .collect();
+        Tensor::from_slice(&cells).view(self.shape()).to_device(device)
+    }
+
+    /// Row-wise softmax of `logits` (`[rows, width]`) over the candidates that exist; padding gets exactly zero.
+    pub fn softmax(&self, logits: &Tensor) -> Tensor {
+        self.masked_logits(logits).softmax(-1, logits.kind())
+    }
+
+    /// `logits` with minus infinity in the padding.
+    pub fn masked_logits(&self, logits: &Tensor) -> Tensor {
+        if self.is_ragged() {
+            logits.masked_fill(&self.mask(logits.device()).logical_not(), f64::NEG_INFINITY)
+        } else {
+            logits.shallow_clone()
+        }
+    }
+}
+
+/// Probabilities or weights of every candidate, on the host: `[group][row][candidate]`, without padding.
+pub type Marginals = Vec<Vec<Vec<f64>>>;
+
+/// An ordered list of groups: everything that an architecture decides.
+///
+/// Distributions and strategies are written against this alone, so that any of them runs on any space.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArchSpec {
+    groups: Vec<Group>,
+}
+
+impl ArchSpec {
+    /// Checks the groups: names unique, rows not empty, `1 ≤ keep ≤ candidates`.
+    pub fn new(groups: Vec<Group>) -> Result<Self> {
+        let bad = |why: String| Err(Error::Invalid { what: "architecture spec".into(), why });
+        if groups.is_empty() {
+            return bad("it has no groups".into());
+        }
+        for (i, g) in groups.iter().enumerate() {
+            if groups[..i].iter().any(|h| h.name == g.name) {
+                return bad(format!("two groups are named `{}`", g.name));
+            }
+            if g.rows.is_empty() {
+                return bad(format!("group `{}` has no rows", g.name));
+            }
+            for (j, r) in g.rows.iter().enumerate() {
+                if g.rows[..j].iter().any(|s| s.name == r.name) {
+                    return bad(format!("group `{}` has two rows named `{}`", g.name, r.name));
+                }
+                if r.keep == 0 || r.keep > r.candidates.len() {
+                    return bad(format!(
+                        "row `{}` of group `{}` keeps {} of {} candidates",
+                        r.name,
+                        g.name,
+                        r.keep,
+                        r.candidates.len()
+                    ));
+                }
+            }
+        }
+        Ok(Self { groups })
+    }
+
+    /// The groups, in order.
+    pub fn groups(&self) -> &[Group] {
+        &self.groups
+    }
+
+    /// Index of the group called `name`.
+    pub fn group_index(&self, name: &str) -> Option<usize> {
+        self.groups.iter().position(|g| g.name == name)
+    }
+
+    /// Entries of all groups' matrices, padding included: the length of [`ArchSpec::split`]'s argument.
+    pub fn numel(&self) -> i64 {
+        self.groups.iter().map(|g| g.shape().iter().product::<i64>()).sum()
+    }
+
+    /// Views of a flat tensor (`[numel]`) as one matrix per group, by a single `split_with_sizes`.
+    pub fn split(&self, flat: &Tensor) -> Vec<Tensor> {
+        let sizes: Vec<i64> = self.groups.iter().map(|g| g.shape().iter().product()).collect();
+        flat.split_with_sizes(sizes, 0)
+            .into_iter()
+            .zip(&self.groups)
+            .map(|(part, g)| part.view(g.shape()))
+            .collect()
+    }
+
+    /// Row-wise masked softmax of a flat tensor of logits, one matrix per group.
+    pub fn softmax(&self, flat: &Tensor) -> Vec<Tensor> {
+        self.split(flat).iter().zip(&self.groups).map(|(logits, g)| g.softmax(logits)).collect()
+    }
+
+    /// Number of distinct choices (a float, since spaces are large).
+    pub fn size(&self) -> f64 {
+        let binomial = |n: usize, k: usize| {
+            (0..k).map(|i| (n - i) as f64 / (i + 1) as f64).product::<f64>().round()
+        };
+        self.rows().map(|(_, _, r)| binomial(r.candidates.len(), r.keep)).product()
+    }
+
+    /// All rows with the indices of their group and row.
+    pub fn rows(&self) -> impl Iterator<Item = (usize, usize, &Row)> {
+        self.groups
+            .iter()
+            .enumerate()
+            .flat_map(|(g, group)| group.rows.iter().enumerate().map(move |(r, row)| (g, r, row)))
+    }
+
+    /// Every choice of the space, the last row varying fastest. Meant for small spaces: see [`ArchSpec::size`].
+    pub fn enumerate(&self) -> impl Iterator<Item = Choice> + '_ {
+        let subsets: Vec<Vec<Vec<usize>>> =
+            self.rows().map(|(_, _, r)| subsets(r.candidates.len(), r.keep)).collect();
+        let mut counter = Some(vec![0usize; subsets.len()]);
+        std::iter::from_fn(move || {
+            let current = counter.clone()?;
+            let mut next = current.clone();
+            let mut at = next.len();
+            counter = loop {
+                if at == 0 {
+                    break None;
+                }
+                at -= 1;
+                next[at] += 1;
+                if next[at] < subsets[at].len() {
+                    break Some(next);
+                }
+                next[at] = 0;
+            };
+            let mut flat = current.iter().zip(&subsets).map(|(&i, s)| s[i].clone());
+            Some(Choice::new(
+                self.groups
+                    .iter()
+                    .map(|g| g.rows.iter().filter_map(|_| flat.next()).collect())
+                    .collect(),
+            ))
+        })
+    }
+
+    /// A choice drawn uniformly: every row independently, every subset of `keep` candidates equally likely.
+    pub fn uniform(&self, rng: &mut impl RngExt) -> Choice {
+        Choice::new(
+            self.groups
+                .iter()
+                .map(|g| {
+                    g.rows
+                        .iter()
+                        .map(|r| {
+                            let mut left: Vec<usize> = (0..r.candidates.len()).collect();
+                            let mut kept: Vec<usize> = (0..r.keep)
+                                .map(|_| left.swap_remove(rng.random_range(0..left.len())))
+                                .collect();
+                            kept.sort_unstable();
+                            kept
+                        })
+                        .collect()
+                })
+                .collect(),
+        )
+    }
+
+    /// The `keep` largest candidates of every row; of equals the first wins, so that ties are deterministic.
+    pub fn top(&self, marginals: &Marginals) -> Choice {
+        Choice::new(
+            self.groups
+                .iter()
+                .zip(marginals)
+                .map(|(g, rows)| {
+                    g.rows.iter().zip(rows).map(|(row, weights)| top_k(weights, row.keep)).collect()
+                })
+                .collect(),
+        )
+    }
+
+    /// Copies one matrix per group to the host, dropping the padding.
+    pub fn to_marginals(&self, matrices: &[Tensor]) -> Marginals {
+        self.groups
+            .iter()
+            .zip(matrices)
+            .map(|(g, m)| {
+                let m = m.detach().to_kind(Kind::Double).to_device(Device::Cpu).contiguous();
+                let flat = Vec::<f64>::try_from(m.view([-1])).unwrap_or_default();
+                g.rows
+                    .iter()
+                    .zip(flat.chunks(g.width()))
+                    .map(|(r, c)| c[..r.candidates.len()].to_vec())
+                    .collect()
+            })
+            .collect()
+    }
+}
+
+/// Indices of the `k` largest weights in increasing order; of equals the first wins.
+fn top_k(weights: &[f64], k: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..weights.len()).collect();
+    order.sort_by(|&a, &b| weights[b].total_cmp(&weights[a]));
+    let mut kept = order[..k.min(order.len())].to_vec();
+    kept.sort_unstable();
+    kept
+}
+
+/// All subsets of `k` of `n`, in lexicographic order.
+fn subsets(n: usize, k: usize) -> Vec<Vec<usize>> {
+    if k == 0 {
+        return vec![vec![]];
+    }
+    (k - 1..n)
+        .flat_map(|last| {
+            subsets(last, k - 1).into_iter().map(move |mut s| {
+                s.push(last);
+                s
+            })
+        })
+        .collect()
+}

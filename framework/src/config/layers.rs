@@ -1,0 +1,371 @@
+//! Merging layers, and remembering where every value came from.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use config::{Config, Environment, File, FileFormat};
+use serde_json::{Map, Value};
+
+use super::{ConfigError, DEFAULTS, Problem};
+use crate::error::{Error, Result};
+use crate::registry::{Kind, Plugin, Registry, similar};
+
+/// Where a value was set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// The embedded defaults.
+    Default,
+    /// The defaults, or a preset, of a plugin.
+    Plugin(String),
+    /// A file: path, line (from 1) and the bytes of the value.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// Bytes of the value (or of the key where it has none).
+        span: Range<usize>,
+    },
+    /// An environment variable.
+    Environment(String),
+    /// An option of the command line, as typed.
+    CommandLine(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => write!(f, "default"),
+            Self::Plugin(p) => write!(f, "{p}"),
+            Self::File { path, line, .. } => write!(f, "{}, line {line}", path.display()),
+            Self::Environment(name) => write!(f, "environment variable {name}"),
+            Self::CommandLine(option) => write!(f, "{option}"),
+        }
+    }
+}
+
+/// What a user adds to the defaults.
+#[derive(Debug, Clone)]
+pub enum Layer {
+    /// A TOML file: its path and its text.
+    File(PathBuf, String),
+    /// Environment variables; those that begin with `NASFW_` count.
+    Environment(Vec<(String, String)>),
+    /// Options of the command line: dotted key, value as typed, and the option for messages.
+    CommandLine(Vec<(String, String, String)>),
+}
+
+/// Environment variables of the prefix that are no configuration keys.
+const RESERVED: [&str; 4] = ["NASFW_LOG", "NASFW_LIBTORCH", "NASFW_TEST_DATA", "NASFW_SKIP_LOG"];
+
+/// Merged configuration with the origin of every leaf.
+#[derive(Debug, Clone)]
+pub struct Resolved {
+    /// The merged tree.
+    pub value: Value,
+    /// Dotted path of a leaf to where it was set.
+    pub origins: BTreeMap<String, Origin>,
+}
+
+/// Leaves of a tree as dotted paths; arrays are leaves.
+pub fn flatten(value: &Value) -> BTreeMap<String, Value> {
+    fn walk(at: &str, value: &Value, out: &mut BTreeMap<String, Value>) {
+        match value {
+            Value::Object(map) if !map.is_empty() || at.is_empty() => {
+                for (k, v) in map {
+                    let path = if at.is_empty() { k.clone() } else { format!("{at}.{k}") };
+                    walk(&path, v, out);
+                }
+            }
+            leaf => {
+                out.insert(at.to_owned(), leaf.clone());
+            }
+        }
+    }
+    let mut out = BTreeMap::new();
+    walk("", value, &mut out);
+    out
+}
+
+/// One layer ready to merge: TOML text, and the origin of each leaf.
+struct Source {
+    toml: String,
+    leaves: BTreeMap<String, Origin>,
+    from_user: bool,
+}
+
+fn config_error(key: &str, message: String, origin: Option<Origin>) -> Error {
+    Error::Config(Box::new(ConfigError::one(key, message, origin)))
+}
+
+fn embedded(toml: &str, origin: Origin) -> Result<Source> {
+    let table: toml::Table =
+        toml::from_str(toml).map_err(|e| Error::Registry(format!("{origin}: {e}")))?;
+    let value =
+        serde_json::to_value(table).map_err(|e| Error::Registry(format!("{origin}: {e}")))?;
+    let leaves = flatten(&value).into_keys().map(|k| (k, origin.clone())).collect();
+    Ok(Source { toml: toml.to_owned(), leaves, from_user: false })
+}
+
+fn file(path: &Path, text: &str) -> Result<Source> {
+    let line_of = |at: usize| text[..at.min(text.len())].matches('\n').count() + 1;
+    let doc = text.parse::<toml_edit::Document<String>>().map_err(|e| {
+        let span = e.span().unwrap_or(0..0);
+        let origin = Origin::File { path: path.to_owned(), line: line_of(span.start), span };
+        config_error("", format!("this is not valid TOML: {}", e.message().trim()), Some(origin))
+    })?;
+    let mut leaves = BTreeMap::new();
+    fn walk(
+        at: &str,
+        table: &dyn toml_edit::TableLike,
+        leaves: &mut BTreeMap<String, Range<usize>>,
+    ) {
+        for (key, item) in table.iter() {
+            let path = if at.is_empty() { key.to_owned() } else { format!("{at}.{key}") };
+            match item.as_table_like() {
+                Some(inner) if !inner.is_empty() => walk(&path, inner, leaves),
+                _ => {
+                    let key_span = table.get_key_value(key).and_then(|(k, _)| k.span());
+                    let span = item.span().or(key_span).unwrap_or(0..0);
+                    leaves.insert(path, span);
+                }
+            }
+        }
+    }
+    let mut spans = BTreeMap::new();
+    walk("", doc.as_table(), &mut spans);
+    for (key, span) in spans {
+        let line = line_of(span.start);
+        leaves.insert(key, Origin::File { path: path.to_owned(), line, span });
+    }
+    Ok(Source { toml: text.to_owned(), leaves, from_user: true })
+}
+
+/// `strategy.lr` from `NASFW_STRATEGY__LR`.
+fn environment_key(name: &str) -> Option<String> {
+    let rest = name.strip_prefix("NASFW_").filter(|_| !RESERVED.contains(&name))?;
+    Some(rest.to_lowercase().replace("__", "."))
+}
+
+fn environment(variables: &[(String, String)]) -> Result<Source> {
+    let mine: Vec<_> =
+        variables.iter().filter_map(|(n, v)| Some((environment_key(n)?, n, v))).collect();
+    let leaves =
+        mine.iter().map(|(k, n, _)| (k.clone(), Origin::Environment((*n).clone()))).collect();
+    let source = mine.iter().map(|(_, n, v)| ((*n).clone(), (*v).clone())).collect();
+    let tree: Value = Config::builder()
+        .add_source(
+            Environment::with_prefix("NASFW")
+                .prefix_separator("_")
+                .separator("__")
+                .try_parsing(true)
+                .source(Some(source)),
+        )
+        .build()
+        .and_then(Config::try_deserialize)
+        .map_err(|e| config_error("", format!("environment: {e}"), None))?;
+    let toml = toml::to_string(&tree)
+        .map_err(|e| config_error("", format!("environment: {e}"), None))?;
+    Ok(Source { toml, leaves, from_user: true })
+}
+
+fn command_line(options: &[(String, String, String)]) -> Result<Source> {
+    let mut tree = toml::Table::new();
+    let mut leaves = BTreeMap::new();
+    for (key, text, typed) in options {
+        let origin = Origin::CommandLine(typed.clone());
+        // A value is TOML where it can be, else a string: --set strategy.input=fixed needs no quotes.
+        let value = toml::from_str::<toml::Table>(&format!("v = {text}"))
+            .ok()
+            .and_then(|mut t| t.remove("v"))
+            .unwrap_or_else(|| toml::Value::String(text.clone()));
+        let mut table = &mut tree;
+        let mut parts: Vec<&str> = key.split('.').collect();
+        let last = parts.pop().unwrap_or_default();
+        if last.is_empty() || parts.iter().any(|p| p.is_empty()) {
+            return Err(config_error(key, "this is not a dotted key".into(), Some(origin)));
+        }
+        for part in parts {
+            let inner = table
+                .entry(part)
+                .or_insert_with(|| toml::Value::Table(toml::Table::new()))
+                .as_table_mut();
+            table = inner.ok_or_else(|| {
+                config_error(key, format!("`{part}` is set to a value above"), Some(origin.clone()))
+            })?;
+        }
+        table.insert(last.to_owned(), value);
+        leaves.insert(key.clone(), origin);
+    }
+    let toml =
+        toml::to_string(&tree).map_err(|e| config_error("", format!("command line: {e}"), None))?;
+    Ok(Source { toml, leaves, from_user: true })
+}
+
+fn merged(sources: &[Source]) -> Result<Value> {
+    let mut builder = Config::builder();
+    for s in sources {
+        builder = builder.add_source(File::from_str(&s.toml, FileFormat::Toml));
+    }
+    builder
+        .build()
+        .and_then(Config::try_deserialize)
+        .map_err(|e| config_error("", e.to_string(), None))
+}
+
+/// Name of the plugin of `kind` that a partly merged configuration asks for, with the origin of that name.
+fn name_of<'a>(kind: Kind, merged: &'a Value) -> Option<&'a str> {
+    merged.get(kind.name())?.get("name")?.as_str()
+}
+
+/// Merges the user's layers (weakest first) onto the defaults of the framework and of the plugins that they name.
+///
+/// # Errors
+/// Syntax errors with their line, unknown plugins and unknown keys with suggestions; all unknown keys at once.
+pub fn resolve(registry: &Registry, layers: &[Layer]) -> Result<Resolved> {
+    let user: Vec<Source> = layers
+        .iter()
+        .map(|layer| match layer {
+            Layer::File(path, text) => file(path, text),
+            Layer::Environment(variables) => environment(variables),
+            Layer::CommandLine(options) => command_line(options),
+        })
+        .collect::<Result<_>>()?;
+    let defaults = embedded(DEFAULTS, Origin::Default)?;
+    let wanted = merged(&user)?;
+    let fallback = merged(std::slice::from_ref(&defaults))?;
+
+    let pick = |kind: Kind, weaker: &[&Value]| -> Result<Option<&'static Plugin>> {
+        let name = std::iter::once(&wanted)
+            .chain(weaker.iter().copied())
+            .chain([&fallback])
+            .find_map(|v| name_of(kind, v).map(str::to_owned));
+        name.map(|n| registry.get(kind, &n)).transpose()
+    };
+    let trainer = pick(Kind::Trainer, &[])?;
+    let space = pick(Kind::Space, &[])?;
+    let strategy = pick(Kind::Strategy, &[])?;
+    let of_space = match space {
+        Some(p) => merged(&[embedded(p.defaults, Origin::Default)?])?,
+        None => Value::Null,
+    };
+    let dataset = pick(Kind::Dataset, &[&of_space])?;
+    let benchmark = match name_of(Kind::Benchmark, &wanted) {
+        Some("none") => None,
+        Some("auto") | None => space.and_then(|s| registry.benchmark_for(s.name)),
+        Some(name) => Some(registry.get(Kind::Benchmark, name)?),
+    };
+
+    let mut sources = vec![defaults];
+    let mut known: BTreeMap<String, ()> = sources[0].leaves.keys().map(|k| (k.clone(), ())).collect();
+    for plugin in [trainer, space, strategy, dataset, benchmark].into_iter().flatten() {
+        let section = plugin.kind().name();
+        let label = |what: &str| Origin::Plugin(format!("{section} {}{what}", plugin.name));
+        let layer = embedded(plugin.defaults, label(""))?;
+        known.extend(layer.leaves.keys().map(|k| (k.clone(), ())));
+        sources.push(layer);
+        known.insert(format!("{section}.preset"), ());
+        if let Some(preset) = wanted.get(section).and_then(|s| s.get("preset")).and_then(Value::as_str)
+        {
+            let toml = plugin.preset(preset).ok_or_else(|| {
+                let names: Vec<&str> = plugin.presets.iter().map(|(n, _)| *n).collect();
+                let all = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+                Error::Config(Box::new(
+                    ConfigError::one(
+                        format!("{section}.preset"),
+                        format!("`{}` has no preset `{preset}`", plugin.name),
+                        user.iter().rev().find_map(|s| s.leaves.get(&format!("{section}.preset")).cloned()),
+                    )
+                    .with_help(format!("presets of `{}`: {all}", plugin.name)),
+                ))
+            })?;
+            sources.push(embedded(toml, label(&format!(", preset {preset}")))?);
+        }
+    }
+    sources.extend(user);
+    refuse_unknown(&sources, &known)?;
+
+    let mut value = merged(&sources)?;
+    let mut origins = BTreeMap::new();
+    for s in &sources {
+        origins.extend(s.leaves.iter().map(|(k, o)| (k.clone(), o.clone())));
+    }
+    for (kind, plugin) in [
+        (Kind::Trainer, trainer),
+        (Kind::Space, space),
+        (Kind::Strategy, strategy),
+        (Kind::Dataset, dataset),
+        (Kind::Benchmark, benchmark),
+    ] {
+        let section = kind.name();
+        if let Some(table) = value.get_mut(section).and_then(Value::as_object_mut) {
+            table.remove("preset");
+            origins.remove(&format!("{section}.preset"));
+            table.insert("name".into(), plugin.map_or("none", |p| p.name).into());
+        }
+    }
+    let leaves = flatten(&value);
+    origins.retain(|k, _| leaves.contains_key(k));
+    Ok(Resolved { value, origins })
+}
+
+fn refuse_unknown(sources: &[Source], known: &BTreeMap<String, ()>) -> Result<()> {
+    let mut problems = Vec::new();
+    for s in sources.iter().filter(|s| s.from_user) {
+        for (key, origin) in &s.leaves {
+            // A whole default table may be replaced by a leaf only by mistake; serde reports that with its type.
+            let inside = |k: &String| k.starts_with(&format!("{key}."));
+            if known.contains_key(key) || known.keys().any(inside) {
+                continue;
+            }
+            problems.push(Problem {
+                key: key.clone(),
+                message: "there is no such option".into(),
+                hint: nearest(key, known).map(|k| format!("did you mean `{k}`?")),
+                origin: Some(origin.clone()),
+            });
+        }
+    }
+    if problems.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Config(Box::new(ConfigError {
+        problems,
+        help: Some("`nasfw config show` lists every option with its value and origin".into()),
+    })))
+}
+
+/// The known key most like `key`: the same last part elsewhere wins, then similarity of the whole.
+fn nearest(key: &str, known: &BTreeMap<String, ()>) -> Option<String> {
+    let last = |k: &str| k.rsplit('.').next().unwrap_or(k).to_owned();
+    known
+        .keys()
+        .find(|k| last(k) == last(key))
+        .cloned()
+        .or_else(|| similar(key, known.keys().map(String::as_str)))
+}
+
+impl Resolved {
+    /// The tree as TOML, for `config.toml` of a run.
+    pub fn to_toml(&self) -> String {
+        toml::to_string_pretty(&self.value).unwrap_or_default()
+    }
+
+    /// A section of the tree.
+    pub fn section(&self, kind: Kind) -> Value {
+        self.value.get(kind.name()).cloned().unwrap_or(Value::Object(Map::new()))
+    }
+
+    /// Where a key, or the nearest key around it, was set.
+    pub fn origin(&self, key: &str) -> Option<&Origin> {
+        let mut key = key.split('[').next().unwrap_or(key);
+        loop {
+            if let Some(o) = self.origins.get(key) {
+                return Some(o);
+            }
+            key = key.rsplit_once('.')?.0;
+        }
+    }
+}

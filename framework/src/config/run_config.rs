@@ -1,0 +1,162 @@
+//! The typed configuration of a run, as kept in the run folder.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tch::Kind as TensorKind;
+
+use super::{ConfigError, Resolved, Validator};
+use crate::benchmark::BenchmarkConfig;
+use crate::dataset::{DataSource, Dataset};
+use crate::error::{Error, Result};
+use crate::registry::{Kind, Parse, Registry};
+use crate::space::SpaceConfig;
+use crate::strategy::StrategyConfig;
+use crate::trainer::Trainer;
+
+/// Floating-point width.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32 bits.
+    Float,
+    /// 64 bits.
+    Double,
+}
+
+/// Settings that belong to no plugin.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Common {
+    /// Seed of every random draw.
+    pub seed: u64,
+    /// `auto`, `cpu` or `cuda:N`.
+    pub device: String,
+    /// CPU threads, 0 for one per core.
+    pub threads: usize,
+    /// Folder of run folders.
+    pub out: PathBuf,
+    /// Folder of the dataset's files, empty for the dataset's own idea.
+    pub data_dir: PathBuf,
+    /// Whether missing data files may be fetched.
+    pub download: bool,
+    /// Width of floating-point numbers.
+    pub precision: Precision,
+}
+
+impl Common {
+    /// libtorch's name of the precision.
+    pub fn kind(&self) -> TensorKind {
+        match self.precision {
+            Precision::Float => TensorKind::Float,
+            Precision::Double => TensorKind::Double,
+        }
+    }
+
+    /// Where the dataset may look.
+    pub fn source(&self) -> DataSource {
+        let dir = (!self.data_dir.as_os_str().is_empty()).then(|| self.data_dir.clone());
+        DataSource { dir, download: self.download, seed: self.seed }
+    }
+}
+
+/// Everything that decides a run. Plugins' settings are trait objects, kept by name through typetag.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RunConfig {
+    /// Settings of no plugin.
+    pub common: Common,
+    /// The trainer.
+    pub trainer: Box<dyn Trainer>,
+    /// The space.
+    pub space: Box<dyn SpaceConfig>,
+    /// The strategy.
+    pub strategy: Box<dyn StrategyConfig>,
+    /// The dataset.
+    pub dataset: Box<dyn Dataset>,
+    /// The benchmark that regret is reported with.
+    pub benchmark: Option<Box<dyn BenchmarkConfig>>,
+}
+
+impl RunConfig {
+    /// Types and checks a resolved configuration.
+    ///
+    /// # Errors
+    /// Wrong types and values out of range, each with the place where it was set; all range problems at once.
+    pub fn new(registry: &Registry, resolved: &Resolved) -> Result<Self> {
+        let section = |kind: Kind| -> Result<(Parse, Value)> {
+            let section = resolved.section(kind);
+            let name = section.get("name").and_then(Value::as_str).unwrap_or_default();
+            Ok((registry.get(kind, name)?.parse, section))
+        };
+        macro_rules! typed {
+            ($kind:ident) => {
+                match section(Kind::$kind)? {
+                    (Parse::$kind(parse), value) => {
+                        parse(&value).map_err(|e| located(e, Kind::$kind.name(), resolved))?
+                    }
+                    _ => return Err(Error::Registry(format!("{:?} registered as another kind", Kind::$kind))),
+                }
+            };
+        }
+        let common = serde_path_to_error::deserialize(&resolved.value).map_err(|e| {
+            let key = e.path().to_string();
+            located(ConfigError::one(key, e.into_inner().to_string(), None), "", resolved)
+        })?;
+        let benchmark = match resolved.section(Kind::Benchmark).get("name").and_then(Value::as_str) {
+            Some("none") | None => None,
+            Some(_) => Some(typed!(Benchmark)),
+        };
+        let config = Self {
+            common,
+            trainer: typed!(Trainer),
+            space: typed!(Space),
+            strategy: typed!(Strategy),
+            dataset: typed!(Dataset),
+            benchmark,
+        };
+        let mut v = Validator::default();
+        config.trainer.validate(&mut v);
+        config.space.validate(&mut v);
+        config.strategy.validate(&mut v);
+        config.dataset.validate(&mut v);
+        let problems = v.into_problems();
+        if problems.is_empty() {
+            return Ok(config);
+        }
+        Err(located(ConfigError { problems, help: None }, "", resolved))
+    }
+
+    /// BLAKE3 of the settings that decide the numbers of a run: everything but where files lie.
+    pub fn fingerprint(&self) -> Result<String> {
+        let mut value = self.to_value()?;
+        if let Some(map) = value.get_mut("common").and_then(Value::as_object_mut) {
+            for key in ["out", "data_dir", "download"] {
+                map.remove(key);
+            }
+        }
+        Ok(blake3::hash(value.to_string().as_bytes()).to_hex().to_string())
+    }
+
+    /// The typed configuration as JSON.
+    pub fn to_value(&self) -> Result<Value> {
+        serde_json::to_value(self)
+            .map_err(|e| Error::Invalid { what: "run configuration".into(), why: e.to_string() })
+    }
+}
+
+/// Prefixes relative keys with their section and adds where each value was set.
+fn located(mut error: ConfigError, section: &str, resolved: &Resolved) -> Error {
+    for p in &mut error.problems {
+        if !section.is_empty() {
+            p.key = if p.key.is_empty() { section.into() } else { format!("{section}.{}", p.key) };
+        }
+        p.origin = p.origin.take().or_else(|| resolved.origin(&p.key).cloned());
+    }
+    if error.help.is_none() {
+        let kind = Kind::ALL.iter().find(|k| error.problems.iter().any(|p| p.key.starts_with(k.name())));
+        let name = kind
+            .and_then(|k| resolved.section(*k).get("name").and_then(Value::as_str).map(str::to_owned));
+        error.help = name.map(|n| format!("`nasfw describe {n}` explains its options"));
+    }
+    Error::Config(Box::new(error))
+}

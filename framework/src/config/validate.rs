@@ -1,0 +1,50 @@
+//! Range checks that collect every problem instead of stopping at the first.
+
+use super::Problem;
+
+/// Collects what is wrong with typed settings.
+#[derive(Debug, Default)]
+pub struct Validator {
+    problems: Vec<Problem>,
+}
+
+impl Validator {
+    /// Records a problem of `key`, a dotted path such as `strategy.lr`.
+    pub fn problem(&mut self, key: &str, message: impl Into<String>) {
+        self.problems.push(Problem {
+            key: key.into(),
+            message: message.into(),
+            hint: None,
+            origin: None,
+        });
+    }
+
+    /// Requires `value ≥ min` (and not NaN).
+    pub fn at_least<T: PartialOrd + std::fmt::Display>(&mut self, key: &str, value: T, min: T) {
+        if !(value >= min) {
+            self.problem(key, format!("{value} is out of range, it must be at least {min}"));
+        }
+    }
+
+    /// Requires `min ≤ value ≤ max`.
+    pub fn range<T: PartialOrd + std::fmt::Display>(&mut self, key: &str, value: T, min: T, max: T) {
+        if !(value >= min && value <= max) {
+            self.problem(key, format!("{value} is out of range, it must be from {min} to {max}"));
+        }
+    }
+
+    /// Requires `min ≤ value < max`.
+    pub fn below<T: PartialOrd + std::fmt::Display>(&mut self, key: &str, value: T, min: T, max: T) {
+        if !(value >= min && value < max) {
+            self.problem(
+                key,
+                format!("{value} is out of range, it must be at least {min} and below {max}"),
+            );
+        }
+    }
+
+    /// What was collected.
+    pub fn into_problems(self) -> Vec<Problem> {
+        self.problems
+    }
+}

@@ -1,0 +1,111 @@
+//! Choosing a device, and making sure that CUDA is really there.
+
+use std::ffi::{CStr, CString};
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use tch::{Cuda, Device};
+
+use crate::error::{Error, Result};
+
+/// What became of loading CUDA.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CudaLibrary {
+    /// `libtorch_cuda.so` is loaded.
+    Loaded(PathBuf),
+    /// There is no such library beside libtorch: a build for CPUs.
+    Absent,
+    /// It is there but can't be loaded, with the linker's reason: the lean form lacks what it needs.
+    Unloadable(String),
+}
+
+/// Loads `libtorch_cuda.so` from the folder of `libtorch_cpu.so`, once.
+///
+/// The linker drops the library because no symbol of it is named, and libtorch then knows no CUDA at all, without a
+/// word. It has to be there before the first tensor operation, so `nasfw::main` calls this first.
+pub fn load_cuda() -> &'static CudaLibrary {
+    static STATE: OnceLock<CudaLibrary> = OnceLock::new();
+    STATE.get_or_init(|| {
+        let Some(path) = libtorch_folder().map(|f| f.join("libtorch_cuda.so")).filter(|p| p.exists())
+        else {
+            return CudaLibrary::Absent;
+        };
+        let Ok(name) = CString::new(path.as_os_str().as_encoded_bytes()) else {
+            return CudaLibrary::Absent;
+        };
+        // SAFETY: `name` is a valid C string; the library's initialisers are libtorch's own, meant to run at load.
+        let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
+        if !handle.is_null() {
+            return CudaLibrary::Loaded(path);
+        }
+        // SAFETY: dlerror returns null or a C string that is valid until the next dl call on this thread.
+        let reason = unsafe {
+            let text = libc::dlerror();
+            if text.is_null() {
+                "unknown reason".into()
+            } else {
+                CStr::from_ptr(text).to_string_lossy().into_owned()
+            }
+        };
+        CudaLibrary::Unloadable(reason)
+    })
+}
+
+/// The folder that `libtorch_cpu.so` was loaded from.
+pub fn libtorch_folder() -> Option<PathBuf> {
+    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    let line = maps.lines().find(|l| l.contains("libtorch_cpu.so"))?;
+    PathBuf::from(&line[line.find('/')?..]).parent().map(Into::into)
+}
+
+/// Whether the kernel has an NVIDIA driver.
+pub fn nvidia_driver() -> bool {
+    std::path::Path::new("/proc/driver/nvidia/version").exists()
+}
+
+/// The device that `auto`, `cpu`, `cuda` or `cuda:N` stands for.
+///
+/// # Errors
+/// A CUDA device that was asked for but is not there; and, for `auto`, a GPU with a driver that libtorch can't use,
+/// because silently searching on the CPU would waste it.
+pub fn choose(name: &str) -> Result<Device> {
+    let library = load_cuda();
+    let fail = |why: String| Err(Error::Device { device: name.into(), why });
+    let devices = if Cuda::is_available() { Cuda::device_count() } else { 0 };
+    let why_none = || match library {
+        CudaLibrary::Absent => "this libtorch is built for CPUs".to_owned(),
+        CudaLibrary::Unloadable(reason) => {
+            format!("libtorch_cuda can't be loaded ({reason}); `cargo xtask setup --full` installs what it needs")
+        }
+        CudaLibrary::Loaded(_) => "libtorch finds no NVIDIA driver or GPU".to_owned(),
+    };
+    match name {
+        "cpu" => Ok(Device::Cpu),
+        "auto" if devices > 0 => Ok(Device::Cuda(0)),
+        "auto" if nvidia_driver() => {
+            fail(format!("there is an NVIDIA driver, but {}", why_none()))
+        }
+        "auto" => Ok(Device::Cpu),
+        _ => {
+            let index = match name {
+                "cuda" => Some(0),
+                _ => name.strip_prefix("cuda:").and_then(|n| n.parse::<usize>().ok()),
+            };
+            match index {
+                None => fail("use `auto`, `cpu` or `cuda:N`".into()),
+                Some(_) if devices == 0 => fail(why_none()),
+                Some(i) if i as i64 >= devices => fail(format!("there are {devices} CUDA devices, counted from 0")),
+                Some(i) => Ok(Device::Cuda(i)),
+            }
+        }
+    }
+}
+
+/// A device in words.
+pub fn describe(device: Device) -> String {
+    match device {
+        Device::Cpu => format!("cpu, {} threads", tch::get_num_threads()),
+        Device::Cuda(i) => format!("cuda:{i}"),
+        other => format!("{other:?}"),
+    }
+}

@@ -1,0 +1,208 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use proptest::prelude::*;
+
+use super::layout::{Rect, layout};
+use super::{Drawing, Graph, Link, Style, Vertex};
+use crate::arch::{Cell, Edge, Genotype, Node};
+
+fn edge(from: usize, op: Option<&str>) -> Edge {
+    Edge {
+        from,
+        op: op.map(Into::into),
+    }
+}
+
+fn cell(inputs: &[&str], nodes: Vec<Node>, output: &[usize]) -> Genotype {
+    let inputs = inputs.iter().map(|&name| name.into()).collect();
+    let cell = Cell {
+        name: "cell <A>".into(),
+        inputs,
+        nodes,
+        output: output.to_vec(),
+    };
+    Genotype {
+        space: "test".into(),
+        cells: vec![cell],
+    }
+}
+
+/// Graphs of up to 9 nodes with labels of any length on nodes and edges; parallel edges occur.
+fn graphs() -> impl Strategy<Value = Graph> {
+    let label = proptest::collection::vec("[a-z]{1,16}", 0..3);
+    (2usize..9)
+        .prop_flat_map(move |n| {
+            let nodes =
+                proptest::collection::vec(proptest::collection::vec("[a-z]{1,16}", 1..4), n);
+            let edge = (0..n - 1, 1..n, label.clone());
+            (nodes, proptest::collection::vec(edge, 0..16))
+        })
+        .prop_map(|(labels, links)| {
+            let last = labels.len() - 1;
+            let style = |k| {
+                if k == 0 || k == last {
+                    Style::Terminal
+                } else {
+                    Style::Plain
+                }
+            };
+            let nodes = labels.into_iter().enumerate();
+            let nodes = nodes
+                .map(|(k, label)| Vertex {
+                    label,
+                    op: None,
+                    style: style(k),
+                })
+                .collect();
+            let edges = links
+                .into_iter()
+                .filter(|(from, to, _)| from < to)
+                .map(|(from, to, label)| Link {
+                    from,
+                    to,
+                    label,
+                    op: None,
+                    style: Style::Plain,
+                })
+                .collect();
+            Graph {
+                title: String::new(),
+                nodes,
+                edges,
+            }
+        })
+}
+
+fn apart(a: Rect, b: Rect) -> bool {
+    (a.x - b.x).abs() >= (a.width + b.width) / 2.0
+        || (a.y - b.y).abs() >= (a.height + b.height) / 2.0
+}
+
+/// Points of the curve from `a` to `b` that leaves and arrives vertically.
+fn along(a: (f64, f64), b: (f64, f64)) -> impl Iterator<Item = (f64, f64)> {
+    let middle = f64::midpoint(a.1, b.1);
+    (0..=32).map(move |k| {
+        let t = f64::from(k) / 32.0;
+        let s = 1.0 - t;
+        let weights = [s * s * s, 3.0 * s * s * t, 3.0 * s * t * t, t * t * t];
+        let mix = |p: [f64; 4]| weights.iter().zip(p).map(|(w, p)| w * p).sum();
+        (mix([a.0, a.0, b.0, b.0]), mix([a.1, middle, middle, b.1]))
+    })
+}
+
+fn inside(rect: Rect, (x, y): (f64, f64)) -> bool {
+    (x - rect.x).abs() < rect.width / 2.0 - 1e-6 && (y - rect.y).abs() < rect.height / 2.0 - 1e-6
+}
+
+proptest! {
+    #[test]
+    fn nothing_overlaps_and_no_edge_runs_through_a_box(graph in graphs()) {
+        let layout = layout(&graph);
+        let labels: Vec<Rect> = layout.edges.iter().filter_map(|route| route.label).collect();
+        prop_assert_eq!(labels.len(), graph.edges.iter().filter(|e| !e.label.is_empty()).count());
+        let boxes: Vec<Rect> = layout.nodes.iter().copied().chain(labels).collect();
+        for (k, &one) in boxes.iter().enumerate() {
+            prop_assert!(one.x >= one.width / 2.0 - 1e-6, "left of the drawing");
+            prop_assert!(one.x + one.width / 2.0 <= layout.width + 1e-6, "right of the drawing");
+            prop_assert!(one.y + one.height / 2.0 <= layout.height + 1e-6, "below the drawing");
+            for &other in &boxes[..k] {
+                prop_assert!(apart(one, other), "{:?} overlaps {:?}", one, other);
+            }
+        }
+        for (link, route) in graph.edges.iter().zip(&layout.edges) {
+            let (from, to) = (layout.nodes[link.from], layout.nodes[link.to]);
+            prop_assert_eq!(route.points[0].1, from.y + from.height / 2.0);
+            prop_assert_eq!(route.points[route.points.len() - 1].1, to.y - to.height / 2.0);
+            for pair in route.points.windows(2) {
+                prop_assert!(pair[0].1 <= pair[1].1 + 1e-6, "an edge runs upwards");
+                for point in along(pair[0], pair[1]) {
+                    for &other in boxes.iter().filter(|&&other| Some(other) != route.label) {
+                        prop_assert!(!inside(other, point), "an edge runs through {:?}", other);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn operations_on_nodes_and_what_is_unused() {
+    let node = |op: &str, from: &[usize]| Node {
+        op: Some(op.into()),
+        inputs: from.iter().map(|&f| edge(f, None)).collect(),
+    };
+    let nodes = vec![
+        node("conv", &[0]),
+        node("pool", &[0, 1]),
+        node("conv", &[1]),
+    ];
+    let drawing = Drawing::of_genotype(&cell(&["input"], nodes, &[0, 3]));
+    assert_eq!(
+        drawing.dot(),
+        r#"digraph architecture {
+  node [shape=box, style=rounded, fontname="sans-serif"];
+  edge [fontname="sans-serif"];
+  subgraph cluster_0 {
+    label="cell <A>";
+    c0_0 [label="input", shape=oval];
+    c0_1 [label="node 1\nconv"];
+    c0_2 [label="node 2\npool", color=gray, fontcolor=gray];
+    c0_3 [label="node 3\nconv"];
+    c0_4 [label="output", shape=oval];
+    c0_0 -> c0_1 [label=""];
+    c0_0 -> c0_2 [label="", color=gray, fontcolor=gray];
+    c0_1 -> c0_2 [label="", color=gray, fontcolor=gray];
+    c0_1 -> c0_3 [label=""];
+    c0_0 -> c0_4 [label=""];
+    c0_3 -> c0_4 [label=""];
+  }
+}
+"#
+    );
+    let svg = drawing.svg();
+    assert_eq!(
+        svg.matches("<rect").count(),
+        1 + 5,
+        "the ground and one box per node:\n{svg}"
+    );
+    assert_eq!(
+        svg.matches("<path").count(),
+        2 * 6,
+        "a line and a head per edge:\n{svg}"
+    );
+    for text in [
+        "cell &lt;A&gt;",
+        ">input<",
+        ">node 2<",
+        ">conv<",
+        ">output<",
+    ] {
+        assert!(svg.contains(text), "{text} is not in\n{svg}");
+    }
+    assert!(!svg.contains("script") && !svg.contains("href"));
+}
+
+#[test]
+fn operations_on_edges() {
+    let nodes = vec![
+        Node {
+            op: None,
+            inputs: vec![edge(0, Some("a\"b")), edge(1, Some("c&d"))],
+        },
+        Node {
+            op: None,
+            inputs: vec![edge(2, Some("c&d")), edge(2, Some("e"))],
+        },
+    ];
+    let drawing = Drawing::of_genotype(&cell(&["one", "two"], nodes, &[2, 3]));
+    let dot = drawing.dot();
+    assert!(dot.contains("c0_0 -> c0_2 [label=\"a\\\"b\"];"), "{dot}");
+    assert!(dot.contains("c0_2 -> c0_3 [label=\"e\"];"), "{dot}");
+    let svg = drawing.svg();
+    assert_eq!(
+        svg.matches("<rect").count(),
+        1 + 5 + 4,
+        "boxes and labels:\n{svg}"
+    );
+    assert!(svg.contains("a&quot;b") && svg.contains("c&amp;d"), "{svg}");
+}

@@ -1,0 +1,178 @@
+//! Errors of the framework: what was wrong, where, and what to type.
+
+use std::path::{Path, PathBuf};
+
+use crate::config::ConfigError;
+
+/// `Result` with the framework's error.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that can go wrong in a search, with the exit code that the binary ends with.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] Box<ConfigError>),
+    /// No plugin of this kind has this name.
+    #[error("no {kind} is called `{name}`")]
+    UnknownPlugin {
+        /// `strategy`, `space`, …
+        kind: &'static str,
+        /// What was asked for.
+        name: String,
+        /// The registered name that looks most like it.
+        similar: Option<String>,
+        /// All registered names.
+        known: Vec<String>,
+    },
+    /// The registry itself is inconsistent.
+    #[error("the plugin registry is inconsistent: {0}")]
+    Registry(String),
+    /// Parts that do not go together.
+    #[error("{what}: {why}")]
+    Incompatible {
+        /// The pair, for example `strategy `gdas` on space `x``.
+        what: String,
+        /// Why not.
+        why: String,
+        /// What to type instead.
+        help: String,
+    },
+    /// A value inside the program or a file does not make sense.
+    #[error("invalid {what}: {why}")]
+    Invalid {
+        /// What is invalid.
+        what: String,
+        /// Why.
+        why: String,
+    },
+    /// A data file is missing, truncated or corrupt.
+    #[error("{}: {problem}", path.display())]
+    Data {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+        /// What to type.
+        help: String,
+    },
+    /// A run folder or checkpoint can't be used.
+    #[error("{}: {problem}", path.display())]
+    Run {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+        /// What to type.
+        help: String,
+    },
+    /// Reading or writing failed.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// `write`, `create`, …
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The device asked for can't be used.
+    #[error("device `{device}` can't be used: {why}")]
+    Device {
+        /// As it was asked for.
+        device: String,
+        /// Why not.
+        why: String,
+    },
+    /// The search stopped learning.
+    #[error("{what} is not finite at step {step}")]
+    NotFinite {
+        /// Which number.
+        what: String,
+        /// Global step, from 0.
+        step: u64,
+    },
+    /// Stopped by a signal after a checkpoint was written.
+    #[error("interrupted at step {step}; everything up to it is saved")]
+    Interrupted {
+        /// Steps done.
+        step: u64,
+        /// The run folder.
+        run: PathBuf,
+    },
+    /// A plugin's own error.
+    #[error("{plugin}: {message}")]
+    Plugin {
+        /// Name of the plugin.
+        plugin: String,
+        /// Its message.
+        message: String,
+    },
+    /// libtorch refused an operation.
+    #[error("libtorch: {0}")]
+    Tensor(#[from] tch::TchError),
+}
+
+impl Error {
+    /// Attaches what was being done to an I/O error.
+    pub fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.as_ref().to_owned();
+        move |source| Self::Io { action, path, source }
+    }
+
+    /// The exit code of the binary, as documented in docs/cli.md.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) | Self::UnknownPlugin { .. } | Self::Incompatible { .. } => 2,
+            Self::Data { .. } => 3,
+            Self::Run { .. } => 4,
+            Self::Io { .. } => 5,
+            Self::Device { .. } => 6,
+            Self::NotFinite { .. } => 7,
+            Self::Interrupted { .. } => 130,
+            Self::Registry(_) | Self::Invalid { .. } | Self::Plugin { .. } | Self::Tensor(_) => 1,
+        }
+    }
+
+    /// What to type, where that is known.
+    pub fn help(&self) -> Option<String> {
+        match self {
+            Self::Config(e) => e.help.clone(),
+            Self::UnknownPlugin { kind, similar, known, .. } => {
+                let plural = if *kind == "strategy" { "strategies".into() } else { format!("{kind}s") };
+                Some(match similar {
+                    Some(s) => format!("did you mean `{s}`? `nasfw list {plural}` shows all"),
+                    None => format!(
+                        "known: {}. Is the crate of the plugin linked into this binary?",
+                        known.join(", ")
+                    ),
+                })
+            }
+            Self::Incompatible { help, .. } | Self::Data { help, .. } | Self::Run { help, .. } => {
+                Some(help.clone())
+            }
+            Self::Io { source, path, .. } => Some(match source.kind() {
+                std::io::ErrorKind::StorageFull => format!(
+                    "the disk that holds {} is full: free some space, then type `nasfw resume` with the run's folder, \
+                     or choose another place with `--out DIR`",
+                    path.display()
+                ),
+                std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
+                    "choose a folder that you can write to with `--out DIR`".into()
+                }
+                _ => return None,
+            }),
+            Self::Device { .. } => Some(
+                "use `--device cpu`, or type `nasfw doctor` to see what was found on this machine".into(),
+            ),
+            Self::NotFinite { .. } => Some(
+                "lower the learning rates (`--set trainer.weights.lr=…`, `--set strategy.lr=…`) or clip harder \
+                 (`--set trainer.clip=…`)"
+                    .into(),
+            ),
+            Self::Interrupted { run, .. } => Some(format!("go on with `nasfw resume {}`", run.display())),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! The event stream: everything that a run has to say, as one serialisable enum. Progress bars, files and reports are
+//! subscribers.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::arch::{Genotype, Marginals};
+use crate::error::Result;
+
+/// Running means since the last [`Event::Progress`].
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Meter {
+    /// Mean loss.
+    pub loss: f64,
+    /// Fraction of images classified correctly.
+    pub accuracy: f64,
+    /// Images that the means are over.
+    pub images: f64,
+}
+
+/// Something that happened in a run. Steps and epochs count from zero; `step` is the number of steps done.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Event {
+    /// The search begins or goes on.
+    Started {
+        /// Steps already done: 0 for a new run.
+        step: u64,
+        /// Planned epochs.
+        epochs: u64,
+        /// Steps of an epoch.
+        steps_per_epoch: u64,
+        /// Device in words.
+        device: String,
+        /// Number of trained supernet parameters.
+        weights: i64,
+        /// Number of architecture parameters.
+        arch_params: i64,
+    },
+    /// Every few steps.
+    Progress {
+        /// Steps done.
+        step: u64,
+        /// Epoch of the last step.
+        epoch: u64,
+        /// Means per split (`full`, `train`, `val`).
+        meters: BTreeMap<String, Meter>,
+        /// Normalised entropy of the distribution: 1 uniform, 0 one-hot.
+        entropy: Option<f64>,
+        /// Learning rate of the weights.
+        lr: f64,
+        /// Named scalars of the strategy.
+        scalars: BTreeMap<String, f64>,
+        /// Seconds of this process's work on the run so far. Not reproducible.
+        seconds: f64,
+    },
+    /// The architecture before training (epoch 0) and after every epoch.
+    Architecture {
+        /// Epochs done.
+        epoch: u64,
+        /// The weights that derivation goes by.
+        marginals: Option<Marginals>,
+        /// Normalised entropy.
+        entropy: Option<f64>,
+        /// Mean over rows of the largest weight.
+        sharpness: Option<f64>,
+        /// What would be derived now.
+        genotype: Genotype,
+        /// The benchmark's metrics for it; none without a benchmark or where a partial table lacks it.
+        metrics: Option<BTreeMap<String, f64>>,
+        /// Optimum minus metric.
+        regret: Option<BTreeMap<String, f64>>,
+    },
+    /// A command of the strategy was carried out.
+    Control {
+        /// Epochs done.
+        epoch: u64,
+        /// In words.
+        what: String,
+    },
+    /// A checkpoint is safely on disk.
+    Checkpoint {
+        /// Steps done.
+        step: u64,
+    },
+    /// A signal arrived; the run can be resumed.
+    Interrupted {
+        /// Steps done.
+        step: u64,
+    },
+    /// The search is over.
+    Finished {
+        /// Steps done.
+        step: u64,
+        /// Why it ended: `epochs done`, or the strategy's reason.
+        reason: String,
+        /// Seconds of this process. Not reproducible.
+        seconds: f64,
+    },
+}
+
+/// Something that listens.
+pub trait Subscriber {
+    /// Called for every event, in order, on the trainer's thread.
+    fn on_event(&mut self, event: &Event) -> Result<()>;
+}

@@ -1,0 +1,55 @@
+//! The framework of nasfw: what a search is made of, and the one trainer that runs it. It knows no space and no
+//! strategy; those announce themselves through the [`registry`].
+//!
+//! ```text
+//! config ─▶ registry ─▶ SearchSpace ─▶ ArchSpec ─▶ Strategy ─▶ ArchDistribution
+//!                           │                          │            │ sample
+//! dataset ─▶ batches ──────▶ Supernet ◀── RelaxedArch ◀┼────────────┘
+//! ```
+
+pub mod arch;
+pub mod batches;
+pub mod benchmark;
+pub mod config;
+pub mod dataset;
+pub mod device;
+pub mod distribution;
+mod error;
+pub mod events;
+pub mod optim;
+pub mod params;
+pub mod registry;
+pub mod rng;
+pub mod run;
+pub mod schedule;
+pub mod search;
+pub mod space;
+pub mod strategy;
+pub mod supernet;
+pub mod trainer;
+
+pub use error::{Error, Result};
+#[doc(hidden)]
+pub use inventory;
+
+/// What a plugin needs.
+pub mod prelude {
+    pub use crate::arch::{
+        ArchSpec, Cell, Choice, Edge, Genotype, Group, Marginals, Node, RelaxedArch, Role, Row,
+    };
+    pub use crate::batches::Batch;
+    pub use crate::benchmark::{Benchmark, BenchmarkConfig, Score};
+    pub use crate::config::Validator;
+    pub use crate::dataset::{DataSource, Dataset, ImageData, Part};
+    pub use crate::distribution::{ArchDistribution, IndependentSoftmax};
+    pub use crate::optim::OptimizerConfig;
+    pub use crate::params::{Init, ParamId, ParamLayout, Views};
+    pub use crate::rng::{Rng, Streams};
+    pub use crate::search::Search;
+    pub use crate::space::{SearchSpace, SpaceConfig, Task};
+    pub use crate::strategy::{
+        BuildContext, Changes, Control, DataPlan, Split, Strategy, StrategyConfig, StrategyState,
+    };
+    pub use crate::supernet::{Mode, Supernet, SupernetOptions, Weights};
+    pub use crate::{Error, Result};
+}

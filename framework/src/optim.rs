@@ -1,0 +1,162 @@
+//! Optimizers on one flat vector, with state that can be saved.
+
+use serde::{Deserialize, Serialize};
+use tch::{Tensor, no_grad};
+
+use crate::config::Validator;
+
+/// Settings of an optimizer; the section of the configuration that holds one names all of these.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OptimizerConfig {
+    /// Which rule.
+    pub optimizer: Rule,
+    /// Learning rate at the start.
+    pub lr: f64,
+    /// Learning rate at the end of a decaying schedule.
+    pub lr_min: f64,
+    /// How the rate moves from `lr` to `lr_min`.
+    pub schedule: crate::schedule::Shape,
+    /// SGD: momentum.
+    pub momentum: f64,
+    /// SGD: Nesterov's form of momentum.
+    pub nesterov: bool,
+    /// Adam: decay rates of the first and second moment.
+    pub betas: [f64; 2],
+    /// L2 decay added to the gradient.
+    pub weight_decay: f64,
+    /// Largest gradient norm; 0 means no clipping.
+    pub clip: f64,
+}
+
+/// The update rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Rule {
+    /// Stochastic gradient descent.
+    Sgd,
+    /// Adam with L2 decay (not AdamW).
+    Adam,
+}
+
+impl OptimizerConfig {
+    /// Checks the ranges; `at` is the path of the section, for example `trainer.weights`.
+    pub fn validate(&self, at: &str, v: &mut Validator) {
+        v.at_least(&format!("{at}.lr"), self.lr, 0.0);
+        v.range(&format!("{at}.lr_min"), self.lr_min, 0.0, self.lr.max(0.0));
+        v.below(&format!("{at}.momentum"), self.momentum, 0.0, 1.0);
+        for (i, b) in self.betas.iter().enumerate() {
+            v.below(&format!("{at}.betas[{i}]"), *b, 0.0, 1.0);
+        }
+        v.at_least(&format!("{at}.weight_decay"), self.weight_decay, 0.0);
+        v.at_least(&format!("{at}.clip"), self.clip, 0.0);
+        if self.nesterov && self.momentum == 0.0 {
+            v.problem(&format!("{at}.nesterov"), "Nesterov's form needs a momentum above 0");
+        }
+    }
+
+    /// A fresh optimizer for a vector like `params`.
+    pub fn build(&self, params: &Tensor) -> FlatOptimizer {
+        let zeros = || params.detach().zeros_like();
+        let (first, second) = match self.optimizer {
+            Rule::Sgd => (zeros(), Tensor::zeros([0], (params.kind(), params.device()))),
+            Rule::Adam => (zeros(), zeros()),
+        };
+        FlatOptimizer { config: self.clone(), first, second, steps: 0 }
+    }
+}
+
+/// An optimizer of one flat vector.
+///
+/// Sources: SGD with momentum as in libtorch (Sutskever et al. 2013 without dampening), Adam of Kingma & Ba 2015,
+/// algorithm 1, with L2 decay added to the gradient.
+#[derive(Debug)]
+pub struct FlatOptimizer {
+    config: OptimizerConfig,
+    /// SGD: momentum buffer; Adam: first moment.
+    first: Tensor,
+    /// Adam: second moment; SGD: empty.
+    second: Tensor,
+    steps: i64,
+}
+
+const ADAM_EPS: f64 = 1e-8;
+
+impl FlatOptimizer {
+    /// Descends `grad` (same shape as `params`) at rate `lr`, in place and outside the graph.
+    pub fn step(&mut self, params: &mut Tensor, grad: &Tensor, lr: f64) {
+        no_grad(|| {
+            let c = &self.config;
+            let clipped;
+            let grad = if c.clip > 0.0 {
+                clipped = clip_norm(grad, c.clip);
+                &clipped
+            } else {
+                grad
+            };
+            let g = if c.weight_decay > 0.0 {
+                grad + &*params * c.weight_decay
+            } else {
+                grad.shallow_clone()
+            };
+            self.steps += 1;
+            match c.optimizer {
+                Rule::Sgd => {
+                    let direction = if c.momentum > 0.0 {
+                        // The first step fills the buffer with the gradient itself: 0·μ + g.
+                        self.first = &self.first * c.momentum + &g;
+                        if c.nesterov { &g + &self.first * c.momentum } else { self.first.shallow_clone() }
+                    } else {
+                        g
+                    };
+                    let _ = params.g_sub_(&(direction * lr));
+                }
+                Rule::Adam => {
+                    let [b1, b2] = c.betas;
+                    self.first = &self.first * b1 + &g * (1.0 - b1);
+                    self.second = &self.second * b2 + &g * &g * (1.0 - b2);
+                    let t = self.steps as f64;
+                    let (c1, c2) = (1.0 - b1.powf(t), 1.0 - b2.powf(t));
+                    let denominator = self.second.sqrt() / c2.sqrt() + ADAM_EPS;
+                    let _ = params.g_sub_(&(&self.first / denominator * (lr / c1)));
+                }
+            }
+        });
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &OptimizerConfig {
+        &self.config
+    }
+
+    /// Changes the L2 decay from the next step on (adaptive regularisation).
+    pub fn set_weight_decay(&mut self, weight_decay: f64) {
+        self.config.weight_decay = weight_decay;
+    }
+
+    /// The momentum buffer of SGD (zero before the first step), which DARTS's unrolled step needs.
+    pub fn momentum_buffer(&self) -> &Tensor {
+        &self.first
+    }
+
+    /// Name and value of every tensor of the state, and the number of steps taken.
+    pub fn state(&self) -> ([(&'static str, &Tensor); 2], i64) {
+        ([("first", &self.first), ("second", &self.second)], self.steps)
+    }
+
+    /// Puts a saved state back. Returns false, changing nothing, when shapes differ.
+    pub fn restore(&mut self, first: Tensor, second: Tensor, steps: i64) -> bool {
+        let fits = first.size() == self.first.size() && second.size() == self.second.size();
+        if fits {
+            (self.first, self.second, self.steps) = (first, second, steps);
+        }
+        fits
+    }
+}
+
+/// `grad` scaled so that its 2-norm is at most `max`, without reading the norm on the host
+/// (`torch.nn.utils.clip_grad_norm_`, with its 1e-6 in the denominator).
+pub fn clip_norm(grad: &Tensor, max: f64) -> Tensor {
+    let scale = (grad.norm() + 1e-6).reciprocal() * max;
+    grad * scale.clamp_max(1.0)
+}

@@ -1,0 +1,336 @@
+//! The registry: every plugin of every kind announces itself through `inventory`, in whatever crate it lives.
+
+use serde_json::Value;
+
+use crate::benchmark::BenchmarkConfig;
+use crate::config::{ConfigError, Problem};
+use crate::dataset::Dataset;
+use crate::error::{Error, Result};
+use crate::space::SpaceConfig;
+use crate::strategy::StrategyConfig;
+use crate::trainer::Trainer;
+
+/// The kinds of plugin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// How to search.
+    Strategy,
+    /// Where to search.
+    Space,
+    /// What to learn from.
+    Dataset,
+    /// Known results.
+    Benchmark,
+    /// What runs a search.
+    Trainer,
+}
+
+impl Kind {
+    /// All kinds, in the order of `nasfw list`.
+    pub const ALL: [Self; 5] =
+        [Self::Strategy, Self::Space, Self::Dataset, Self::Benchmark, Self::Trainer];
+
+    /// The kind's name, which is also its section in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Strategy => "strategy",
+            Self::Space => "space",
+            Self::Dataset => "dataset",
+            Self::Benchmark => "benchmark",
+            Self::Trainer => "trainer",
+        }
+    }
+}
+
+/// A function from a section of the configuration to the typed settings of a plugin.
+#[derive(Clone, Copy)]
+#[allow(missing_docs)]
+pub enum Parse {
+    Strategy(fn(&Value) -> Result<Box<dyn StrategyConfig>, ConfigError>),
+    Space(fn(&Value) -> Result<Box<dyn SpaceConfig>, ConfigError>),
+    Dataset(fn(&Value) -> Result<Box<dyn Dataset>, ConfigError>),
+    Benchmark(fn(&Value) -> Result<Box<dyn BenchmarkConfig>, ConfigError>),
+    Trainer(fn(&Value) -> Result<Box<dyn Trainer>, ConfigError>),
+}
+
+/// What a plugin says of itself. Made by [`register!`](crate::register).
+pub struct Plugin {
+    /// Name in configurations and on the command line, kebab-case.
+    pub name: &'static str,
+    /// One line.
+    pub summary: &'static str,
+    /// Where the method or the data was published.
+    pub source: &'static str,
+    /// Commented TOML: every option with its default in the plugin's own section, and what the plugin changes in
+    /// other sections.
+    pub defaults: &'static str,
+    /// Named sets of options, as TOML like `defaults`: the ablations of a paper, say.
+    pub presets: &'static [(&'static str, &'static str)],
+    /// A command that shows the plugin at work.
+    pub example: &'static str,
+    /// For a benchmark: names of the spaces that it knows.
+    pub spaces: &'static [&'static str],
+    /// How its section becomes typed settings.
+    pub parse: Parse,
+    /// Crate that registers it.
+    pub crate_name: &'static str,
+    /// Version of that crate.
+    pub crate_version: &'static str,
+    /// Source file, for messages.
+    pub file: &'static str,
+}
+
+inventory::collect!(Plugin);
+
+impl Plugin {
+    /// The plugin's kind.
+    pub fn kind(&self) -> Kind {
+        match self.parse {
+            Parse::Strategy(_) => Kind::Strategy,
+            Parse::Space(_) => Kind::Space,
+            Parse::Dataset(_) => Kind::Dataset,
+            Parse::Benchmark(_) => Kind::Benchmark,
+            Parse::Trainer(_) => Kind::Trainer,
+        }
+    }
+
+    /// The TOML of the preset called `name`.
+    pub fn preset(&self, name: &str) -> Option<&'static str> {
+        self.presets.iter().find(|(n, _)| *n == name).map(|(_, toml)| *toml)
+    }
+
+    /// The plugin's section of its own defaults.
+    pub fn default_section(&self) -> Result<Value> {
+        let table: toml::Table = toml::from_str(self.defaults)
+            .map_err(|e| Error::Registry(format!("defaults of `{}`: {e}", self.name)))?;
+        let mut section = match table.get(self.kind().name()) {
+            Some(section) => serde_json::to_value(section)
+                .map_err(|e| Error::Registry(format!("defaults of `{}`: {e}", self.name)))?,
+            None => Value::Object(Default::default()),
+        };
+        section["name"] = self.name.into();
+        Ok(section)
+    }
+}
+
+/// All plugins linked into this program, sorted by kind and name and checked.
+pub struct Registry {
+    plugins: Vec<&'static Plugin>,
+}
+
+impl Registry {
+    /// Collects and checks the plugins of this program.
+    ///
+    /// # Errors
+    /// Two plugins of one name, one crate linked in two versions, defaults that do not parse, or a configuration type
+    /// whose typetag name is not the plugin's: each names the crates and files.
+    pub fn load() -> Result<Self> {
+        Self::check(inventory::iter::<Plugin>.into_iter().collect())
+    }
+
+    fn check(mut plugins: Vec<&'static Plugin>) -> Result<Self> {
+        plugins.sort_by_key(|p| (p.kind(), p.name, p.crate_name, p.file));
+        let place = |p: &Plugin| format!("{} {} ({})", p.crate_name, p.crate_version, p.file);
+        for pair in plugins.windows(2) {
+            let [a, b] = pair else { continue };
+            if a.kind() == b.kind() && a.name == b.name {
+                return Err(Error::Registry(format!(
+                    "two {} plugins are called `{}`: one from {}, one from {}; rename one",
+                    a.kind().name(),
+                    a.name,
+                    place(a),
+                    place(b)
+                )));
+            }
+        }
+        for (i, a) in plugins.iter().enumerate() {
+            for b in &plugins[..i] {
+                if a.crate_name == b.crate_name && a.crate_version != b.crate_version {
+                    return Err(Error::Registry(format!(
+                        "crate `{}` is linked twice, as {} and {}; `cargo tree -d` shows who asks for which",
+                        a.crate_name, b.crate_version, a.crate_version
+                    )));
+                }
+            }
+        }
+        Ok(Self { plugins })
+    }
+
+    /// Checks that every plugin's defaults parse and that its configuration is kept under the plugin's own name. A
+    /// test of the facade calls this for all linked plugins.
+    pub fn check_defaults(&self) -> Result<()> {
+        for p in &self.plugins {
+            let wrong = |why: String| {
+                Error::Registry(format!("`{}` of {} ({}): {why}", p.name, p.crate_name, p.file))
+            };
+            let mut sections = vec![p.default_section()?];
+            for (name, preset) in p.presets {
+                let table: toml::Table =
+                    toml::from_str(preset).map_err(|e| wrong(format!("preset `{name}`: {e}")))?;
+                let mut section = sections[0].clone();
+                if let (Some(section), Some(over)) =
+                    (section.as_object_mut(), table.get(p.kind().name()))
+                {
+                    let over = serde_json::to_value(over).map_err(|e| wrong(e.to_string()))?;
+                    merge(section, over);
+                }
+                sections.push(section);
+            }
+            for section in sections {
+                let kept = match p.parse {
+                    Parse::Strategy(f) => f(&section).map(|c| c.typetag_name()),
+                    Parse::Space(f) => f(&section).map(|c| c.typetag_name()),
+                    Parse::Dataset(f) => f(&section).map(|c| c.typetag_name()),
+                    Parse::Benchmark(f) => f(&section).map(|c| c.typetag_name()),
+                    Parse::Trainer(f) => f(&section).map(|c| c.typetag_name()),
+                }
+                .map_err(|e| wrong(format!("defaults: {e}")))?;
+                if kept != p.name {
+                    return Err(wrong(format!("its typetag name is `{kept}`")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// All plugins of a kind, sorted by name.
+    pub fn of(&self, kind: Kind) -> impl Iterator<Item = &'static Plugin> + '_ {
+        self.plugins.iter().copied().filter(move |p| p.kind() == kind)
+    }
+
+    /// All plugins.
+    pub fn all(&self) -> &[&'static Plugin] {
+        &self.plugins
+    }
+
+    /// The plugin of a kind and name.
+    ///
+    /// # Errors
+    /// [`Error::UnknownPlugin`] with the most similar name.
+    pub fn get(&self, kind: Kind, name: &str) -> Result<&'static Plugin> {
+        self.of(kind).find(|p| p.name == name).ok_or_else(|| {
+            let known: Vec<String> = self.of(kind).map(|p| p.name.to_owned()).collect();
+            Error::UnknownPlugin {
+                kind: kind.name(),
+                name: name.to_owned(),
+                similar: similar(name, known.iter().map(String::as_str)),
+                known,
+            }
+        })
+    }
+
+    /// The benchmark that knows a space, if one is linked.
+    pub fn benchmark_for(&self, space: &str) -> Option<&'static Plugin> {
+        self.of(Kind::Benchmark).find(|p| p.spaces.contains(&space))
+    }
+}
+
+/// Merges `over` into `base`, table by table.
+fn merge(base: &mut serde_json::Map<String, Value>, over: Value) {
+    let Value::Object(over) = over else { return };
+    for (key, value) in over {
+        match (base.get_mut(&key), value) {
+            (Some(Value::Object(inner)), value @ Value::Object(_)) => merge(inner, value),
+            (_, value) => {
+                base.insert(key, value);
+            }
+        }
+    }
+}
+
+/// The name that looks most like `name`, if any does.
+pub fn similar<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+    known
+        .map(|k| (strsim::jaro_winkler(name, k), k))
+        .filter(|(score, _)| *score > 0.75)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, k)| k.to_owned())
+}
+
+/// Parses a section into a plugin's settings; the error's keys are relative to the section.
+#[doc(hidden)]
+pub fn parse_section<C: serde::de::DeserializeOwned>(section: &Value) -> Result<C, ConfigError> {
+    let mut body = section.clone();
+    if let Some(table) = body.as_object_mut() {
+        table.remove("name");
+    }
+    serde_path_to_error::deserialize(body).map_err(|e| {
+        let path = e.path().to_string();
+        let key = if path == "." { String::new() } else { path };
+        ConfigError {
+            problems: vec![Problem {
+                key,
+                message: e.into_inner().to_string(),
+                hint: None,
+                origin: None,
+            }],
+            help: None,
+        }
+    })
+}
+
+/// Registers a plugin. `name` must also be the `#[typetag::serde(name = "…")]` of the settings' trait implementation.
+///
+/// ```ignore
+/// nasfw_framework::register! {
+///     strategy "mine" => MyConfig,
+///     summary: "one line",
+///     source: "paper",
+///     defaults: "[strategy]\n# rate of the architecture\nlr = 0.1\n",
+///     example: "nasfw run --strategy mine",
+/// }
+/// ```
+#[macro_export]
+macro_rules! register {
+    (
+        $kind:ident $name:literal => $config:ty,
+        summary: $summary:expr,
+        source: $source:expr,
+        defaults: $defaults:expr,
+        example: $example:expr
+        $(, presets: $presets:expr)?
+        $(, spaces: $spaces:expr)?
+        $(,)?
+    ) => {
+        $crate::inventory::submit! {
+            $crate::registry::Plugin {
+                name: $name,
+                summary: $summary,
+                source: $source,
+                defaults: $defaults,
+                presets: { let _p: &[(&str, &str)] = &[]; $(let _p: &[(&str, &str)] = $presets;)? _p },
+                example: $example,
+                spaces: { let _s: &[&str] = &[]; $(let _s: &[&str] = $spaces;)? _s },
+                parse: $crate::register!(@parse $kind $config),
+                crate_name: env!("CARGO_PKG_NAME"),
+                crate_version: env!("CARGO_PKG_VERSION"),
+                file: file!(),
+            }
+        }
+    };
+    (@parse strategy $config:ty) => {
+        $crate::registry::Parse::Strategy(|v| {
+            $crate::registry::parse_section::<$config>(v).map(|c| Box::new(c) as _)
+        })
+    };
+    (@parse space $config:ty) => {
+        $crate::registry::Parse::Space(|v| {
+            $crate::registry::parse_section::<$config>(v).map(|c| Box::new(c) as _)
+        })
+    };
+    (@parse dataset $config:ty) => {
+        $crate::registry::Parse::Dataset(|v| {
+            $crate::registry::parse_section::<$config>(v).map(|c| Box::new(c) as _)
+        })
+    };
+    (@parse benchmark $config:ty) => {
+        $crate::registry::Parse::Benchmark(|v| {
+            $crate::registry::parse_section::<$config>(v).map(|c| Box::new(c) as _)
+        })
+    };
+    (@parse trainer $config:ty) => {
+        $crate::registry::Parse::Trainer(|v| {
+            $crate::registry::parse_section::<$config>(v).map(|c| Box::new(c) as _)
+        })
+    };
+}

@@ -1,0 +1,3 @@
+//! The run folder.
+/// run
+pub struct RunFolder;

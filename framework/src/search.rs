@@ -1,0 +1,421 @@
+//! The state of a running search, and everything that a strategy's step may ask for.
+
+use std::collections::BTreeMap;
+
+use tch::{Device, Kind, Tensor, no_grad};
+
+use crate::arch::{Choice, Genotype, Marginals, RelaxedArch};
+use crate::batches::{Augment, Batch, Batches, Order};
+use crate::benchmark::{Benchmark, Score};
+use crate::dataset::ImageData;
+use crate::error::{Error, Result};
+use crate::events::Meter;
+use crate::optim::{FlatOptimizer, OptimizerConfig};
+use crate::rng::{Rng, Streams};
+use crate::space::{SearchSpace, Task};
+use crate::strategy::{DataPlan, Split, Strategy};
+use crate::supernet::{Mode, Supernet, Weights};
+
+/// When the learning rate of a schedule moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tick {
+    /// Once an epoch (DARTS).
+    Epoch,
+    /// Every step (NAS-Bench-201's search scripts).
+    Step,
+}
+
+/// What the trainer tells a search.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Images a batch.
+    pub batch_size: usize,
+    /// Images a batch when nothing is differentiated.
+    pub eval_batch_size: usize,
+    /// Random changes of training images.
+    pub augment: Augment,
+    /// How batches of the architecture's half follow each other.
+    pub val_order: Order,
+    /// The optimizer of the weights.
+    pub weights: OptimizerConfig,
+    /// Epochs over which schedules run.
+    pub schedule_epochs: u64,
+    /// When rates move.
+    pub schedule_by: Tick,
+    /// Planned epochs.
+    pub epochs: u64,
+}
+
+/// Where a search stands. All of it is saved in checkpoints.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Clock {
+    /// Steps done.
+    pub step: u64,
+    /// Epochs done.
+    pub epoch: u64,
+    /// Steps done in the current epoch.
+    pub step_in_epoch: u64,
+    /// Per split: passes done, and batches drawn in the current pass.
+    pub drawn: BTreeMap<Split, (u64, u64)>,
+    /// How often the weights were started afresh.
+    pub restarts: u64,
+    /// How often the architecture was started afresh (stages).
+    pub stage: u64,
+}
+
+/// A running search.
+///
+/// θ are the supernet's weights and φ the parameters of the distribution, each one flat vector.
+pub struct Search {
+    pub(crate) settings: Settings,
+    pub(crate) clock: Clock,
+    pub(crate) theta: Tensor,
+    pub(crate) stats: Tensor,
+    pub(crate) phi: Tensor,
+    pub(crate) theta_optimizer: FlatOptimizer,
+    pub(crate) phi_optimizer: Option<FlatOptimizer>,
+    /// Per split: sums of loss × images, of correct images, of images.
+    pub(crate) meters: BTreeMap<Split, Tensor>,
+    pub(crate) scalars: BTreeMap<String, f64>,
+    space: Box<dyn SearchSpace>,
+    supernet: Box<dyn Supernet>,
+    benchmark: Option<Box<dyn Benchmark>>,
+    batches: Batches,
+    task: Task,
+    plan: DataPlan,
+    streams: Streams,
+    kind: Kind,
+    device: Device,
+}
+
+/// What a search is put together from.
+pub(crate) struct Parts<'a> {
+    pub space: Box<dyn SearchSpace>,
+    pub benchmark: Option<Box<dyn Benchmark>>,
+    pub data: &'a ImageData,
+    pub streams: Streams,
+    pub kind: Kind,
+    pub device: Device,
+}
+
+impl Search {
+    pub(crate) fn new(parts: Parts<'_>, strategy: &dyn Strategy, settings: Settings) -> Result<Self> {
+        let Parts { space, benchmark, data, streams, kind, device } = parts;
+        let supernet = space.supernet(data.task, &strategy.supernet_options())?;
+        let batches = Batches::new(data, streams.child("data", 0), kind, device)?;
+        let empty = || Tensor::zeros([0], (kind, device));
+        let mut search = Self {
+            theta_optimizer: settings.weights.build(&empty()),
+            clock: Clock::default(),
+            theta: empty(),
+            stats: empty(),
+            phi: empty(),
+            phi_optimizer: None,
+            meters: BTreeMap::new(),
+            scalars: BTreeMap::new(),
+            plan: strategy.data(),
+            task: data.task,
+            settings,
+            space,
+            supernet,
+            benchmark,
+            batches,
+            streams,
+            kind,
+            device,
+        };
+        search.start_weights();
+        search.start_arch(strategy);
+        Ok(search)
+    }
+
+    // ---- where it stands -------------------------------------------------------------------------------------
+
+    /// Where the search stands.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Epochs done, the number of the current epoch while it runs.
+    pub fn epoch(&self) -> u64 {
+        self.clock.epoch
+    }
+
+    /// Planned epochs.
+    pub fn epochs(&self) -> u64 {
+        self.settings.epochs
+    }
+
+    /// Steps of an epoch.
+    pub fn steps_per_epoch(&self) -> u64 {
+        match self.plan {
+            DataPlan::Full => self.batches.per_pass(Split::Full, self.settings.batch_size),
+            DataPlan::Halves => self.batches.per_pass(Split::Train, self.settings.batch_size),
+            DataPlan::Steps(n) => n,
+        }
+    }
+
+    /// Fraction of all planned steps that is done.
+    pub fn progress(&self) -> f64 {
+        let total = self.settings.epochs * self.steps_per_epoch();
+        if total == 0 { 1.0 } else { self.clock.step as f64 / total as f64 }
+    }
+
+    /// The space.
+    pub fn space(&self) -> &dyn SearchSpace {
+        self.space.as_ref()
+    }
+
+    /// Images a batch.
+    pub fn batch_size(&self) -> usize {
+        self.settings.batch_size
+    }
+
+    /// Kind of floating-point number.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Where tensors live.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    // ---- randomness and data -----------------------------------------------------------------------------------
+
+    /// The generator of the stream `name` at this step: the same at every call within the step.
+    pub fn rng(&self, name: &str) -> Rng {
+        self.streams.child("strategy", 0).at(name, self.clock.step)
+    }
+
+    /// The next training batch of a split, augmented.
+    pub fn batch(&mut self, split: Split) -> Batch {
+        let size = self.settings.batch_size;
+        let per_pass = self.batches.per_pass(split, size);
+        let at = self.clock.drawn.entry(split).or_default();
+        if at.1 == per_pass {
+            *at = (at.0 + 1, 0);
+        }
+        let now = *at;
+        at.1 += 1;
+        let order = if split == Split::Val { self.settings.val_order } else { Order::Shuffled };
+        self.batches.batch(split, order, now, size, self.settings.augment)
+    }
+
+    // ---- the supernet ------------------------------------------------------------------------------------------
+
+    /// θ, a leaf that requires gradients. The handle shares memory with the search's own.
+    pub fn theta(&self) -> Tensor {
+        self.theta.shallow_clone()
+    }
+
+    /// φ, a leaf that requires gradients. The handle shares memory with the search's own.
+    pub fn phi(&self) -> Tensor {
+        self.phi.shallow_clone()
+    }
+
+    /// The supernet, for what [`Search::loss`] does not cover.
+    pub fn supernet(&self) -> &dyn Supernet {
+        self.supernet.as_ref()
+    }
+
+    /// Loss of `arch` at weights `theta` on a batch, a scalar with a graph. Loss and accuracy are metered.
+    pub fn loss(&mut self, theta: &Tensor, arch: &RelaxedArch, batch: &Batch) -> Result<Tensor> {
+        let weights = Weights { params: theta, stats: &self.stats };
+        let output = self.supernet.forward(weights, &batch.images, arch, Mode::Train)?;
+        let loss = self.supernet.loss(&output, &batch.labels);
+        if let Some(split) = batch.split {
+            let sums = no_grad(|| self.sums(&output.detach(), &loss.detach(), batch));
+            let meter = self.meters.remove(&split);
+            self.meters.insert(split, meter.map_or_else(|| sums.shallow_clone(), |m| m + &sums));
+        }
+        Ok(loss)
+    }
+
+    /// `[loss × images, correct, images]` on the device, without a synchronisation.
+    fn sums(&self, output: &Tensor, loss: &Tensor, batch: &Batch) -> Tensor {
+        let n = batch.len() as f64;
+        let correct = self.supernet.correct(output, &batch.labels).to_kind(Kind::Double);
+        let images = Tensor::full([], n, (Kind::Double, loss.device()));
+        Tensor::stack(&[loss.to_kind(Kind::Double) * n, correct, images], 0)
+    }
+
+    /// Gradients of a scalar with respect to leaves; zero where it does not depend on one.
+    pub fn gradients(&self, loss: &Tensor, leaves: &[&Tensor]) -> Result<Vec<Tensor>> {
+        let grads = Tensor::f_run_backward(&[loss], leaves, false, false)?;
+        Ok(grads
+            .into_iter()
+            .zip(leaves)
+            .map(|(g, leaf)| if g.defined() { g } else { leaf.detach().zeros_like() })
+            .collect())
+    }
+
+    /// Loss and accuracy of `arch` without training: the first `batches` plain batches of a split, or of the test
+    /// images where `split` is none; all of them where `batches` is none. Reads the result on the host.
+    pub fn evaluate(
+        &self,
+        arch: &RelaxedArch,
+        split: Option<Split>,
+        batches: Option<usize>,
+    ) -> Result<Meter> {
+        let size = self.settings.eval_batch_size;
+        let limit = batches.unwrap_or(usize::MAX);
+        let mut total = Tensor::zeros([3], (Kind::Double, self.device));
+        let weights = Weights { params: &self.theta, stats: &self.stats };
+        let mut add = |batch: &Batch| -> Result<()> {
+            let output = self.supernet.forward(weights, &batch.images, arch, Mode::Eval)?;
+            let loss = self.supernet.loss(&output, &batch.labels);
+            total += self.sums(&output, &loss, batch);
+            Ok(())
+        };
+        no_grad(|| match split {
+            Some(split) => self.batches.plain(split, size).take(limit).try_for_each(|b| add(&b)),
+            None => self.batches.test(size).take(limit).try_for_each(|b| add(&b)),
+        })?;
+        Ok(meter(&total))
+    }
+
+    // ---- updates -----------------------------------------------------------------------------------------------
+
+    /// Descends θ by its optimizer at the current rate.
+    pub fn descend_theta(&mut self, gradient: &Tensor) {
+        let lr = self.theta_lr();
+        self.theta_optimizer.step(&mut self.theta, gradient, lr);
+    }
+
+    /// Descends φ by its optimizer at the current rate.
+    ///
+    /// # Errors
+    /// When the strategy has no distribution with an optimizer.
+    pub fn descend_phi(&mut self, gradient: &Tensor) -> Result<()> {
+        let lr = self.phi_lr();
+        match &mut self.phi_optimizer {
+            Some(optimizer) => optimizer.step(&mut self.phi, gradient, lr),
+            None => {
+                return Err(Error::Plugin {
+                    plugin: "strategy".into(),
+                    message: "it descends φ but names no optimizer for it (`arch_optimizer`)".into(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes φ by a rule of the strategy's own (projections, natural gradients, closed forms), outside the graph.
+    pub fn update_phi(&mut self, rule: impl FnOnce(&mut Tensor)) {
+        no_grad(|| rule(&mut self.phi));
+    }
+
+    /// The optimizer of θ: its settings and momentum buffer.
+    pub fn theta_optimizer(&self) -> &FlatOptimizer {
+        &self.theta_optimizer
+    }
+
+    /// The current learning rate of θ.
+    pub fn theta_lr(&self) -> f64 {
+        self.rate(&self.settings.weights)
+    }
+
+    /// The current learning rate of φ; 0 without a distribution.
+    pub fn phi_lr(&self) -> f64 {
+        self.phi_optimizer.as_ref().map_or(0.0, |o| self.rate(o.config()))
+    }
+
+    fn rate(&self, c: &OptimizerConfig) -> f64 {
+        let epochs = self.settings.schedule_epochs.max(1) as f64;
+        let within = match self.settings.schedule_by {
+            Tick::Epoch => 0.0,
+            Tick::Step => self.clock.step_in_epoch as f64 / self.steps_per_epoch().max(1) as f64,
+        };
+        c.schedule.at(c.lr, c.lr_min, (self.clock.epoch as f64 + within) / epochs)
+    }
+
+    /// Starts θ, its statistics and its optimizer afresh, from another draw each time.
+    pub fn restart_weights(&mut self) {
+        self.clock.restarts += 1;
+        self.start_weights();
+    }
+
+    fn start_weights(&mut self) {
+        let streams = self.streams.child("weights", self.clock.restarts);
+        self.theta = leaf(self.supernet.layout().init(streams, self.kind, self.device));
+        self.stats = self.supernet.stats_layout().init(streams, self.kind, self.device);
+        self.theta_optimizer = self.settings.weights.build(&self.theta);
+    }
+
+    fn start_arch(&mut self, strategy: &dyn Strategy) {
+        let streams = self.streams.child("architecture", self.clock.stage);
+        if let Some(distribution) = strategy.distribution() {
+            self.phi = leaf(distribution.init(streams, self.kind, self.device));
+            self.phi_optimizer = strategy.arch_optimizer().map(|c| c.build(&self.phi));
+        }
+    }
+
+    /// A new supernet and a new distribution, as the strategy now wants them.
+    pub(crate) fn rebuild(&mut self, strategy: &dyn Strategy, carry_weights: bool) -> Result<()> {
+        let (old, old_theta) = (self.supernet.layout().clone(), self.theta.detach());
+        self.supernet = self.space.supernet(self.task, &strategy.supernet_options())?;
+        self.clock.stage += 1;
+        self.restart_weights();
+        if carry_weights {
+            let layout = self.supernet.layout();
+            self.theta = leaf(no_grad(|| layout.carry(&self.theta.detach(), &old, &old_theta)));
+        }
+        self.start_arch(strategy);
+        Ok(())
+    }
+
+    // ---- what is found -----------------------------------------------------------------------------------------
+
+    /// The weights that derivation goes by, on the host; none without a distribution.
+    pub fn marginals<S: Strategy + ?Sized>(&self, strategy: &S) -> Result<Option<Marginals>> {
+        let Some(distribution) = strategy.distribution() else { return Ok(None) };
+        let matrices = no_grad(|| distribution.mean(&self.phi))?;
+        Ok(Some(self.space.spec().to_marginals(&matrices)))
+    }
+
+    /// The relaxed architecture that computes exactly what is chosen.
+    pub fn one_hot(&self, choice: &Choice) -> RelaxedArch {
+        choice.one_hot(self.space.spec(), self.kind, self.device)
+    }
+
+    /// What the benchmark knows of an architecture; none without a benchmark or where a partial table lacks it.
+    pub fn query(&self, genotype: &Genotype) -> Result<Option<Score>> {
+        self.benchmark.as_ref().map_or(Ok(None), |b| b.query(genotype))
+    }
+
+    /// The benchmark, if there is one.
+    pub fn benchmark(&self) -> Option<&dyn Benchmark> {
+        self.benchmark.as_deref()
+    }
+
+    /// Reports a named number with the next progress event.
+    pub fn log(&mut self, name: &str, value: f64) {
+        self.scalars.insert(name.to_owned(), value);
+    }
+
+    /// Reads and clears the meters: the one synchronisation of a logging interval.
+    pub(crate) fn take_meters(&mut self) -> Result<BTreeMap<String, Meter>> {
+        let meters: BTreeMap<String, Meter> = std::mem::take(&mut self.meters)
+            .into_iter()
+            .map(|(split, sums)| (format!("{split:?}").to_lowercase(), meter(&sums)))
+            .collect();
+        match meters.iter().find(|(_, m)| !m.loss.is_finite()) {
+            None => Ok(meters),
+            Some((split, _)) => {
+                Err(Error::NotFinite { what: format!("the {split} loss"), step: self.clock.step })
+            }
+        }
+    }
+}
+
+/// `tensor` as a leaf that requires gradients.
+pub(crate) fn leaf(tensor: Tensor) -> Tensor {
+    tensor.detach().contiguous().set_requires_grad(true)
+}
+
+fn meter(sums: &Tensor) -> Meter {
+    let [loss, correct, images] = [0, 1, 2].map(|i| sums.double_value(&[i]));
+    Meter { loss: loss / images, accuracy: correct / images, images }
+}

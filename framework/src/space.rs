@@ -1,0 +1,71 @@
+//! Search spaces.
+
+use serde_json::{Map, Value};
+
+use crate::arch::{ArchSpec, Choice, Genotype, Marginals};
+use crate::config::Validator;
+use crate::error::{Error, Result};
+use crate::supernet::{Supernet, SupernetOptions};
+
+/// What the network is for: the shape of an image and the number of classes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Task {
+    /// Colour channels.
+    pub channels: i64,
+    /// Rows of pixels.
+    pub height: i64,
+    /// Columns of pixels.
+    pub width: i64,
+    /// Number of classes.
+    pub classes: i64,
+}
+
+/// A search space: what there is to decide, the network that holds all of it, and what a decision means.
+pub trait SearchSpace: Send + Sync {
+    /// What there is to decide.
+    fn spec(&self) -> &ArchSpec;
+
+    /// The weight-sharing network for a task.
+    ///
+    /// # Errors
+    /// Images that are too small, and options that this space does not have.
+    fn supernet(&self, task: Task, options: &SupernetOptions) -> Result<Box<dyn Supernet>>;
+
+    /// The architecture that a choice stands for. `choice` fits [`SearchSpace::spec`].
+    fn genotype(&self, choice: &Choice) -> Genotype;
+
+    /// The space's rule from weights to an architecture. The default keeps the best of every row.
+    fn derive(&self, marginals: &Marginals) -> Choice {
+        self.spec().top(marginals)
+    }
+
+    /// The inverse of [`SearchSpace::genotype`], by enumeration unless a space knows better.
+    ///
+    /// # Errors
+    /// A genotype of another space, or one that this space does not contain.
+    fn choice(&self, genotype: &Genotype) -> Result<Choice> {
+        let invalid = |why: &str| Error::Invalid { what: "genotype".into(), why: why.into() };
+        if self.spec().size() > 1e6 {
+            return Err(invalid("this space is too large to look the genotype up"));
+        }
+        self.spec()
+            .enumerate()
+            .find(|c| self.genotype(c) == *genotype)
+            .ok_or_else(|| invalid("it is not in this space"))
+    }
+
+    /// Facts for `result.json` beside the genotype, for example a benchmark's own encoding.
+    fn facts(&self, _genotype: &Genotype) -> Map<String, Value> {
+        Map::new()
+    }
+}
+
+/// The typed settings of a space, as they stand in the configuration and are kept with a run.
+#[typetag::serde(tag = "name")]
+pub trait SpaceConfig: Send + Sync + std::fmt::Debug {
+    /// Builds the space.
+    fn build(&self) -> Result<Box<dyn SearchSpace>>;
+
+    /// Checks ranges before anything is built.
+    fn validate(&self, _v: &mut Validator) {}
+}

@@ -1,0 +1,179 @@
+//! Strategies: how to search.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tch::{Kind, Tensor};
+
+use crate::arch::{ArchSpec, Choice};
+use crate::config::Validator;
+use crate::distribution::ArchDistribution;
+use crate::error::{Error, Result};
+use crate::optim::OptimizerConfig;
+use crate::rng::Streams;
+use crate::search::Search;
+use crate::supernet::SupernetOptions;
+
+/// Which images a strategy trains on, and so how many steps an epoch has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DataPlan {
+    /// All training images; an epoch passes over them once.
+    Full,
+    /// The first half (in file order) for weights, the second for the architecture; an epoch passes over the first
+    /// half once. Both halves are augmented.
+    Halves,
+    /// No epoch of images: so many steps, for strategies that ask a benchmark or score without training.
+    Steps(u64),
+}
+
+/// A part of the training images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Split {
+    /// All of them.
+    Full,
+    /// The first half.
+    Train,
+    /// The second half.
+    Val,
+}
+
+/// What a strategy asks of the trainer at the end of an epoch (hook H13). Pruned and frozen edges need no command:
+/// they are masks in the strategy's own samples.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Control {
+    /// Go on.
+    Continue,
+    /// End the search here, with the reason for the report.
+    Stop(String),
+    /// Change training settings from the next epoch on.
+    Set(Changes),
+    /// Go back to the end of an earlier epoch (its weights, architecture, optimizers and strategy state), then change
+    /// settings. Needs [`Strategy::needs_history`].
+    Rollback {
+        /// Number of epochs that are done in the state to go back to.
+        epoch: u64,
+        /// What to change after going back.
+        changes: Changes,
+    },
+    /// Build a new supernet and a new distribution for the next stage, as [`Strategy::supernet_options`] and
+    /// [`Strategy::distribution`] now say.
+    Rebuild {
+        /// Keep weights whose names and shapes stay the same; otherwise everything starts afresh.
+        carry_weights: bool,
+    },
+}
+
+/// Changes of training settings; none means no change.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Changes {
+    /// Images a batch.
+    pub batch_size: Option<usize>,
+    /// L2 decay of the weights.
+    pub weight_decay: Option<f64>,
+}
+
+/// State of a strategy beyond φ and the optimizers, for checkpoints: small numbers as JSON, tensors by name.
+#[derive(Debug, Default)]
+pub struct StrategyState {
+    /// Anything small.
+    pub values: Value,
+    /// Anything large.
+    pub tensors: BTreeMap<String, Tensor>,
+}
+
+/// A search algorithm.
+///
+/// The trainer calls [`Strategy::step`] once per step and does the rest: data, schedules, clipping, checkpoints,
+/// interrupts, events. A step takes what it needs from [`Search`]: batches, the loss, gradients, the two optimizers,
+/// seeded randomness, a benchmark. Strategies without a supernet implement the same method and never ask for a loss.
+pub trait Strategy: Send {
+    /// One step of the algorithm.
+    fn step(&mut self, search: &mut Search) -> Result<()>;
+
+    /// The learned distribution, if there is one.
+    fn distribution(&self) -> Option<&dyn ArchDistribution> {
+        None
+    }
+
+    /// The optimizer of φ. Needed when there is a distribution.
+    fn arch_optimizer(&self) -> Option<&OptimizerConfig> {
+        None
+    }
+
+    /// Which images to train on.
+    fn data(&self) -> DataPlan {
+        DataPlan::Halves
+    }
+
+    /// What the supernet must offer. Asked once before the search and again at every [`Control::Rebuild`].
+    fn supernet_options(&self) -> SupernetOptions {
+        SupernetOptions::default()
+    }
+
+    /// Whether [`Control::Rollback`] may be asked for, so that a checkpoint of every epoch is kept.
+    fn needs_history(&self) -> bool {
+        false
+    }
+
+    /// Called before the first step of an epoch.
+    fn epoch_start(&mut self, _search: &mut Search) -> Result<()> {
+        Ok(())
+    }
+
+    /// Called after the last step of an epoch.
+    fn epoch_end(&mut self, _search: &mut Search) -> Result<Control> {
+        Ok(Control::Continue)
+    }
+
+    /// The architecture found so far. The default puts the distribution's mean through the space's own rule.
+    fn derive(&self, search: &Search) -> Result<Choice> {
+        match search.marginals(self)? {
+            Some(marginals) => Ok(search.space().derive(&marginals)),
+            None => Err(Error::Plugin {
+                plugin: "strategy".into(),
+                message: "it has no distribution, so it must implement `derive`".into(),
+            }),
+        }
+    }
+
+    /// What a checkpoint must keep beyond φ and the optimizers.
+    fn state(&self) -> Result<StrategyState> {
+        Ok(StrategyState::default())
+    }
+
+    /// Puts back what [`Strategy::state`] gave.
+    fn restore(&mut self, _state: StrategyState) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// What a strategy is built from.
+#[derive(Debug, Clone, Copy)]
+pub struct BuildContext<'a> {
+    /// What there is to decide.
+    pub spec: &'a ArchSpec,
+    /// Randomness of the start: fixed noise inputs and the like.
+    pub streams: Streams,
+    /// Kind of floating-point number.
+    pub kind: Kind,
+    /// Where tensors live.
+    pub device: tch::Device,
+    /// Planned epochs.
+    pub epochs: u64,
+}
+
+/// The typed settings of a strategy, as they stand in the configuration and are kept with a run.
+#[typetag::serde(tag = "name")]
+pub trait StrategyConfig: Send + Sync + std::fmt::Debug {
+    /// Builds the strategy.
+    ///
+    /// # Errors
+    /// [`Error::Incompatible`] for a space that it can't search, with the reason.
+    fn build(&self, cx: BuildContext<'_>) -> Result<Box<dyn Strategy>>;
+
+    /// Checks ranges before anything is built.
+    fn validate(&self, _v: &mut Validator) {}
+}

@@ -1,0 +1,7 @@
+//! The trainer.
+use crate::prelude::*;
+/// found
+pub struct Outcome;
+/// trainer
+#[derive(Debug)]
+pub struct SearchTrainer;
