@@ -80,7 +80,11 @@ impl Batches {
         let to = |p: &Part| p.tensors(data.task, device);
         let (images, labels) = to(&data.train);
         let scale = |v: &[f64]| {
-            Tensor::from_slice(v).view([1, -1, 1, 1]).to_kind(kind).to_device(device) * 255.0
+            Tensor::from_slice(v)
+                .view([1, -1, 1, 1])
+                .to_kind(kind)
+                .to_device(device)
+                * 255.0
         };
         Ok(Self {
             images,
@@ -138,21 +142,42 @@ impl Batches {
             let rows = Tensor::from_slice(&rows).to_device(self.labels.device());
             let images = self.normalise(&self.images.index_select(0, &rows));
             let labels = self.labels.index_select(0, &rows);
-            let mut rng = self.streams.child(&format!("augment {split:?}"), pass).at("batch", index);
+            let mut rng = self
+                .streams
+                .child(&format!("augment {split:?}"), pass)
+                .at("batch", index);
             let images = augment.apply(&images, &mut rng);
-            Batch { images: channels_last(&images), labels, split: Some(split) }
+            Batch {
+                images: channels_last(&images),
+                labels,
+                split: Some(split),
+            }
         })
     }
 
     /// The test images in file order, not augmented.
     pub fn test(&self, batch_size: usize) -> impl Iterator<Item = Batch> + '_ {
-        self.in_order(&self.test.0, &self.test.1, 0, self.test.1.size()[0], batch_size, None)
+        self.in_order(
+            &self.test.0,
+            &self.test.1,
+            0,
+            self.test.1.size()[0],
+            batch_size,
+            None,
+        )
     }
 
     /// The images of a split in file order, not augmented.
     pub fn plain(&self, split: Split, batch_size: usize) -> impl Iterator<Item = Batch> + '_ {
         let (first, len) = self.range(split);
-        self.in_order(&self.images, &self.labels, first as i64, len as i64, batch_size, Some(split))
+        self.in_order(
+            &self.images,
+            &self.labels,
+            first as i64,
+            len as i64,
+            batch_size,
+            Some(split),
+        )
     }
 
     fn in_order<'a>(
@@ -181,7 +206,10 @@ impl Batches {
 
 /// The same tensor with channels innermost in memory, which convolutions on CPUs and GPUs prefer.
 fn channels_last(images: &Tensor) -> Tensor {
-    images.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
+    images
+        .permute([0, 2, 3, 1])
+        .contiguous()
+        .permute([0, 3, 1, 2])
 }
 
 impl Augment {
@@ -191,8 +219,15 @@ impl Augment {
         let (n, h, w) = (size[0], size[2], size[3]);
         let device = images.device();
         let mut draw = |below: i64| -> Tensor {
-            let v: Vec<i64> =
-                (0..n).map(|_| if below > 1 { rng.random_range(0..below) } else { 0 }).collect();
+            let v: Vec<i64> = (0..n)
+                .map(|_| {
+                    if below > 1 {
+                        rng.random_range(0..below)
+                    } else {
+                        0
+                    }
+                })
+                .collect();
             Tensor::from_slice(&v).view([n, 1, 1]).to_device(device)
         };
         let p = self.crop_padding;
@@ -200,7 +235,10 @@ impl Augment {
         let flip = draw(if self.flip { 2 } else { 1 });
         let (cy, cx) = (draw(h), draw(w));
         let int = (Kind::Int64, device);
-        let (ys, xs) = (Tensor::arange(h, int).view([1, h, 1]), Tensor::arange(w, int).view([1, 1, w]));
+        let (ys, xs) = (
+            Tensor::arange(h, int).view([1, h, 1]),
+            Tensor::arange(w, int).view([1, 1, w]),
+        );
         let mut out = images.shallow_clone();
         if p > 0 || self.flip {
             // Where pixel (y, x) of the result comes from in the padded image; one gather does crop and flip.
@@ -208,8 +246,13 @@ impl Augment {
             let from_x = (&xs - &flip * (&xs * 2 - (w - 1))) + &dx;
             let padded = out.constant_pad_nd([p, p, p, p]);
             let (ph, pw) = (h + 2 * p, w + 2 * p);
-            let index = (from_y * pw + from_x).view([n, 1, h * w]).expand([n, size[1], h * w], false);
-            out = padded.view([n, size[1], ph * pw]).gather(2, &index, false).view([n, size[1], h, w]);
+            let index = (from_y * pw + from_x)
+                .view([n, 1, h * w])
+                .expand([n, size[1], h * w], false);
+            out = padded
+                .view([n, size[1], ph * pw])
+                .gather(2, &index, false)
+                .view([n, size[1], h, w]);
         }
         if self.cutout > 0 {
             // The square covers [c − s/2, c + s/2), as the published implementation does.
@@ -218,7 +261,9 @@ impl Augment {
                 let d = at - centre;
                 d.ge(-half).logical_and(&d.lt(self.cutout - half))
             };
-            let hole = inside(&ys, &cy).logical_and(&inside(&xs, &cx)).view([n, 1, h, w]);
+            let hole = inside(&ys, &cy)
+                .logical_and(&inside(&xs, &cx))
+                .view([n, 1, h, w]);
             out = out.masked_fill(&hole, 0.0);
         }
         out

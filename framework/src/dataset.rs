@@ -50,24 +50,31 @@ impl ImageData {
     pub fn check(self, path: impl Into<PathBuf>) -> Result<Self> {
         let t = self.task;
         let bytes = (t.channels * t.height * t.width) as usize;
-        let problem = [("training", &self.train), ("test", &self.test)].into_iter().find_map(|(name, p)| {
-            if p.images.len() != p.labels.len() * bytes {
-                return Some(format!(
-                    "{} {name} labels but {} bytes of images of {bytes} bytes each",
-                    p.labels.len(),
-                    p.images.len()
-                ));
-            }
-            let at = p.labels.iter().position(|&l| i64::from(l) >= t.classes)?;
-            Some(format!(
-                "{name} image {at} has label {}, but there are {} classes",
-                p.labels[at], t.classes
-            ))
-        });
+        let problem = [("training", &self.train), ("test", &self.test)]
+            .into_iter()
+            .find_map(|(name, p)| {
+                if p.images.len() != p.labels.len() * bytes {
+                    return Some(format!(
+                        "{} {name} labels but {} bytes of images of {bytes} bytes each",
+                        p.labels.len(),
+                        p.images.len()
+                    ));
+                }
+                let at = p.labels.iter().position(|&l| i64::from(l) >= t.classes)?;
+                Some(format!(
+                    "{name} image {at} has label {}, but there are {} classes",
+                    p.labels[at], t.classes
+                ))
+            });
         let channels = t.channels as usize;
         let problem = problem.or_else(|| {
-            (self.mean.len() != channels || self.std.len() != channels)
-                .then(|| format!("{} means and {} deviations for {channels} channels", self.mean.len(), self.std.len()))
+            (self.mean.len() != channels || self.std.len() != channels).then(|| {
+                format!(
+                    "{} means and {} deviations for {channels} channels",
+                    self.mean.len(),
+                    self.std.len()
+                )
+            })
         });
         match problem {
             None => Ok(self),
@@ -103,8 +110,12 @@ impl Part {
     /// Bytes `[n, channels, height, width]` and labels `[n]` (int64) on a device.
     pub(crate) fn tensors(&self, task: Task, device: Device) -> (Tensor, Tensor) {
         let shape = [self.len() as i64, task.channels, task.height, task.width];
-        let images = Tensor::from_slice(&self.images).view(shape).to_device(device);
-        let labels = Tensor::from_slice(&self.labels).to_kind(Kind::Int64).to_device(device);
+        let images = Tensor::from_slice(&self.images)
+            .view(shape)
+            .to_device(device);
+        let labels = Tensor::from_slice(&self.labels)
+            .to_kind(Kind::Int64)
+            .to_device(device);
         (images, labels)
     }
 }

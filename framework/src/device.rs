@@ -26,7 +26,9 @@ pub enum CudaLibrary {
 pub fn load_cuda() -> &'static CudaLibrary {
     static STATE: OnceLock<CudaLibrary> = OnceLock::new();
     STATE.get_or_init(|| {
-        let Some(path) = libtorch_folder().map(|f| f.join("libtorch_cuda.so")).filter(|p| p.exists())
+        let Some(path) = libtorch_folder()
+            .map(|f| f.join("libtorch_cuda.so"))
+            .filter(|p| p.exists())
         else {
             return CudaLibrary::Absent;
         };
@@ -55,7 +57,9 @@ pub fn load_cuda() -> &'static CudaLibrary {
 pub fn libtorch_folder() -> Option<PathBuf> {
     let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
     let line = maps.lines().find(|l| l.contains("libtorch_cpu.so"))?;
-    PathBuf::from(&line[line.find('/')?..]).parent().map(Into::into)
+    PathBuf::from(&line[line.find('/')?..])
+        .parent()
+        .map(Into::into)
 }
 
 /// Whether the kernel has an NVIDIA driver.
@@ -70,31 +74,44 @@ pub fn nvidia_driver() -> bool {
 /// because silently searching on the CPU would waste it.
 pub fn choose(name: &str) -> Result<Device> {
     let library = load_cuda();
-    let fail = |why: String| Err(Error::Device { device: name.into(), why });
-    let devices = if Cuda::is_available() { Cuda::device_count() } else { 0 };
+    let fail = |why: String| {
+        Err(Error::Device {
+            device: name.into(),
+            why,
+        })
+    };
+    let devices = if Cuda::is_available() {
+        Cuda::device_count()
+    } else {
+        0
+    };
     let why_none = || match library {
         CudaLibrary::Absent => "this libtorch is built for CPUs".to_owned(),
         CudaLibrary::Unloadable(reason) => {
-            format!("libtorch_cuda can't be loaded ({reason}); `cargo xtask setup --full` installs what it needs")
+            format!(
+                "libtorch_cuda can't be loaded ({reason}); `cargo xtask setup --full` installs what it needs"
+            )
         }
         CudaLibrary::Loaded(_) => "libtorch finds no NVIDIA driver or GPU".to_owned(),
     };
     match name {
         "cpu" => Ok(Device::Cpu),
         "auto" if devices > 0 => Ok(Device::Cuda(0)),
-        "auto" if nvidia_driver() => {
-            fail(format!("there is an NVIDIA driver, but {}", why_none()))
-        }
+        "auto" if nvidia_driver() => fail(format!("there is an NVIDIA driver, but {}", why_none())),
         "auto" => Ok(Device::Cpu),
         _ => {
             let index = match name {
                 "cuda" => Some(0),
-                _ => name.strip_prefix("cuda:").and_then(|n| n.parse::<usize>().ok()),
+                _ => name
+                    .strip_prefix("cuda:")
+                    .and_then(|n| n.parse::<usize>().ok()),
             };
             match index {
                 None => fail("use `auto`, `cpu` or `cuda:N`".into()),
                 Some(_) if devices == 0 => fail(why_none()),
-                Some(i) if i as i64 >= devices => fail(format!("there are {devices} CUDA devices, counted from 0")),
+                Some(i) if i as i64 >= devices => {
+                    fail(format!("there are {devices} CUDA devices, counted from 0"))
+                }
                 Some(i) => Ok(Device::Cuda(i)),
             }
         }

@@ -47,11 +47,20 @@ pub fn normalised_entropy(marginals: &Marginals) -> f64 {
         .filter(|row| row.len() > 1)
         .map(|row| {
             let sum: f64 = row.iter().sum();
-            let h: f64 = row.iter().map(|p| p / sum).filter(|p| *p > 0.0).map(|p| -p * p.ln()).sum();
+            let h: f64 = row
+                .iter()
+                .map(|p| p / sum)
+                .filter(|p| *p > 0.0)
+                .map(|p| -p * p.ln())
+                .sum();
             h / (row.len() as f64).ln()
         })
         .collect();
-    if rows.is_empty() { 0.0 } else { rows.iter().sum::<f64>() / rows.len() as f64 }
+    if rows.is_empty() {
+        0.0
+    } else {
+        rows.iter().sum::<f64>() / rows.len() as f64
+    }
 }
 
 /// Independent softmax of free logits (DARTS, Liu et al. 2019, equation 2).
@@ -69,7 +78,10 @@ impl IndependentSoftmax {
     pub fn new(spec: &ArchSpec, init_std: f64) -> Self {
         let mut layout = ParamLayout::new();
         layout.add("alpha", &[spec.numel()], Init::Normal { std: init_std });
-        Self { spec: spec.clone(), layout }
+        Self {
+            spec: spec.clone(),
+            layout,
+        }
     }
 }
 
@@ -92,7 +104,9 @@ impl ArchDistribution for IndependentSoftmax {
         let terms: Vec<Tensor> = self
             .spec
             .rows()
-            .map(|(g, r, _)| plackett_luce(&probabilities[g].get(r as i64), choice.kept(g, r)).log())
+            .map(|(g, r, _)| {
+                plackett_luce(&probabilities[g].get(r as i64), choice.kept(g, r)).log()
+            })
             .collect();
         Ok(Some(Tensor::stack(&terms, 0).sum(phi.kind())))
     }
@@ -102,7 +116,10 @@ impl ArchDistribution for IndependentSoftmax {
         let u = rng::uniform(rng, &[self.spec.numel()], Kind::Double, phi.device());
         let gumbel = -(-(u + 1e-300).log()).log();
         let noisy = phi.detach().to_kind(Kind::Double) + gumbel;
-        Ok(Some(self.spec.top(&self.spec.to_marginals(&self.spec.split(&noisy)))))
+        Ok(Some(
+            self.spec
+                .top(&self.spec.to_marginals(&self.spec.split(&noisy))),
+        ))
     }
 }
 

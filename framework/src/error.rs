@@ -118,7 +118,11 @@ impl Error {
     /// Attaches what was being done to an I/O error.
     pub fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.as_ref().to_owned();
-        move |source| Self::Io { action, path, source }
+        move |source| Self::Io {
+            action,
+            path,
+            source,
+        }
     }
 
     /// The exit code of the binary, as documented in docs/cli.md.
@@ -168,7 +172,7 @@ impl Error {
             ),
             Self::NotFinite { .. } => Some(
                 "lower the learning rates (`--set trainer.weights.lr=…`, `--set strategy.lr=…`) or clip harder \
-                 (`--set trainer.clip=…`)"
+                 (`--set trainer.weights.clip=…`)"
                     .into(),
             ),
             Self::Interrupted { run, .. } => Some(format!("go on with `nasfw resume {}`", run.display())),

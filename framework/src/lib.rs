@@ -14,6 +14,7 @@ pub mod config;
 pub mod dataset;
 pub mod device;
 pub mod distribution;
+pub mod draw;
 mod error;
 pub mod events;
 pub mod optim;

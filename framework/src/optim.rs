@@ -51,7 +51,10 @@ impl OptimizerConfig {
         v.at_least(&format!("{at}.weight_decay"), self.weight_decay, 0.0);
         v.at_least(&format!("{at}.clip"), self.clip, 0.0);
         if self.nesterov && self.momentum == 0.0 {
-            v.problem(&format!("{at}.nesterov"), "Nesterov's form needs a momentum above 0");
+            v.problem(
+                &format!("{at}.nesterov"),
+                "Nesterov's form needs a momentum above 0",
+            );
         }
     }
 
@@ -59,10 +62,18 @@ impl OptimizerConfig {
     pub fn build(&self, params: &Tensor) -> FlatOptimizer {
         let zeros = || params.detach().zeros_like();
         let (first, second) = match self.optimizer {
-            Rule::Sgd => (zeros(), Tensor::zeros([0], (params.kind(), params.device()))),
+            Rule::Sgd => (
+                zeros(),
+                Tensor::zeros([0], (params.kind(), params.device())),
+            ),
             Rule::Adam => (zeros(), zeros()),
         };
-        FlatOptimizer { config: self.clone(), first, second, steps: 0 }
+        FlatOptimizer {
+            config: self.clone(),
+            first,
+            second,
+            steps: 0,
+        }
     }
 }
 
@@ -105,7 +116,11 @@ impl FlatOptimizer {
                     let direction = if c.momentum > 0.0 {
                         // The first step fills the buffer with the gradient itself: 0·μ + g.
                         self.first = &self.first * c.momentum + &g;
-                        if c.nesterov { &g + &self.first * c.momentum } else { self.first.shallow_clone() }
+                        if c.nesterov {
+                            &g + &self.first * c.momentum
+                        } else {
+                            self.first.shallow_clone()
+                        }
                     } else {
                         g
                     };
@@ -141,7 +156,10 @@ impl FlatOptimizer {
 
     /// Name and value of every tensor of the state, and the number of steps taken.
     pub fn state(&self) -> ([(&'static str, &Tensor); 2], i64) {
-        ([("first", &self.first), ("second", &self.second)], self.steps)
+        (
+            [("first", &self.first), ("second", &self.second)],
+            self.steps,
+        )
     }
 
     /// Puts a saved state back. Returns false, changing nothing, when shapes differ.

@@ -33,7 +33,9 @@ pub enum Init {
 impl Init {
     /// PyTorch's default initialisation of a convolution or linear layer (weights and bias).
     pub fn fan_in(fan_in: i64) -> Self {
-        Self::Uniform { bound: 1.0 / (fan_in.max(1) as f64).sqrt() }
+        Self::Uniform {
+            bound: 1.0 / (fan_in.max(1) as f64).sqrt(),
+        }
     }
 }
 
@@ -73,18 +75,27 @@ impl ParamLayout {
 
     /// Appends a parameter. Names must be unique; they are what exports and partial reloads go by.
     pub fn add(&mut self, name: impl Into<String>, shape: &[i64], init: Init) -> ParamId {
-        self.params.push(Param { name: name.into(), shape: shape.to_vec(), init });
+        self.params.push(Param {
+            name: name.into(),
+            shape: shape.to_vec(),
+            init,
+        });
         ParamId(self.params.len() - 1)
     }
 
     /// Length of the flat vector.
     pub fn numel(&self) -> i64 {
-        self.params.iter().map(|p| p.shape.iter().product::<i64>()).sum()
+        self.params
+            .iter()
+            .map(|p| p.shape.iter().product::<i64>())
+            .sum()
     }
 
     /// Names and shapes in order.
     pub fn entries(&self) -> impl Iterator<Item = (&str, &[i64])> {
-        self.params.iter().map(|p| (p.name.as_str(), p.shape.as_slice()))
+        self.params
+            .iter()
+            .map(|p| (p.name.as_str(), p.shape.as_slice()))
     }
 
     /// Whether every name occurs once.
@@ -124,7 +135,11 @@ impl ParamLayout {
         if self.params.is_empty() {
             return Views(vec![]);
         }
-        let sizes: Vec<i64> = self.params.iter().map(|p| p.shape.iter().product()).collect();
+        let sizes: Vec<i64> = self
+            .params
+            .iter()
+            .map(|p| p.shape.iter().product())
+            .collect();
         Views(
             flat.split_with_sizes(sizes, 0)
                 .into_iter()

@@ -27,8 +27,13 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in the order of `nasfw list`.
-    pub const ALL: [Self; 5] =
-        [Self::Strategy, Self::Space, Self::Dataset, Self::Benchmark, Self::Trainer];
+    pub const ALL: [Self; 5] = [
+        Self::Strategy,
+        Self::Space,
+        Self::Dataset,
+        Self::Benchmark,
+        Self::Trainer,
+    ];
 
     /// The kind's name, which is also its section in the configuration.
     pub fn name(self) -> &'static str {
@@ -96,7 +101,10 @@ impl Plugin {
 
     /// The TOML of the preset called `name`.
     pub fn preset(&self, name: &str) -> Option<&'static str> {
-        self.presets.iter().find(|(n, _)| *n == name).map(|(_, toml)| *toml)
+        self.presets
+            .iter()
+            .find(|(n, _)| *n == name)
+            .map(|(_, toml)| *toml)
     }
 
     /// The plugin's section of its own defaults.
@@ -161,7 +169,10 @@ impl Registry {
     pub fn check_defaults(&self) -> Result<()> {
         for p in &self.plugins {
             let wrong = |why: String| {
-                Error::Registry(format!("`{}` of {} ({}): {why}", p.name, p.crate_name, p.file))
+                Error::Registry(format!(
+                    "`{}` of {} ({}): {why}",
+                    p.name, p.crate_name, p.file
+                ))
             };
             let mut sections = vec![p.default_section()?];
             for (name, preset) in p.presets {
@@ -195,7 +206,10 @@ impl Registry {
 
     /// All plugins of a kind, sorted by name.
     pub fn of(&self, kind: Kind) -> impl Iterator<Item = &'static Plugin> + '_ {
-        self.plugins.iter().copied().filter(move |p| p.kind() == kind)
+        self.plugins
+            .iter()
+            .copied()
+            .filter(move |p| p.kind() == kind)
     }
 
     /// All plugins.

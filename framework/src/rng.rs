@@ -35,7 +35,9 @@ impl Streams {
     /// Streams of their own for a part of the run, for example one candidate of a random search.
     pub fn child(&self, name: &str, counter: u64) -> Self {
         use rand::Rng as _;
-        Self { seed: self.at(name, counter).next_u64() }
+        Self {
+            seed: self.at(name, counter).next_u64(),
+        }
     }
 }
 
@@ -58,5 +60,8 @@ fn draw(
 ) -> Tensor {
     let count = shape.iter().product::<i64>() as usize;
     let numbers: Vec<f64> = (0..count).map(|_| one(rng)).collect();
-    Tensor::from_slice(&numbers).view(shape).to_kind(kind).to_device(device)
+    Tensor::from_slice(&numbers)
+        .view(shape)
+        .to_kind(kind)
+        .to_device(device)
 }

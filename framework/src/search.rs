@@ -62,6 +62,8 @@ pub struct Clock {
     pub restarts: u64,
     /// How often the architecture was started afresh (stages).
     pub stage: u64,
+    /// Checkpoints written.
+    pub saves: u64,
 }
 
 /// A running search.
@@ -100,8 +102,19 @@ pub(crate) struct Parts<'a> {
 }
 
 impl Search {
-    pub(crate) fn new(parts: Parts<'_>, strategy: &dyn Strategy, settings: Settings) -> Result<Self> {
-        let Parts { space, benchmark, data, streams, kind, device } = parts;
+    pub(crate) fn new(
+        parts: Parts<'_>,
+        strategy: &dyn Strategy,
+        settings: Settings,
+    ) -> Result<Self> {
+        let Parts {
+            space,
+            benchmark,
+            data,
+            streams,
+            kind,
+            device,
+        } = parts;
         let supernet = space.supernet(data.task, &strategy.supernet_options())?;
         let batches = Batches::new(data, streams.child("data", 0), kind, device)?;
         let empty = || Tensor::zeros([0], (kind, device));
@@ -151,7 +164,9 @@ impl Search {
     pub fn steps_per_epoch(&self) -> u64 {
         match self.plan {
             DataPlan::Full => self.batches.per_pass(Split::Full, self.settings.batch_size),
-            DataPlan::Halves => self.batches.per_pass(Split::Train, self.settings.batch_size),
+            DataPlan::Halves => self
+                .batches
+                .per_pass(Split::Train, self.settings.batch_size),
             DataPlan::Steps(n) => n,
         }
     }
@@ -159,7 +174,11 @@ impl Search {
     /// Fraction of all planned steps that is done.
     pub fn progress(&self) -> f64 {
         let total = self.settings.epochs * self.steps_per_epoch();
-        if total == 0 { 1.0 } else { self.clock.step as f64 / total as f64 }
+        if total == 0 {
+            1.0
+        } else {
+            self.clock.step as f64 / total as f64
+        }
     }
 
     /// The space.
@@ -199,8 +218,13 @@ impl Search {
         }
         let now = *at;
         at.1 += 1;
-        let order = if split == Split::Val { self.settings.val_order } else { Order::Shuffled };
-        self.batches.batch(split, order, now, size, self.settings.augment)
+        let order = if split == Split::Val {
+            self.settings.val_order
+        } else {
+            Order::Shuffled
+        };
+        self.batches
+            .batch(split, order, now, size, self.settings.augment)
     }
 
     // ---- the supernet ------------------------------------------------------------------------------------------
@@ -222,13 +246,21 @@ impl Search {
 
     /// Loss of `arch` at weights `theta` on a batch, a scalar with a graph. Loss and accuracy are metered.
     pub fn loss(&mut self, theta: &Tensor, arch: &RelaxedArch, batch: &Batch) -> Result<Tensor> {
-        let weights = Weights { params: theta, stats: &self.stats };
-        let output = self.supernet.forward(weights, &batch.images, arch, Mode::Train)?;
+        let weights = Weights {
+            params: theta,
+            stats: &self.stats,
+        };
+        let output = self
+            .supernet
+            .forward(weights, &batch.images, arch, Mode::Train)?;
         let loss = self.supernet.loss(&output, &batch.labels);
         if let Some(split) = batch.split {
             let sums = no_grad(|| self.sums(&output.detach(), &loss.detach(), batch));
             let meter = self.meters.remove(&split);
-            self.meters.insert(split, meter.map_or_else(|| sums.shallow_clone(), |m| m + &sums));
+            self.meters.insert(
+                split,
+                meter.map_or_else(|| sums.shallow_clone(), |m| m + &sums),
+            );
         }
         Ok(loss)
     }
@@ -236,7 +268,10 @@ impl Search {
     /// `[loss × images, correct, images]` on the device, without a synchronisation.
     fn sums(&self, output: &Tensor, loss: &Tensor, batch: &Batch) -> Tensor {
         let n = batch.len() as f64;
-        let correct = self.supernet.correct(output, &batch.labels).to_kind(Kind::Double);
+        let correct = self
+            .supernet
+            .correct(output, &batch.labels)
+            .to_kind(Kind::Double);
         let images = Tensor::full([], n, (Kind::Double, loss.device()));
         Tensor::stack(&[loss.to_kind(Kind::Double) * n, correct, images], 0)
     }
@@ -247,7 +282,13 @@ impl Search {
         Ok(grads
             .into_iter()
             .zip(leaves)
-            .map(|(g, leaf)| if g.defined() { g } else { leaf.detach().zeros_like() })
+            .map(|(g, leaf)| {
+                if g.defined() {
+                    g
+                } else {
+                    leaf.detach().zeros_like()
+                }
+            })
             .collect())
     }
 
@@ -262,16 +303,29 @@ impl Search {
         let size = self.settings.eval_batch_size;
         let limit = batches.unwrap_or(usize::MAX);
         let mut total = Tensor::zeros([3], (Kind::Double, self.device));
-        let weights = Weights { params: &self.theta, stats: &self.stats };
+        let weights = Weights {
+            params: &self.theta,
+            stats: &self.stats,
+        };
         let mut add = |batch: &Batch| -> Result<()> {
-            let output = self.supernet.forward(weights, &batch.images, arch, Mode::Eval)?;
+            let output = self
+                .supernet
+                .forward(weights, &batch.images, arch, Mode::Eval)?;
             let loss = self.supernet.loss(&output, &batch.labels);
             total += self.sums(&output, &loss, batch);
             Ok(())
         };
         no_grad(|| match split {
-            Some(split) => self.batches.plain(split, size).take(limit).try_for_each(|b| add(&b)),
-            None => self.batches.test(size).take(limit).try_for_each(|b| add(&b)),
+            Some(split) => self
+                .batches
+                .plain(split, size)
+                .take(limit)
+                .try_for_each(|b| add(&b)),
+            None => self
+                .batches
+                .test(size)
+                .take(limit)
+                .try_for_each(|b| add(&b)),
         })?;
         Ok(meter(&total))
     }
@@ -295,7 +349,8 @@ impl Search {
             None => {
                 return Err(Error::Plugin {
                     plugin: "strategy".into(),
-                    message: "it descends φ but names no optimizer for it (`arch_optimizer`)".into(),
+                    message: "it descends φ but names no optimizer for it (`arch_optimizer`)"
+                        .into(),
                 });
             }
         }
@@ -319,7 +374,9 @@ impl Search {
 
     /// The current learning rate of φ; 0 without a distribution.
     pub fn phi_lr(&self) -> f64 {
-        self.phi_optimizer.as_ref().map_or(0.0, |o| self.rate(o.config()))
+        self.phi_optimizer
+            .as_ref()
+            .map_or(0.0, |o| self.rate(o.config()))
     }
 
     fn rate(&self, c: &OptimizerConfig) -> f64 {
@@ -328,7 +385,8 @@ impl Search {
             Tick::Epoch => 0.0,
             Tick::Step => self.clock.step_in_epoch as f64 / self.steps_per_epoch().max(1) as f64,
         };
-        c.schedule.at(c.lr, c.lr_min, (self.clock.epoch as f64 + within) / epochs)
+        c.schedule
+            .at(c.lr, c.lr_min, (self.clock.epoch as f64 + within) / epochs)
     }
 
     /// Starts θ, its statistics and its optimizer afresh, from another draw each time.
@@ -340,7 +398,10 @@ impl Search {
     fn start_weights(&mut self) {
         let streams = self.streams.child("weights", self.clock.restarts);
         self.theta = leaf(self.supernet.layout().init(streams, self.kind, self.device));
-        self.stats = self.supernet.stats_layout().init(streams, self.kind, self.device);
+        self.stats = self
+            .supernet
+            .stats_layout()
+            .init(streams, self.kind, self.device);
         self.theta_optimizer = self.settings.weights.build(&self.theta);
     }
 
@@ -355,12 +416,16 @@ impl Search {
     /// A new supernet and a new distribution, as the strategy now wants them.
     pub(crate) fn rebuild(&mut self, strategy: &dyn Strategy, carry_weights: bool) -> Result<()> {
         let (old, old_theta) = (self.supernet.layout().clone(), self.theta.detach());
-        self.supernet = self.space.supernet(self.task, &strategy.supernet_options())?;
+        self.supernet = self
+            .space
+            .supernet(self.task, &strategy.supernet_options())?;
         self.clock.stage += 1;
         self.restart_weights();
         if carry_weights {
             let layout = self.supernet.layout();
-            self.theta = leaf(no_grad(|| layout.carry(&self.theta.detach(), &old, &old_theta)));
+            self.theta = leaf(no_grad(|| {
+                layout.carry(&self.theta.detach(), &old, &old_theta)
+            }));
         }
         self.start_arch(strategy);
         Ok(())
@@ -370,7 +435,9 @@ impl Search {
 
     /// The weights that derivation goes by, on the host; none without a distribution.
     pub fn marginals<S: Strategy + ?Sized>(&self, strategy: &S) -> Result<Option<Marginals>> {
-        let Some(distribution) = strategy.distribution() else { return Ok(None) };
+        let Some(distribution) = strategy.distribution() else {
+            return Ok(None);
+        };
         let matrices = no_grad(|| distribution.mean(&self.phi))?;
         Ok(Some(self.space.spec().to_marginals(&matrices)))
     }
@@ -382,7 +449,9 @@ impl Search {
 
     /// What the benchmark knows of an architecture; none without a benchmark or where a partial table lacks it.
     pub fn query(&self, genotype: &Genotype) -> Result<Option<Score>> {
-        self.benchmark.as_ref().map_or(Ok(None), |b| b.query(genotype))
+        self.benchmark
+            .as_ref()
+            .map_or(Ok(None), |b| b.query(genotype))
     }
 
     /// The benchmark, if there is one.
@@ -403,9 +472,10 @@ impl Search {
             .collect();
         match meters.iter().find(|(_, m)| !m.loss.is_finite()) {
             None => Ok(meters),
-            Some((split, _)) => {
-                Err(Error::NotFinite { what: format!("the {split} loss"), step: self.clock.step })
-            }
+            Some((split, _)) => Err(Error::NotFinite {
+                what: format!("the {split} loss"),
+                step: self.clock.step,
+            }),
         }
     }
 }
@@ -417,5 +487,9 @@ pub(crate) fn leaf(tensor: Tensor) -> Tensor {
 
 fn meter(sums: &Tensor) -> Meter {
     let [loss, correct, images] = [0, 1, 2].map(|i| sums.double_value(&[i]));
-    Meter { loss: loss / images, accuracy: correct / images, images }
+    Meter {
+        loss: loss / images,
+        accuracy: correct / images,
+        images,
+    }
 }

@@ -44,7 +44,10 @@ pub trait SearchSpace: Send + Sync {
     /// # Errors
     /// A genotype of another space, or one that this space does not contain.
     fn choice(&self, genotype: &Genotype) -> Result<Choice> {
-        let invalid = |why: &str| Error::Invalid { what: "genotype".into(), why: why.into() };
+        let invalid = |why: &str| Error::Invalid {
+            what: "genotype".into(),
+            why: why.into(),
+        };
         if self.spec().size() > 1e6 {
             return Err(invalid("this space is too large to look the genotype up"));
         }

@@ -29,9 +29,18 @@ impl Choice {
 
     /// Refuses a choice that does not fit `spec`: other groups or rows, a wrong number kept, an index out of range.
     pub fn check(&self, spec: &ArchSpec) -> Result<()> {
-        let bad = |why: String| Err(Error::Invalid { what: "choice".into(), why });
+        let bad = |why: String| {
+            Err(Error::Invalid {
+                what: "choice".into(),
+                why,
+            })
+        };
         if self.0.len() != spec.groups().len() {
-            return bad(format!("{} groups, the space has {}", self.0.len(), spec.groups().len()));
+            return bad(format!(
+                "{} groups, the space has {}",
+                self.0.len(),
+                spec.groups().len()
+            ));
         }
         for (rows, group) in self.0.iter().zip(spec.groups()) {
             if rows.len() != group.rows.len() {
@@ -66,7 +75,9 @@ impl Choice {
             .iter()
             .zip(&self.0)
             .map(|(g, rows)| {
-                rows.iter().map(|kept| (0..g.width()).map(|i| kept.contains(&i)).collect()).collect()
+                rows.iter()
+                    .map(|kept| (0..g.width()).map(|i| kept.contains(&i)).collect())
+                    .collect()
             })
             .collect();
         let weights = spec
@@ -74,9 +85,15 @@ impl Choice {
             .iter()
             .zip(&active)
             .map(|(g, rows)| {
-                let flat: Vec<f64> =
-                    rows.iter().flatten().map(|&on| if on { 1.0 } else { 0.0 }).collect();
-                Tensor::from_slice(&flat).view(g.shape()).to_kind(kind).to_device(device)
+                let flat: Vec<f64> = rows
+                    .iter()
+                    .flatten()
+                    .map(|&on| if on { 1.0 } else { 0.0 })
+                    .collect();
+                Tensor::from_slice(&flat)
+                    .view(g.shape())
+                    .to_kind(kind)
+                    .to_device(device)
             })
             .collect();
         RelaxedArch::new(weights).with_active(active)

@@ -22,7 +22,12 @@ pub struct RelaxedArch {
 impl RelaxedArch {
     /// An architecture of dense weights.
     pub fn new(weights: Vec<Tensor>) -> Self {
-        Self { weights, active: None, log_prob: None, scalars: BTreeMap::new() }
+        Self {
+            weights,
+            active: None,
+            log_prob: None,
+            scalars: BTreeMap::new(),
+        }
     }
 
     /// Adds the mask of what must be computed.

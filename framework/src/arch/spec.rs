@@ -42,7 +42,11 @@ pub struct Group {
 impl Group {
     /// Number of columns: the length of the longest row.
     pub fn width(&self) -> usize {
-        self.rows.iter().map(|r| r.candidates.len()).max().unwrap_or(0)
+        self.rows
+            .iter()
+            .map(|r| r.candidates.len())
+            .max()
+            .unwrap_or(0)
     }
 
     /// `[rows, width]`, the shape of this group's weights.
@@ -63,7 +67,9 @@ impl Group {
             .iter()
             .flat_map(|r| (0..width).map(move |c| c < r.candidates.len()))
             .collect();
-        Tensor::from_slice(&cells).view(self.shape()).to_device(device)
+        Tensor::from_slice(&cells)
+            .view(self.shape())
+            .to_device(device)
     }
 
     /// Row-wise softmax of `logits` (`[rows, width]`) over the candidates that exist; padding gets exactly zero.
@@ -95,7 +101,12 @@ pub struct ArchSpec {
 impl ArchSpec {
     /// Checks the groups: names unique, rows not empty, `1 ≤ keep ≤ candidates`.
     pub fn new(groups: Vec<Group>) -> Result<Self> {
-        let bad = |why: String| Err(Error::Invalid { what: "architecture spec".into(), why });
+        let bad = |why: String| {
+            Err(Error::Invalid {
+                what: "architecture spec".into(),
+                why,
+            })
+        };
         if groups.is_empty() {
             return bad("it has no groups".into());
         }
@@ -108,7 +119,10 @@ impl ArchSpec {
             }
             for (j, r) in g.rows.iter().enumerate() {
                 if g.rows[..j].iter().any(|s| s.name == r.name) {
-                    return bad(format!("group `{}` has two rows named `{}`", g.name, r.name));
+                    return bad(format!(
+                        "group `{}` has two rows named `{}`",
+                        g.name, r.name
+                    ));
                 }
                 if r.keep == 0 || r.keep > r.candidates.len() {
                     return bad(format!(
@@ -136,12 +150,19 @@ impl ArchSpec {
 
     /// Entries of all groups' matrices, padding included: the length of [`ArchSpec::split`]'s argument.
     pub fn numel(&self) -> i64 {
-        self.groups.iter().map(|g| g.shape().iter().product::<i64>()).sum()
+        self.groups
+            .iter()
+            .map(|g| g.shape().iter().product::<i64>())
+            .sum()
     }
 
     /// Views of a flat tensor (`[numel]`) as one matrix per group, by a single `split_with_sizes`.
     pub fn split(&self, flat: &Tensor) -> Vec<Tensor> {
-        let sizes: Vec<i64> = self.groups.iter().map(|g| g.shape().iter().product()).collect();
+        let sizes: Vec<i64> = self
+            .groups
+            .iter()
+            .map(|g| g.shape().iter().product())
+            .collect();
         flat.split_with_sizes(sizes, 0)
             .into_iter()
             .zip(&self.groups)
@@ -151,29 +172,43 @@ impl ArchSpec {
 
     /// Row-wise masked softmax of a flat tensor of logits, one matrix per group.
     pub fn softmax(&self, flat: &Tensor) -> Vec<Tensor> {
-        self.split(flat).iter().zip(&self.groups).map(|(logits, g)| g.softmax(logits)).collect()
+        self.split(flat)
+            .iter()
+            .zip(&self.groups)
+            .map(|(logits, g)| g.softmax(logits))
+            .collect()
     }
 
     /// Number of distinct choices (a float, since spaces are large).
     pub fn size(&self) -> f64 {
         let binomial = |n: usize, k: usize| {
-            (0..k).map(|i| (n - i) as f64 / (i + 1) as f64).product::<f64>().round()
+            (0..k)
+                .map(|i| (n - i) as f64 / (i + 1) as f64)
+                .product::<f64>()
+                .round()
         };
-        self.rows().map(|(_, _, r)| binomial(r.candidates.len(), r.keep)).product()
+        self.rows()
+            .map(|(_, _, r)| binomial(r.candidates.len(), r.keep))
+            .product()
     }
 
     /// All rows with the indices of their group and row.
     pub fn rows(&self) -> impl Iterator<Item = (usize, usize, &Row)> {
-        self.groups
-            .iter()
-            .enumerate()
-            .flat_map(|(g, group)| group.rows.iter().enumerate().map(move |(r, row)| (g, r, row)))
+        self.groups.iter().enumerate().flat_map(|(g, group)| {
+            group
+                .rows
+                .iter()
+                .enumerate()
+                .map(move |(r, row)| (g, r, row))
+        })
     }
 
     /// Every choice of the space, the last row varying fastest. Meant for small spaces: see [`ArchSpec::size`].
     pub fn enumerate(&self) -> impl Iterator<Item = Choice> + '_ {
-        let subsets: Vec<Vec<Vec<usize>>> =
-            self.rows().map(|(_, _, r)| subsets(r.candidates.len(), r.keep)).collect();
+        let subsets: Vec<Vec<Vec<usize>>> = self
+            .rows()
+            .map(|(_, _, r)| subsets(r.candidates.len(), r.keep))
+            .collect();
         let mut counter = Some(vec![0usize; subsets.len()]);
         std::iter::from_fn(move || {
             let current = counter.clone()?;
@@ -229,7 +264,11 @@ impl ArchSpec {
                 .iter()
                 .zip(marginals)
                 .map(|(g, rows)| {
-                    g.rows.iter().zip(rows).map(|(row, weights)| top_k(weights, row.keep)).collect()
+                    g.rows
+                        .iter()
+                        .zip(rows)
+                        .map(|(row, weights)| top_k(weights, row.keep))
+                        .collect()
                 })
                 .collect(),
         )
@@ -241,7 +280,11 @@ impl ArchSpec {
             .iter()
             .zip(matrices)
             .map(|(g, m)| {
-                let m = m.detach().to_kind(Kind::Double).to_device(Device::Cpu).contiguous();
+                let m = m
+                    .detach()
+                    .to_kind(Kind::Double)
+                    .to_device(Device::Cpu)
+                    .contiguous();
                 let flat = Vec::<f64>::try_from(m.view([-1])).unwrap_or_default();
                 g.rows
                     .iter()

@@ -30,7 +30,15 @@ impl ConfigError {
     /// An error of one problem.
     pub fn one(key: impl Into<String>, message: impl Into<String>, origin: Option<Origin>) -> Self {
         let key = key.into();
-        Self { problems: vec![Problem { key, message: message.into(), hint: None, origin }], help: None }
+        Self {
+            problems: vec![Problem {
+                key,
+                message: message.into(),
+                hint: None,
+                origin,
+            }],
+            help: None,
+        }
     }
 
     /// Adds what to type.

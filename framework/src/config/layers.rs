@@ -58,7 +58,12 @@ pub enum Layer {
 }
 
 /// Environment variables of the prefix that are no configuration keys.
-const RESERVED: [&str; 4] = ["NASFW_LOG", "NASFW_LIBTORCH", "NASFW_TEST_DATA", "NASFW_SKIP_LOG"];
+const RESERVED: [&str; 4] = [
+    "NASFW_LOG",
+    "NASFW_LIBTORCH",
+    "NASFW_TEST_DATA",
+    "NASFW_SKIP_LOG",
+];
 
 /// Merged configuration with the origin of every leaf.
 #[derive(Debug, Clone)]
@@ -75,7 +80,11 @@ pub fn flatten(value: &Value) -> BTreeMap<String, Value> {
         match value {
             Value::Object(map) if !map.is_empty() || at.is_empty() => {
                 for (k, v) in map {
-                    let path = if at.is_empty() { k.clone() } else { format!("{at}.{k}") };
+                    let path = if at.is_empty() {
+                        k.clone()
+                    } else {
+                        format!("{at}.{k}")
+                    };
                     walk(&path, v, out);
                 }
             }
@@ -105,16 +114,31 @@ fn embedded(toml: &str, origin: Origin) -> Result<Source> {
         toml::from_str(toml).map_err(|e| Error::Registry(format!("{origin}: {e}")))?;
     let value =
         serde_json::to_value(table).map_err(|e| Error::Registry(format!("{origin}: {e}")))?;
-    let leaves = flatten(&value).into_keys().map(|k| (k, origin.clone())).collect();
-    Ok(Source { toml: toml.to_owned(), leaves, from_user: false })
+    let leaves = flatten(&value)
+        .into_keys()
+        .map(|k| (k, origin.clone()))
+        .collect();
+    Ok(Source {
+        toml: toml.to_owned(),
+        leaves,
+        from_user: false,
+    })
 }
 
 fn file(path: &Path, text: &str) -> Result<Source> {
     let line_of = |at: usize| text[..at.min(text.len())].matches('\n').count() + 1;
     let doc = text.parse::<toml_edit::Document<String>>().map_err(|e| {
         let span = e.span().unwrap_or(0..0);
-        let origin = Origin::File { path: path.to_owned(), line: line_of(span.start), span };
-        config_error("", format!("this is not valid TOML: {}", e.message().trim()), Some(origin))
+        let origin = Origin::File {
+            path: path.to_owned(),
+            line: line_of(span.start),
+            span,
+        };
+        config_error(
+            "",
+            format!("this is not valid TOML: {}", e.message().trim()),
+            Some(origin),
+        )
     })?;
     let mut leaves = BTreeMap::new();
     fn walk(
@@ -123,7 +147,11 @@ fn file(path: &Path, text: &str) -> Result<Source> {
         leaves: &mut BTreeMap<String, Range<usize>>,
     ) {
         for (key, item) in table.iter() {
-            let path = if at.is_empty() { key.to_owned() } else { format!("{at}.{key}") };
+            let path = if at.is_empty() {
+                key.to_owned()
+            } else {
+                format!("{at}.{key}")
+            };
             match item.as_table_like() {
                 Some(inner) if !inner.is_empty() => walk(&path, inner, leaves),
                 _ => {
@@ -138,23 +166,43 @@ fn file(path: &Path, text: &str) -> Result<Source> {
     walk("", doc.as_table(), &mut spans);
     for (key, span) in spans {
         let line = line_of(span.start);
-        leaves.insert(key, Origin::File { path: path.to_owned(), line, span });
+        leaves.insert(
+            key,
+            Origin::File {
+                path: path.to_owned(),
+                line,
+                span,
+            },
+        );
     }
-    Ok(Source { toml: text.to_owned(), leaves, from_user: true })
+    Ok(Source {
+        toml: text.to_owned(),
+        leaves,
+        from_user: true,
+    })
 }
 
 /// `strategy.lr` from `NASFW_STRATEGY__LR`.
 fn environment_key(name: &str) -> Option<String> {
-    let rest = name.strip_prefix("NASFW_").filter(|_| !RESERVED.contains(&name))?;
+    let rest = name
+        .strip_prefix("NASFW_")
+        .filter(|_| !RESERVED.contains(&name))?;
     Some(rest.to_lowercase().replace("__", "."))
 }
 
 fn environment(variables: &[(String, String)]) -> Result<Source> {
-    let mine: Vec<_> =
-        variables.iter().filter_map(|(n, v)| Some((environment_key(n)?, n, v))).collect();
-    let leaves =
-        mine.iter().map(|(k, n, _)| (k.clone(), Origin::Environment((*n).clone()))).collect();
-    let source = mine.iter().map(|(_, n, v)| ((*n).clone(), (*v).clone())).collect();
+    let mine: Vec<_> = variables
+        .iter()
+        .filter_map(|(n, v)| Some((environment_key(n)?, n, v)))
+        .collect();
+    let leaves = mine
+        .iter()
+        .map(|(k, n, _)| (k.clone(), Origin::Environment((*n).clone())))
+        .collect();
+    let source = mine
+        .iter()
+        .map(|(_, n, v)| ((*n).clone(), (*v).clone()))
+        .collect();
     let tree: Value = Config::builder()
         .add_source(
             Environment::with_prefix("NASFW")
@@ -166,9 +214,13 @@ fn environment(variables: &[(String, String)]) -> Result<Source> {
         .build()
         .and_then(Config::try_deserialize)
         .map_err(|e| config_error("", format!("environment: {e}"), None))?;
-    let toml = toml::to_string(&tree)
-        .map_err(|e| config_error("", format!("environment: {e}"), None))?;
-    Ok(Source { toml, leaves, from_user: true })
+    let toml =
+        toml::to_string(&tree).map_err(|e| config_error("", format!("environment: {e}"), None))?;
+    Ok(Source {
+        toml,
+        leaves,
+        from_user: true,
+    })
 }
 
 fn command_line(options: &[(String, String, String)]) -> Result<Source> {
@@ -185,7 +237,11 @@ fn command_line(options: &[(String, String, String)]) -> Result<Source> {
         let mut parts: Vec<&str> = key.split('.').collect();
         let last = parts.pop().unwrap_or_default();
         if last.is_empty() || parts.iter().any(|p| p.is_empty()) {
-            return Err(config_error(key, "this is not a dotted key".into(), Some(origin)));
+            return Err(config_error(
+                key,
+                "this is not a dotted key".into(),
+                Some(origin),
+            ));
         }
         for part in parts {
             let inner = table
@@ -193,7 +249,11 @@ fn command_line(options: &[(String, String, String)]) -> Result<Source> {
                 .or_insert_with(|| toml::Value::Table(toml::Table::new()))
                 .as_table_mut();
             table = inner.ok_or_else(|| {
-                config_error(key, format!("`{part}` is set to a value above"), Some(origin.clone()))
+                config_error(
+                    key,
+                    format!("`{part}` is set to a value above"),
+                    Some(origin.clone()),
+                )
             })?;
         }
         table.insert(last.to_owned(), value);
@@ -201,7 +261,11 @@ fn command_line(options: &[(String, String, String)]) -> Result<Source> {
     }
     let toml =
         toml::to_string(&tree).map_err(|e| config_error("", format!("command line: {e}"), None))?;
-    Ok(Source { toml, leaves, from_user: true })
+    Ok(Source {
+        toml,
+        leaves,
+        from_user: true,
+    })
 }
 
 fn merged(sources: &[Source]) -> Result<Value> {
@@ -216,7 +280,7 @@ fn merged(sources: &[Source]) -> Result<Value> {
 }
 
 /// Name of the plugin of `kind` that a partly merged configuration asks for, with the origin of that name.
-fn name_of<'a>(kind: Kind, merged: &'a Value) -> Option<&'a str> {
+fn name_of(kind: Kind, merged: &Value) -> Option<&str> {
     merged.get(kind.name())?.get("name")?.as_str()
 }
 
@@ -259,24 +323,37 @@ pub fn resolve(registry: &Registry, layers: &[Layer]) -> Result<Resolved> {
     };
 
     let mut sources = vec![defaults];
-    let mut known: BTreeMap<String, ()> = sources[0].leaves.keys().map(|k| (k.clone(), ())).collect();
-    for plugin in [trainer, space, strategy, dataset, benchmark].into_iter().flatten() {
+    let mut known: BTreeMap<String, ()> =
+        sources[0].leaves.keys().map(|k| (k.clone(), ())).collect();
+    for plugin in [trainer, space, strategy, dataset, benchmark]
+        .into_iter()
+        .flatten()
+    {
         let section = plugin.kind().name();
         let label = |what: &str| Origin::Plugin(format!("{section} {}{what}", plugin.name));
         let layer = embedded(plugin.defaults, label(""))?;
         known.extend(layer.leaves.keys().map(|k| (k.clone(), ())));
         sources.push(layer);
         known.insert(format!("{section}.preset"), ());
-        if let Some(preset) = wanted.get(section).and_then(|s| s.get("preset")).and_then(Value::as_str)
+        if let Some(preset) = wanted
+            .get(section)
+            .and_then(|s| s.get("preset"))
+            .and_then(Value::as_str)
         {
             let toml = plugin.preset(preset).ok_or_else(|| {
                 let names: Vec<&str> = plugin.presets.iter().map(|(n, _)| *n).collect();
-                let all = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+                let all = if names.is_empty() {
+                    "none".to_owned()
+                } else {
+                    names.join(", ")
+                };
                 Error::Config(Box::new(
                     ConfigError::one(
                         format!("{section}.preset"),
                         format!("`{}` has no preset `{preset}`", plugin.name),
-                        user.iter().rev().find_map(|s| s.leaves.get(&format!("{section}.preset")).cloned()),
+                        user.iter()
+                            .rev()
+                            .find_map(|s| s.leaves.get(&format!("{section}.preset")).cloned()),
                     )
                     .with_help(format!("presets of `{}`: {all}", plugin.name)),
                 ))
@@ -355,7 +432,10 @@ impl Resolved {
 
     /// A section of the tree.
     pub fn section(&self, kind: Kind) -> Value {
-        self.value.get(kind.name()).cloned().unwrap_or(Value::Object(Map::new()))
+        self.value
+            .get(kind.name())
+            .cloned()
+            .unwrap_or(Value::Object(Map::new()))
     }
 
     /// Where a key, or the nearest key around it, was set.

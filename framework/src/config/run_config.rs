@@ -56,7 +56,11 @@ impl Common {
     /// Where the dataset may look.
     pub fn source(&self) -> DataSource {
         let dir = (!self.data_dir.as_os_str().is_empty()).then(|| self.data_dir.clone());
-        DataSource { dir, download: self.download, seed: self.seed }
+        DataSource {
+            dir,
+            download: self.download,
+            seed: self.seed,
+        }
     }
 }
 
@@ -85,7 +89,10 @@ impl RunConfig {
     pub fn new(registry: &Registry, resolved: &Resolved) -> Result<Self> {
         let section = |kind: Kind| -> Result<(Parse, Value)> {
             let section = resolved.section(kind);
-            let name = section.get("name").and_then(Value::as_str).unwrap_or_default();
+            let name = section
+                .get("name")
+                .and_then(Value::as_str)
+                .unwrap_or_default();
             Ok((registry.get(kind, name)?.parse, section))
         };
         macro_rules! typed {
@@ -94,15 +101,28 @@ impl RunConfig {
                     (Parse::$kind(parse), value) => {
                         parse(&value).map_err(|e| located(e, Kind::$kind.name(), resolved))?
                     }
-                    _ => return Err(Error::Registry(format!("{:?} registered as another kind", Kind::$kind))),
+                    _ => {
+                        return Err(Error::Registry(format!(
+                            "{:?} registered as another kind",
+                            Kind::$kind
+                        )))
+                    }
                 }
             };
         }
         let common = serde_path_to_error::deserialize(&resolved.value).map_err(|e| {
             let key = e.path().to_string();
-            located(ConfigError::one(key, e.into_inner().to_string(), None), "", resolved)
+            located(
+                ConfigError::one(key, e.into_inner().to_string(), None),
+                "",
+                resolved,
+            )
         })?;
-        let benchmark = match resolved.section(Kind::Benchmark).get("name").and_then(Value::as_str) {
+        let benchmark = match resolved
+            .section(Kind::Benchmark)
+            .get("name")
+            .and_then(Value::as_str)
+        {
             Some("none") | None => None,
             Some(_) => Some(typed!(Benchmark)),
         };
@@ -123,7 +143,14 @@ impl RunConfig {
         if problems.is_empty() {
             return Ok(config);
         }
-        Err(located(ConfigError { problems, help: None }, "", resolved))
+        Err(located(
+            ConfigError {
+                problems,
+                help: None,
+            },
+            "",
+            resolved,
+        ))
     }
 
     /// BLAKE3 of the settings that decide the numbers of a run: everything but where files lie.
@@ -134,13 +161,17 @@ impl RunConfig {
                 map.remove(key);
             }
         }
-        Ok(blake3::hash(value.to_string().as_bytes()).to_hex().to_string())
+        Ok(blake3::hash(value.to_string().as_bytes())
+            .to_hex()
+            .to_string())
     }
 
     /// The typed configuration as JSON.
     pub fn to_value(&self) -> Result<Value> {
-        serde_json::to_value(self)
-            .map_err(|e| Error::Invalid { what: "run configuration".into(), why: e.to_string() })
+        serde_json::to_value(self).map_err(|e| Error::Invalid {
+            what: "run configuration".into(),
+            why: e.to_string(),
+        })
     }
 }
 
@@ -148,14 +179,25 @@ impl RunConfig {
 fn located(mut error: ConfigError, section: &str, resolved: &Resolved) -> Error {
     for p in &mut error.problems {
         if !section.is_empty() {
-            p.key = if p.key.is_empty() { section.into() } else { format!("{section}.{}", p.key) };
+            p.key = if p.key.is_empty() {
+                section.into()
+            } else {
+                format!("{section}.{}", p.key)
+            };
         }
         p.origin = p.origin.take().or_else(|| resolved.origin(&p.key).cloned());
     }
     if error.help.is_none() {
-        let kind = Kind::ALL.iter().find(|k| error.problems.iter().any(|p| p.key.starts_with(k.name())));
-        let name = kind
-            .and_then(|k| resolved.section(*k).get("name").and_then(Value::as_str).map(str::to_owned));
+        let kind = Kind::ALL
+            .iter()
+            .find(|k| error.problems.iter().any(|p| p.key.starts_with(k.name())));
+        let name = kind.and_then(|k| {
+            resolved
+                .section(*k)
+                .get("name")
+                .and_then(Value::as_str)
+                .map(str::to_owned)
+        });
         error.help = name.map(|n| format!("`nasfw describe {n}` explains its options"));
     }
     Error::Config(Box::new(error))

@@ -21,21 +21,42 @@ impl Validator {
 
     /// Requires `value ≥ min` (and not NaN).
     pub fn at_least<T: PartialOrd + std::fmt::Display>(&mut self, key: &str, value: T, min: T) {
-        if !(value >= min) {
-            self.problem(key, format!("{value} is out of range, it must be at least {min}"));
+        let inside = value >= min;
+        if !inside {
+            self.problem(
+                key,
+                format!("{value} is out of range, it must be at least {min}"),
+            );
         }
     }
 
     /// Requires `min ≤ value ≤ max`.
-    pub fn range<T: PartialOrd + std::fmt::Display>(&mut self, key: &str, value: T, min: T, max: T) {
-        if !(value >= min && value <= max) {
-            self.problem(key, format!("{value} is out of range, it must be from {min} to {max}"));
+    pub fn range<T: PartialOrd + std::fmt::Display>(
+        &mut self,
+        key: &str,
+        value: T,
+        min: T,
+        max: T,
+    ) {
+        let inside = value >= min && value <= max;
+        if !inside {
+            self.problem(
+                key,
+                format!("{value} is out of range, it must be from {min} to {max}"),
+            );
         }
     }
 
     /// Requires `min ≤ value < max`.
-    pub fn below<T: PartialOrd + std::fmt::Display>(&mut self, key: &str, value: T, min: T, max: T) {
-        if !(value >= min && value < max) {
+    pub fn below<T: PartialOrd + std::fmt::Display>(
+        &mut self,
+        key: &str,
+        value: T,
+        min: T,
+        max: T,
+    ) {
+        let inside = value >= min && value < max;
+        if !inside {
             self.problem(
                 key,
                 format!("{value} is out of range, it must be at least {min} and below {max}"),

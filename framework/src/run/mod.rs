@@ -1,3 +1,136 @@
-//! The run folder.
-/// run
-pub struct RunFolder;
+//! A run is a folder: resolved configuration, manifest, events, checkpoints, result, drawings.
+
+mod event_log;
+mod manifest;
+
+use std::fs::{self, File, TryLockError};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+pub use event_log::{EventLog, read_events};
+pub use manifest::Manifest;
+
+use crate::error::{Error, Result};
+
+/// File of the resolved configuration, as TOML for people.
+pub const CONFIG: &str = "config.toml";
+/// File of the typed configuration, which `resume` reads.
+pub const RUN: &str = "run.json";
+/// File of versions, device and data checksum.
+pub const MANIFEST: &str = "manifest.json";
+/// File of events, one JSON object a line: the source of truth.
+pub const EVENTS: &str = "events.jsonl";
+/// File of what was found.
+pub const RESULT: &str = "result.json";
+/// Folder of checkpoints.
+pub const CHECKPOINTS: &str = "checkpoints";
+
+/// A run folder, locked for this process.
+#[derive(Debug)]
+pub struct RunFolder {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl RunFolder {
+    /// Makes a new folder `name`, or `name-2`, `name-3` …, in `out`.
+    pub fn create(out: &Path, name: &str) -> Result<Self> {
+        fs::create_dir_all(out).map_err(Error::io("create the folder", out))?;
+        let mut n = 1;
+        loop {
+            let path = out.join(if n == 1 {
+                name.to_owned()
+            } else {
+                format!("{name}-{n}")
+            });
+            match fs::create_dir(&path) {
+                Ok(()) => return Self::lock(path),
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => n += 1,
+                Err(e) => return Err(Error::io("create the folder", &path)(e)),
+            }
+        }
+    }
+
+    /// Opens an existing run.
+    pub fn open(path: &Path) -> Result<Self> {
+        if !path.join(RUN).is_file() {
+            return Err(Error::Run {
+                path: path.to_owned(),
+                problem: format!("this is no run folder, it has no {RUN}"),
+                help:
+                    "give the folder that `nasfw run` printed, for example `nasfw resume runs/NAME`"
+                        .into(),
+            });
+        }
+        Self::lock(path.to_owned())
+    }
+
+    fn lock(path: PathBuf) -> Result<Self> {
+        let file = path.join(".lock");
+        let lock = File::create(&file).map_err(Error::io("create", &file))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { path, _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(Error::Run {
+                path,
+                problem: "another process is working on this run".into(),
+                help: "wait until it is done, or end it; then type the command again".into(),
+            }),
+            // Some network file systems can't lock. One writer at a time is then up to the user.
+            Err(TryLockError::Error(_)) => Ok(Self { path, _lock: lock }),
+        }
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes a file so that it is either there whole or as it was: temporary name, sync, rename.
+    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        write_whole(&self.path.join(name), bytes)
+    }
+
+    /// Writes a value as indented JSON.
+    pub fn write_json(&self, name: &str, value: &impl serde::Serialize) -> Result<()> {
+        let mut text = serde_json::to_string_pretty(value).map_err(|e| Error::Invalid {
+            what: name.into(),
+            why: e.to_string(),
+        })?;
+        text.push('\n');
+        self.write(name, text.as_bytes())
+    }
+
+    /// Reads a JSON file of this run.
+    pub fn read_json<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<T> {
+        let path = self.path.join(name);
+        let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+        serde_json::from_str(&text).map_err(|e| Error::Run {
+            path,
+            problem: format!("it can't be understood: {e}"),
+            help: "it was made by another version of nasfw, by plugins that this binary lacks, or was edited; \
+                   start a new run with `nasfw run`"
+                .into(),
+        })
+    }
+}
+
+/// Writes a file under a temporary name, syncs it and renames it into place.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".tmp");
+    let temporary = path.with_file_name(name);
+    let attempt = || -> std::io::Result<()> {
+        let mut file = File::create(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        match path.parent() {
+            Some(folder) => File::open(folder)?.sync_all(),
+            None => Ok(()),
+        }
+    };
+    attempt().map_err(|e| {
+        let _ = fs::remove_file(&temporary);
+        Error::io("write", path)(e)
+    })
+}

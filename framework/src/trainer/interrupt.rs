@@ -15,6 +15,9 @@ pub fn on_signals() -> Result<Arc<AtomicBool>> {
             std::process::exit(130);
         }
     })
-    .map_err(|e| Error::Invalid { what: "signal handler".into(), why: e.to_string() })?;
+    .map_err(|e| Error::Invalid {
+        what: "signal handler".into(),
+        why: e.to_string(),
+    })?;
     Ok(flag)
 }

@@ -1,0 +1,56 @@
+//! What a run was made with.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+use crate::registry::Registry;
+
+/// libtorch that this framework is built for.
+pub const LIBTORCH: &str = "2.13.0";
+
+/// Versions, device and data of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Version of the framework.
+    pub nasfw: String,
+    /// Version of libtorch.
+    pub libtorch: String,
+    /// Version of every crate that registers a plugin.
+    pub plugins: BTreeMap<String, String>,
+    /// Device in words.
+    pub device: String,
+    /// Processor architecture and operating system.
+    pub platform: String,
+    /// CPU threads.
+    pub threads: i32,
+    /// BLAKE3 of all images and labels.
+    pub data: String,
+    /// BLAKE3 of the settings that decide the numbers.
+    pub fingerprint: String,
+    /// When the run was started, RFC 3339.
+    pub started: String,
+}
+
+impl Manifest {
+    /// The manifest of a run that starts now.
+    pub fn now(device: String, data: String, fingerprint: String) -> Result<Self> {
+        let plugins = Registry::load()?
+            .all()
+            .iter()
+            .map(|p| (p.crate_name.to_owned(), p.crate_version.to_owned()))
+            .collect();
+        Ok(Self {
+            nasfw: env!("CARGO_PKG_VERSION").into(),
+            libtorch: LIBTORCH.into(),
+            plugins,
+            device,
+            platform: format!("{} {}", std::env::consts::ARCH, std::env::consts::OS),
+            threads: tch::get_num_threads(),
+            data,
+            fingerprint,
+            started: jiff::Timestamp::now().to_string(),
+        })
+    }
+}
