@@ -110,8 +110,13 @@ pub enum Error {
         message: String,
     },
     /// libtorch refused an operation.
-    #[error("libtorch: {0}")]
+    #[error("libtorch: {}", first_line(&.0.to_string()))]
     Tensor(#[from] tch::TchError),
+}
+
+/// libtorch appends its C++ stack to every message.
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().to_owned()
 }
 
 impl Error {

@@ -348,3 +348,70 @@ macro_rules! register {
         })
     };
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn plugin(
+        name: &'static str,
+        crate_name: &'static str,
+        version: &'static str,
+    ) -> &'static Plugin {
+        Box::leak(Box::new(Plugin {
+            name,
+            summary: "",
+            source: "",
+            defaults: "",
+            presets: &[],
+            example: "",
+            spaces: &[],
+            parse: Parse::Space(|_| Err(ConfigError::one("", "", None))),
+            crate_name,
+            crate_version: version,
+            file: "lib.rs",
+        }))
+    }
+
+    #[test]
+    fn two_plugins_of_one_name_are_refused_naming_both_crates() {
+        let error = Registry::check(vec![plugin("s", "a", "1.0.0"), plugin("s", "b", "2.0.0")])
+            .err()
+            .unwrap();
+        let text = error.to_string();
+        assert!(text.contains("two space plugins are called `s`"), "{text}");
+        assert!(
+            text.contains("a 1.0.0 (lib.rs)") && text.contains("b 2.0.0 (lib.rs)"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn one_crate_in_two_versions_is_refused() {
+        let error = Registry::check(vec![plugin("s", "a", "1.0.0"), plugin("t", "a", "1.1.0")])
+            .err()
+            .unwrap();
+        let text = error.to_string();
+        assert!(
+            text.contains("`a` is linked twice, as 1.0.0 and 1.1.0"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn plugins_are_sorted_whatever_the_linking_order() {
+        let sorted = |plugins| -> Vec<&str> {
+            Registry::check(plugins)
+                .ok()
+                .unwrap()
+                .all()
+                .iter()
+                .map(|p| p.name)
+                .collect()
+        };
+        let (a, b) = (plugin("a", "x", "1"), plugin("b", "y", "1"));
+        assert_eq!(sorted(vec![b, a]), ["a", "b"]);
+        assert_eq!(sorted(vec![a, b]), ["a", "b"]);
+    }
+}

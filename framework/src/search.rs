@@ -213,7 +213,7 @@ impl Search {
         let size = self.settings.batch_size;
         let per_pass = self.batches.per_pass(split, size);
         let at = self.clock.drawn.entry(split).or_default();
-        if at.1 == per_pass {
+        if at.1 >= per_pass {
             *at = (at.0 + 1, 0);
         }
         let now = *at;

@@ -1,0 +1,12 @@
+//! Tests of the framework through its public interface, with a space, a dataset and strategies of their own.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod batches;
+mod config;
+mod control;
+mod fixture;
+mod hooks;
+mod optimizers;
+mod params;
+mod runs;
+mod spec;
