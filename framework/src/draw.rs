@@ -85,8 +85,13 @@ impl Drawing {
     /// are many), so a space need not describe itself in any other way than by
     /// [`SearchSpace::genotype`].
     pub fn of_space(space: &dyn SearchSpace) -> Self {
+        Self::of(space, ARCHITECTURES)
+    }
+
+    /// [`Drawing::of_space`] from all architectures if there are at most `enumerable`.
+    fn of(space: &dyn SearchSpace, enumerable: usize) -> Self {
         let spec = space.spec();
-        let genotypes: Vec<Genotype> = if spec.size() <= ARCHITECTURES as f64 {
+        let genotypes: Vec<Genotype> = if spec.size() <= enumerable as f64 {
             spec.enumerate()
                 .map(|choice| space.genotype(&choice))
                 .collect()

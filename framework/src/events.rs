@@ -98,7 +98,25 @@ pub enum Event {
         reason: String,
         /// Seconds of this process. Not reproducible.
         seconds: f64,
+        /// Largest resident memory of this process in bytes, where the system tells. Not reproducible.
+        peak_memory: Option<u64>,
     },
+}
+
+impl Event {
+    /// The event without what differs between equal runs: seconds and memory.
+    pub fn reproducible(mut self) -> Self {
+        match &mut self {
+            Self::Progress { seconds, .. } => *seconds = 0.0,
+            Self::Finished {
+                seconds,
+                peak_memory,
+                ..
+            } => (*seconds, *peak_memory) = (0.0, None),
+            _ => {}
+        }
+        self
+    }
 }
 
 /// Something that listens.

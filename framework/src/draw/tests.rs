@@ -4,7 +4,10 @@ use proptest::prelude::*;
 
 use super::layout::{Rect, layout};
 use super::{Drawing, Graph, Link, Style, Vertex};
-use crate::arch::{Cell, Edge, Genotype, Node};
+use crate::arch::{ArchSpec, Cell, Choice, Edge, Genotype, Group, Node, Role, Row};
+use crate::error::Result;
+use crate::space::{SearchSpace, Task};
+use crate::supernet::{Supernet, SupernetOptions};
 
 fn edge(from: usize, op: Option<&str>) -> Edge {
     Edge {
@@ -205,4 +208,100 @@ fn operations_on_edges() {
         "boxes and labels:\n{svg}"
     );
     assert!(svg.contains("a&quot;b") && svg.contains("c&amp;d"), "{svg}");
+}
+
+/// Two nodes with a choice of operations on their edges; the second reads one of two states.
+struct Toy(ArchSpec);
+
+impl Toy {
+    fn new(operations: &[&str]) -> Self {
+        let row = |name: &str, candidates: &[&str]| Row {
+            name: name.into(),
+            candidates: candidates.iter().map(|&c| c.into()).collect(),
+            keep: 1,
+        };
+        let ops = vec![row("node 1", operations), row("node 2", operations)];
+        let inputs = vec![row("node 2", &["input", "node 1"])];
+        let group = |name: &str, role, rows| Group {
+            name: name.into(),
+            role,
+            rows,
+        };
+        let groups = vec![
+            group("ops", Role::Operations, ops),
+            group("inputs", Role::Topology, inputs),
+        ];
+        Self(ArchSpec::new(groups).unwrap())
+    }
+}
+
+impl SearchSpace for Toy {
+    fn spec(&self) -> &ArchSpec {
+        &self.0
+    }
+
+    fn supernet(&self, _: Task, _: &SupernetOptions) -> Result<Box<dyn Supernet>> {
+        unimplemented!("drawings need no network")
+    }
+
+    fn genotype(&self, choice: &Choice) -> Genotype {
+        let op = |row: usize| {
+            let candidates = &self.0.groups()[0].rows[row].candidates;
+            Some(candidates[choice.kept(0, row)[0]].as_str())
+        };
+        let nodes = vec![
+            Node {
+                op: None,
+                inputs: vec![edge(0, op(0))],
+            },
+            Node {
+                op: None,
+                inputs: vec![edge(choice.kept(1, 0)[0], op(1))],
+            },
+        ];
+        cell(&["input"], nodes, &[2])
+    }
+}
+
+#[test]
+fn a_space_is_the_union_of_its_architectures() {
+    let dot = Drawing::of_space(&Toy::new(&["a", "b"])).dot();
+    for line in [
+        r#"c0_0 -> c0_1 [label="a\nb", style="dashed"];"#,
+        r#"c0_0 -> c0_2 [label="a\nb", style="dashed"];"#,
+        r#"c0_1 -> c0_2 [label="a\nb", style="dashed"];"#,
+        r#"c0_2 -> c0_3 [label=""];"#,
+    ] {
+        assert!(dot.contains(line), "{line} is not in\n{dot}");
+    }
+    assert_eq!(dot.matches("->").count(), 4, "{dot}");
+
+    let dot = Drawing::of_space(&Toy::new(&["a", "b", "c"])).dot();
+    assert!(dot.contains(r#"label="one of 3:\na, b, c";"#), "{dot}");
+    assert_eq!(
+        dot.matches(r#"[label="one of 3", style="dashed"]"#).count(),
+        3,
+        "{dot}"
+    );
+
+    let dot = Drawing::of_space(&Toy::new(&["a"])).dot();
+    assert!(
+        dot.contains(r#"c0_0 -> c0_1 [label="a"];"#),
+        "never another: drawn plain\n{dot}"
+    );
+    assert!(
+        dot.contains(r#"c0_1 -> c0_2 [label="a", style="dashed"];"#),
+        "{dot}"
+    );
+}
+
+#[test]
+fn a_large_space_is_drawn_from_a_sample_that_misses_nothing() {
+    let operations: Vec<String> = (0..60).map(|k| format!("op{k:02}")).collect();
+    let operations: Vec<&str> = operations.iter().map(String::as_str).collect();
+    let space = Toy::new(&operations);
+    assert_eq!(space.spec().size(), 7_200.0, "drawn from all of them");
+    let all = Drawing::of_space(&space);
+    let sampled = Drawing::of(&space, 0);
+    assert_eq!(sampled, all);
 }

@@ -341,6 +341,7 @@ impl<'a> Session<'a> {
             step,
             reason,
             seconds,
+            peak_memory: device::peak_memory(),
         })?;
         self.log.sync()?;
         Ok(outcome)

@@ -373,12 +373,7 @@ pub fn comparable(run: &RunFolder) -> Vec<Event> {
     events(run)
         .into_iter()
         .filter(|e| !matches!(e, Event::Started { .. } | Event::Interrupted { .. }))
-        .map(|mut e| {
-            if let Event::Progress { seconds, .. } | Event::Finished { seconds, .. } = &mut e {
-                *seconds = 0.0;
-            }
-            e
-        })
+        .map(Event::reproducible)
         .collect()
 }
 
