@@ -1,0 +1,24 @@
+//! First-party datasets: real ones in their standard file formats, a small real one inside the
+//! binary, and a made-up one of any size.
+//!
+//! | name | images | from |
+//! |---|---|---|
+//! | `fashion-mnist-mini` | 5,000 + 1,000 of 1×28×28, 10 classes | the binary itself |
+//! | `fashion-mnist` | 60,000 + 10,000 of 1×28×28, 10 classes | four IDX files |
+//! | `cifar10` | 50,000 + 10,000 of 3×32×32, 10 classes | the binary version's batches |
+//! | `cifar100` | 50,000 + 10,000 of 3×32×32, 100 classes | the binary version's two files |
+//! | `synthetic` | any | a seed |
+
+pub mod cifar;
+pub mod download;
+pub mod fashion_mnist;
+pub mod fashion_mnist_mini;
+mod files;
+pub mod idx;
+mod subset;
+pub mod synthetic;
+
+pub use cifar::{Cifar10, Cifar100};
+pub use fashion_mnist::FashionMnist;
+pub use fashion_mnist_mini::FashionMnistMini;
+pub use synthetic::Synthetic;
