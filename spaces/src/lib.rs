@@ -1,0 +1,3 @@
+//! First-party search spaces of nasfw.
+
+pub mod nasbench101;

@@ -1,0 +1,16 @@
+//! NAS-Bench-101's cells: directed acyclic graphs of at most 7 vertices and 9 edges, one of three
+//! operations on every inner vertex.
+//!
+//! [`ModelSpec`] is one cell as the benchmark knows it: vertices that lie on no path from input to
+//! output are gone, and [`ModelSpec::hash`] names the cell up to a renumbering of its vertices, so
+//! it is the key of the published table.
+//!
+//! Ying et al., *NAS-Bench-101: Towards Reproducible Neural Architecture Search*, ICML 2019.
+
+mod hash;
+mod spec;
+
+pub use spec::{ModelSpec, Operation, SpecError};
+
+#[cfg(test)]
+mod tests;
