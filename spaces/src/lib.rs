@@ -1,3 +1,5 @@
 //! First-party search spaces of nasfw.
 
 pub mod nasbench101;
+pub mod nasbench1shot1;
+pub mod ops;

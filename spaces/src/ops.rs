@@ -1,0 +1,280 @@
+//! Building blocks of networks as handles into a flat parameter vector: written once, used by supernets and by
+//! standalone networks.
+
+use nasfw_framework::prelude::*;
+use nasfw_framework::supernet::BatchNormStats;
+use tch::Tensor;
+
+/// Views of a network's two flat vectors, and how to run.
+pub struct Pass {
+    /// Trained parameters.
+    pub params: Views,
+    /// Running statistics.
+    pub stats: Views,
+    /// Training or evaluation.
+    pub mode: Mode,
+}
+
+/// A network under construction.
+#[derive(Debug, Default)]
+pub struct Builder {
+    /// Trained parameters so far.
+    pub params: ParamLayout,
+    /// Running statistics so far.
+    pub stats: ParamLayout,
+    batch_norm: BatchNormStats,
+}
+
+impl Builder {
+    /// An empty network whose batch norms follow a policy.
+    pub fn new(batch_norm: BatchNormStats) -> Self {
+        Self {
+            batch_norm,
+            ..Self::default()
+        }
+    }
+
+    /// Views for a forward pass.
+    pub fn pass(
+        params: &ParamLayout,
+        stats: &ParamLayout,
+        weights: Weights<'_>,
+        mode: Mode,
+    ) -> Pass {
+        Pass {
+            params: params.views(weights.params),
+            stats: stats.views(weights.stats),
+            mode,
+        }
+    }
+}
+
+/// A square convolution without bias, stride 1, that keeps the size.
+#[derive(Debug, Clone, Copy)]
+pub struct Conv {
+    weight: ParamId,
+    padding: i64,
+}
+
+impl Conv {
+    /// `inputs` to `outputs` channels with an odd kernel.
+    pub fn new(b: &mut Builder, name: &str, inputs: i64, outputs: i64, kernel: i64) -> Self {
+        let init = Init::fan_in(inputs * kernel * kernel);
+        let weight = b.params.add(
+            format!("{name}.weight"),
+            &[outputs, inputs, kernel, kernel],
+            init,
+        );
+        Self {
+            weight,
+            padding: kernel / 2,
+        }
+    }
+
+    /// `[n, inputs, h, w]` to `[n, outputs, h, w]`.
+    pub fn forward(&self, pass: &Pass, x: &Tensor) -> Tensor {
+        self.with_weight(x, &pass.params[self.weight])
+    }
+
+    /// Only the output channels in the given ranges (first, count), joined.
+    pub fn forward_part(&self, pass: &Pass, x: &Tensor, ranges: &[(i64, i64)]) -> Tensor {
+        self.with_weight(x, &pick(&pass.params[self.weight], ranges))
+    }
+
+    fn with_weight(&self, x: &Tensor, weight: &Tensor) -> Tensor {
+        let p = self.padding;
+        x.conv2d::<Tensor>(weight, None, [1, 1], [p, p], [1, 1], 1)
+    }
+}
+
+/// Entries of the first dimension in the given ranges, joined.
+fn pick(t: &Tensor, ranges: &[(i64, i64)]) -> Tensor {
+    match ranges {
+        [(first, count)] => t.narrow(0, *first, *count),
+        _ => {
+            let parts: Vec<Tensor> = ranges
+                .iter()
+                .map(|(first, n)| t.narrow(0, *first, *n))
+                .collect();
+            Tensor::cat(&parts, 0)
+        }
+    }
+}
+
+/// Batch normalisation over channels.
+#[derive(Debug, Clone, Copy)]
+pub struct BatchNorm {
+    scale: Option<(ParamId, ParamId)>,
+    running: Option<(ParamId, ParamId)>,
+    momentum: f64,
+}
+
+const EPS: f64 = 1e-5;
+
+impl BatchNorm {
+    /// With a learned scale and shift if `affine`. `momentum` is the weight of the new batch in running statistics.
+    pub fn new(b: &mut Builder, name: &str, channels: i64, affine: bool, momentum: f64) -> Self {
+        let scale = affine.then(|| {
+            (
+                b.params
+                    .add(format!("{name}.weight"), &[channels], Init::Ones),
+                b.params
+                    .add(format!("{name}.bias"), &[channels], Init::Zeros),
+            )
+        });
+        let running = (b.batch_norm == BatchNormStats::Running).then(|| {
+            (
+                b.stats
+                    .add(format!("{name}.running_mean"), &[channels], Init::Zeros),
+                b.stats
+                    .add(format!("{name}.running_var"), &[channels], Init::Ones),
+            )
+        });
+        Self {
+            scale,
+            running,
+            momentum,
+        }
+    }
+
+    /// `[n, channels, h, w]`.
+    pub fn forward(&self, pass: &Pass, x: &Tensor) -> Tensor {
+        let channels = x.size()[1];
+        self.forward_part(pass, x, &[(0, channels)])
+    }
+
+    /// `x` holds only the channels in the given ranges (first, count).
+    pub fn forward_part(&self, pass: &Pass, x: &Tensor, ranges: &[(i64, i64)]) -> Tensor {
+        let views = |v: &Views, ids: Option<(ParamId, ParamId)>| {
+            ids.map(|(a, b)| (pick(&v[a], ranges), pick(&v[b], ranges)))
+                .unzip()
+        };
+        let (weight, bias): (Option<Tensor>, Option<Tensor>) = views(&pass.params, self.scale);
+        let (mean, var): (Option<Tensor>, Option<Tensor>) = views(&pass.stats, self.running);
+        let batch = self.running.is_none() || pass.mode == Mode::Train;
+        let y = x.batch_norm(
+            weight.as_ref(),
+            bias.as_ref(),
+            mean.as_ref(),
+            var.as_ref(),
+            batch,
+            self.momentum,
+            EPS,
+            true,
+        );
+        if pass.mode == Mode::Train && ranges.len() > 1 {
+            // `pick` copied the running statistics; the updated ones go back where they came from.
+            self.write_back(pass, ranges, [mean.as_ref(), var.as_ref()]);
+        }
+        y
+    }
+
+    fn write_back(&self, pass: &Pass, ranges: &[(i64, i64)], updated: [Option<&Tensor>; 2]) {
+        let Some((mean, var)) = self.running else {
+            return;
+        };
+        tch::no_grad(|| {
+            for (id, new) in [mean, var].into_iter().zip(updated) {
+                let mut at = 0;
+                for (first, n) in ranges {
+                    if let Some(new) = new {
+                        pass.stats[id]
+                            .narrow(0, *first, *n)
+                            .copy_(&new.narrow(0, at, *n));
+                    }
+                    at += n;
+                }
+            }
+        });
+    }
+}
+
+/// Convolution, batch norm, ReLU.
+#[derive(Debug, Clone, Copy)]
+pub struct ConvBnRelu {
+    conv: Conv,
+    bn: BatchNorm,
+}
+
+impl ConvBnRelu {
+    /// Parameters `name.conv.weight`, `name.bn.weight`, `name.bn.bias`.
+    pub fn new(
+        b: &mut Builder,
+        name: &str,
+        (inputs, outputs): (i64, i64),
+        kernel: i64,
+        momentum: f64,
+    ) -> Self {
+        Self {
+            conv: Conv::new(b, &format!("{name}.conv"), inputs, outputs, kernel),
+            bn: BatchNorm::new(b, &format!("{name}.bn"), outputs, true, momentum),
+        }
+    }
+
+    /// `[n, inputs, h, w]` to `[n, outputs, h, w]`.
+    pub fn forward(&self, pass: &Pass, x: &Tensor) -> Tensor {
+        self.bn.forward(pass, &self.conv.forward(pass, x)).relu_()
+    }
+
+    /// Only the output channels in the given ranges (first, count), joined.
+    pub fn forward_part(&self, pass: &Pass, x: &Tensor, ranges: &[(i64, i64)]) -> Tensor {
+        self.bn
+            .forward_part(pass, &self.conv.forward_part(pass, x, ranges), ranges)
+            .relu_()
+    }
+}
+
+/// Mean over the pixels, then a linear map with bias.
+#[derive(Debug, Clone, Copy)]
+pub struct Classifier {
+    weight: ParamId,
+    bias: ParamId,
+}
+
+impl Classifier {
+    /// `channels` to `classes`.
+    pub fn new(b: &mut Builder, name: &str, channels: i64, classes: i64) -> Self {
+        let init = Init::fan_in(channels);
+        Self {
+            weight: b
+                .params
+                .add(format!("{name}.weight"), &[classes, channels], init),
+            bias: b.params.add(format!("{name}.bias"), &[classes], init),
+        }
+    }
+
+    /// `[n, channels, h, w]` to `[n, classes]`.
+    pub fn forward(&self, pass: &Pass, x: &Tensor) -> Tensor {
+        let pooled = x.mean_dim([2i64, 3].as_slice(), false, x.kind());
+        pooled.linear(&pass.params[self.weight], Some(&pass.params[self.bias]))
+    }
+}
+
+/// Refuses options that a space does not have; `has` names those that it has.
+pub fn refuse_options(space: &str, options: &SupernetOptions, has: &[&str]) -> Result<()> {
+    let asked = [
+        ("channels", options.channels.is_some()),
+        ("cells", options.cells.is_some()),
+        ("allowed", options.allowed.is_some()),
+        (
+            "partial_channels",
+            options.partial_channels.is_some_and(|k| k != 1),
+        ),
+        ("auxiliary_skip", options.auxiliary_skip),
+        ("skip_dropout", options.skip_dropout),
+        ("drop_path", options.drop_path),
+    ];
+    match asked
+        .iter()
+        .find(|(name, asked)| *asked && !has.contains(name))
+    {
+        None => Ok(()),
+        Some((name, _)) => Err(Error::Incompatible {
+            what: format!("this strategy on space `{space}`"),
+            why: format!(
+                "the strategy needs the supernet option `{name}`, which the space does not have"
+            ),
+            help: "choose another space with `--space`; `nasfw list spaces` shows all".into(),
+        }),
+    }
+}
