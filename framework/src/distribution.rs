@@ -113,8 +113,7 @@ impl ArchDistribution for IndependentSoftmax {
 
     fn draw(&self, phi: &Tensor, rng: &mut Rng) -> Result<Option<Choice>> {
         // The k largest of logits + Gumbel noise are a Plackett–Luce draw (Kool et al. 2019).
-        let u = rng::uniform(rng, &[self.spec.numel()], Kind::Double, phi.device());
-        let gumbel = -(-(u + 1e-300).log()).log();
+        let gumbel = gumbel(rng, &[self.spec.numel()], Kind::Double, phi.device());
         let noisy = phi.detach().to_kind(Kind::Double) + gumbel;
         Ok(Some(
             self.spec
@@ -123,8 +122,15 @@ impl ArchDistribution for IndependentSoftmax {
     }
 }
 
-/// Probability that drawing without replacement in proportion to `p` ends with exactly `kept`, in any order.
-fn plackett_luce(p: &Tensor, kept: &[usize]) -> Tensor {
+/// Standard Gumbel numbers of the given shape: the `k` largest of logits plus these are a Plackett–Luce draw.
+pub fn gumbel(rng: &mut Rng, shape: &[i64], kind: Kind, device: Device) -> Tensor {
+    let u = rng::uniform(rng, shape, Kind::Double, device);
+    (-(-(u + 1e-300).log()).log()).to_kind(kind)
+}
+
+/// Probability that drawing without replacement in proportion to `p` (`[candidates]`) ends with exactly `kept`, in any
+/// order: a scalar, differentiable in `p`.
+pub fn plackett_luce(p: &Tensor, kept: &[usize]) -> Tensor {
     fn orders(p: &Tensor, left: &[usize], rest: &Tensor) -> Tensor {
         let mut sum = Tensor::zeros([], (p.kind(), p.device()));
         for (i, &first) in left.iter().enumerate() {

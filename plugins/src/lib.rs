@@ -1,1 +1,5 @@
-//! plugins
+//! First-party search strategies of nasfw: one file, or folder, each.
+
+pub mod darts;
+pub mod random;
+pub mod vim;

@@ -1,0 +1,195 @@
+//! Random search: architectures drawn uniformly, the best one kept. The control of every comparison.
+
+use nasfw_framework::prelude::*;
+use nasfw_framework::register;
+use serde::{Deserialize, Serialize};
+
+/// Settings of random search.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RandomConfig {
+    /// Architectures drawn in the whole run; they share its steps equally.
+    pub samples: u64,
+    /// How an architecture is scored.
+    pub score: Scoring,
+    /// Batches of the validation half that a score is taken on; 0 means all.
+    pub eval_batches: usize,
+    /// The benchmark's metric to go by; empty means its first one.
+    pub metric: String,
+}
+
+/// How an architecture is scored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scoring {
+    /// By the benchmark.
+    Benchmark,
+    /// By training it from fresh weights on the training half and testing it on the validation half.
+    Train,
+}
+
+register! {
+    strategy "random" => RandomConfig,
+    summary: "random search: uniform architectures, each trained for an equal share of the steps, best kept",
+    source: "Li, Talwalkar 2019, UAI, arXiv:1902.07638 (as a control)",
+    defaults: r#"[strategy]
+# Architectures drawn in the whole run; they share its steps equally.
+samples = 8
+# "train": each is trained from fresh weights on the training half and tested on the validation half.
+# "benchmark": each is looked up, one a step.
+score = "train"
+# Batches of the validation half that a score is taken on; 0 means all.
+eval_batches = 0
+# The benchmark's metric to go by; empty means its first one.
+metric = ""
+"#,
+    example: "nasfw run --strategy random --space nasbench1shot1-s3 --set strategy.samples=8",
+    presets: &[("benchmark", "[strategy]\nscore = \"benchmark\"\n")],
+}
+
+#[typetag::serde(name = "random")]
+impl StrategyConfig for RandomConfig {
+    fn build(&self, cx: BuildContext<'_>) -> Result<Box<dyn Strategy>> {
+        let first = cx.spec.uniform(&mut cx.streams.at("sample", 0));
+        let state = State {
+            best: first.clone(),
+            best_score: None,
+            current: first,
+            scored: 0,
+        };
+        Ok(Box::new(Random {
+            config: self.clone(),
+            spec: cx.spec.clone(),
+            streams: cx.streams,
+            epochs: cx.epochs,
+            state,
+        }))
+    }
+
+    fn validate(&self, v: &mut Validator) {
+        v.at_least("strategy.samples", self.samples, 1);
+    }
+}
+
+/// What a checkpoint must keep.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct State {
+    best: Choice,
+    best_score: Option<f64>,
+    current: Choice,
+    /// Architectures that have their score.
+    scored: u64,
+}
+
+struct Random {
+    config: RandomConfig,
+    spec: ArchSpec,
+    streams: Streams,
+    epochs: u64,
+    state: State,
+}
+
+impl Random {
+    /// Number of the sample whose turn it is after `step` of `steps` steps.
+    fn turn(&self, step: u64, steps: u64) -> u64 {
+        let samples = self.config.samples.min(steps);
+        u64::try_from(u128::from(step) * u128::from(samples) / u128::from(steps))
+            .unwrap_or(u64::MAX)
+    }
+
+    fn scored(&mut self, score: f64, search: &mut Search) {
+        if self.state.best_score.is_none_or(|best| score > best) {
+            self.state.best = self.state.current.clone();
+            self.state.best_score = Some(score);
+        }
+        self.state.scored += 1;
+        self.state.current = self
+            .spec
+            .uniform(&mut self.streams.at("sample", self.state.scored));
+        search.log("samples", self.state.scored as f64);
+        search.log("score", score);
+        search.log("best_score", self.state.best_score.unwrap_or(score));
+    }
+
+    fn look_up(&self, search: &Search) -> Result<f64> {
+        let missing = |message: String| Error::Plugin {
+            plugin: "random".into(),
+            message,
+        };
+        let genotype = search.space().genotype(&self.state.current);
+        let score = search.query(&genotype)?.ok_or_else(|| {
+            missing("no benchmark knows this architecture; use `--set strategy.score=train`".into())
+        })?;
+        let metric = match self.config.metric.as_str() {
+            "" => score.metrics.values().next(),
+            name => score.metrics.get(name),
+        };
+        metric.copied().ok_or_else(|| {
+            let known: Vec<&str> = score.metrics.keys().map(String::as_str).collect();
+            missing(format!(
+                "the benchmark has no metric `{}`; it has {}",
+                self.config.metric,
+                known.join(", ")
+            ))
+        })
+    }
+}
+
+impl Strategy for Random {
+    fn step(&mut self, search: &mut Search) -> Result<()> {
+        if self.config.score == Scoring::Benchmark {
+            let score = self.look_up(search)?;
+            self.scored(score, search);
+            return Ok(());
+        }
+        let (now, steps) = (
+            search.clock().step,
+            search.epochs() * search.steps_per_epoch(),
+        );
+        let turn = self.turn(now, steps);
+        if now > 0 && turn != self.turn(now - 1, steps) {
+            search.restart_weights();
+        }
+        let arch = search.one_hot(&self.state.current);
+        let (w, batch) = (search.theta(), search.batch(Split::Train));
+        let loss = search.loss(&w, &arch, &batch)?;
+        let gradient = search.gradients(&loss, &[&w])?;
+        search.descend_theta(&gradient[0]);
+        if now + 1 == steps || self.turn(now + 1, steps) != turn {
+            let batches = (self.config.eval_batches > 0).then_some(self.config.eval_batches);
+            let score = search.evaluate(&arch, Some(Split::Val), batches)?.accuracy;
+            self.scored(score, search);
+        }
+        Ok(())
+    }
+
+    fn data(&self) -> DataPlan {
+        match self.config.score {
+            Scoring::Train => DataPlan::Halves,
+            Scoring::Benchmark => DataPlan::Steps(self.config.samples.div_ceil(self.epochs.max(1))),
+        }
+    }
+
+    fn derive(&self, _search: &Search) -> Result<Choice> {
+        Ok(self.state.best.clone())
+    }
+
+    fn state(&self) -> Result<StrategyState> {
+        let values = serde_json::to_value(&self.state).map_err(|e| Error::Plugin {
+            plugin: "random".into(),
+            message: e.to_string(),
+        })?;
+        Ok(StrategyState {
+            values,
+            ..StrategyState::default()
+        })
+    }
+
+    fn restore(&mut self, state: StrategyState) -> Result<()> {
+        self.state = serde_json::from_value(state.values).map_err(|e| Error::Plugin {
+            plugin: "random".into(),
+            message: e.to_string(),
+        })?;
+        Ok(())
+    }
+}

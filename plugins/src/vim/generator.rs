@@ -1,0 +1,393 @@
+//! The distribution p_φ(A): a convolutional generator of all logits, and Gaussian noise.
+
+use std::collections::BTreeMap;
+
+use nasfw_framework::distribution::{gumbel, plackett_luce};
+use nasfw_framework::prelude::*;
+use nasfw_framework::rng;
+use tch::{Device, Kind, Tensor};
+
+use super::{Form, Generators, Input, Topology, VimConfig};
+
+/// Channels of ε.
+const NOISE_CHANNELS: i64 = 3;
+const BN_EPS: f64 = 1e-5;
+
+/// A convolution (3×3, padding 1), ReLU, and batch norm with the statistics of the maps at hand.
+#[derive(Debug, Clone, Copy)]
+struct Block {
+    weight: ParamId,
+    bias: Option<ParamId>,
+    affine: Option<(ParamId, ParamId)>,
+    relu: bool,
+}
+
+impl Block {
+    fn forward(&self, views: &Views, x: &Tensor) -> Tensor {
+        let y = x.conv2d(
+            &views[self.weight],
+            self.bias.map(|b| &views[b]),
+            [1, 1],
+            [1, 1],
+            [1, 1],
+            1,
+        );
+        let y = if self.relu { y.relu() } else { y };
+        let (scale, shift) = self.affine.map(|(s, b)| (&views[s], &views[b])).unzip();
+        y.batch_norm(scale, shift, None, None, true, 0.1, BN_EPS, true)
+    }
+}
+
+/// ConvReLUBN(3→width) … ConvReLUBN(width→1).
+#[derive(Debug, Clone)]
+struct Generator {
+    blocks: Vec<Block>,
+}
+
+impl Generator {
+    fn new(c: &VimConfig, layout: &mut ParamLayout, name: &str) -> Self {
+        let blocks = (0..c.blocks)
+            .map(|i| {
+                let last = i + 1 == c.blocks;
+                let inputs = if i == 0 { NOISE_CHANNELS } else { c.width };
+                let outputs = if last { 1 } else { c.width };
+                let init = Init::fan_in(inputs * 9);
+                let mut add = |part: &str, shape: &[i64], init| {
+                    layout.add(format!("{name}.{i}.{part}"), shape, init)
+                };
+                Block {
+                    weight: add("conv.weight", &[outputs, inputs, 3, 3], init),
+                    bias: c.bias.then(|| add("conv.bias", &[outputs], init)),
+                    affine: c.affine.then(|| {
+                        let scale = if last {
+                            Init::Constant(c.gamma)
+                        } else {
+                            Init::Ones
+                        };
+                        (
+                            add("bn.weight", &[outputs], scale),
+                            add("bn.bias", &[outputs], Init::Zeros),
+                        )
+                    }),
+                    relu: !last || c.last_relu,
+                }
+            })
+            .collect();
+        Self { blocks }
+    }
+
+    /// ε `[maps, 3, rows, candidates]` to logits `[maps, rows, candidates]`.
+    fn forward(&self, views: &Views, eps: &Tensor) -> Tensor {
+        self.blocks
+            .iter()
+            .fold(eps.shallow_clone(), |x, b| b.forward(views, &x))
+            .squeeze_dim(1)
+    }
+}
+
+/// Where a group's logits come from.
+#[derive(Debug, Clone)]
+enum Source {
+    /// Map `map` of batch `batch`.
+    Generated { batch: usize, map: usize },
+    /// Parameters of its own.
+    Free(ParamId),
+}
+
+/// Groups of one shape that go through one generator together.
+#[derive(Debug)]
+struct MapBatch {
+    generator: usize,
+    /// `[maps, 3, rows, candidates]`.
+    eps: Tensor,
+}
+
+/// p_φ(A), A = φ(ε) + ξ.
+#[derive(Debug)]
+pub(super) struct GeneratorDistribution {
+    config: VimConfig,
+    spec: ArchSpec,
+    layout: ParamLayout,
+    generators: Vec<Generator>,
+    batches: Vec<MapBatch>,
+    sources: Vec<Source>,
+    /// Form `dropout`: log a of generated groups.
+    log_a: Vec<Option<ParamId>>,
+}
+
+impl GeneratorDistribution {
+    pub fn new(config: &VimConfig, cx: BuildContext<'_>) -> Result<Self> {
+        let c = config;
+        let mut layout = ParamLayout::new();
+        let mut generators: Vec<Generator> = vec![];
+        let mut shapes: Vec<([i64; 2], usize)> = vec![];
+        let mut maps: Vec<i64> = vec![];
+        let mut sources = vec![];
+        for group in cx.spec.groups() {
+            if group.role == Role::Topology && c.topology == Topology::Free {
+                let init = Init::Normal {
+                    std: c.free_init_std,
+                };
+                let id = layout.add(format!("free.{}", group.name), &group.shape(), init);
+                sources.push(Source::Free(id));
+                continue;
+            }
+            let shape = group.shape();
+            if shape[0] * shape[1] < 2 {
+                return Err(Error::Incompatible {
+                    what: format!("strategy `vim` on group `{}` of this space", group.name),
+                    why: "the generator's batch norm needs at least two logits".into(),
+                    help: "use `--set strategy.topology=free`, or another strategy".into(),
+                });
+            }
+            let shared = c.generators == Generators::One && !generators.is_empty();
+            let generator = if shared {
+                0
+            } else {
+                let name = match c.generators {
+                    Generators::One => "generator".to_owned(),
+                    Generators::PerGroup => format!("generator.{}", group.name),
+                };
+                generators.push(Generator::new(c, &mut layout, &name));
+                generators.len() - 1
+            };
+            let batch = match shapes.iter().position(|s| *s == (shape, generator)) {
+                Some(batch) => batch,
+                None => {
+                    shapes.push((shape, generator));
+                    maps.push(0);
+                    shapes.len() - 1
+                }
+            };
+            sources.push(Source::Generated {
+                batch,
+                map: maps[batch] as usize,
+            });
+            maps[batch] += 1;
+        }
+        let log_a = cx
+            .spec
+            .groups()
+            .iter()
+            .zip(&sources)
+            .map(|(g, source)| {
+                let learned = c.form == Form::Dropout && matches!(source, Source::Generated { .. });
+                learned.then(|| {
+                    layout.add(
+                        format!("log_a.{}", g.name),
+                        &g.shape(),
+                        Init::Constant(c.log_a),
+                    )
+                })
+            })
+            .collect();
+        let mut rng = cx.streams.at("epsilon", 0);
+        let batches = shapes
+            .iter()
+            .zip(&maps)
+            .map(|(&([rows, columns], generator), &n)| {
+                let eps = rng::normal(
+                    &mut rng,
+                    &[n, NOISE_CHANNELS, rows, columns],
+                    cx.kind,
+                    cx.device,
+                );
+                MapBatch { generator, eps }
+            })
+            .collect();
+        Ok(Self {
+            config: c.clone(),
+            spec: cx.spec.clone(),
+            layout,
+            generators,
+            batches,
+            sources,
+            log_a,
+        })
+    }
+
+    /// φ(ε) and free parameters: logits `[rows, candidates]` per group. `resample` draws a new ε.
+    fn logits(&self, views: &Views, resample: Option<&mut Rng>) -> Vec<Tensor> {
+        let mut rng = resample;
+        let maps: Vec<Tensor> = self
+            .batches
+            .iter()
+            .map(|b| {
+                let generator = &self.generators[b.generator];
+                match rng.as_deref_mut() {
+                    None => generator.forward(views, &b.eps),
+                    Some(rng) => {
+                        let eps = rng::normal(rng, &b.eps.size(), b.eps.kind(), b.eps.device());
+                        generator.forward(views, &eps)
+                    }
+                }
+            })
+            .collect();
+        self.sources
+            .iter()
+            .map(|s| match s {
+                Source::Generated { batch, map } => maps[*batch].get(*map as i64),
+                Source::Free(id) => views[*id].shallow_clone(),
+            })
+            .collect()
+    }
+
+    /// Standard deviation of ξ on a group.
+    fn noise(&self, group: usize) -> f64 {
+        match (&self.sources[group], self.config.form) {
+            (_, Form::Point) => 0.0,
+            (Source::Generated { .. }, _) => self.config.noise,
+            (Source::Free(_), _) => self.config.topology_noise,
+        }
+    }
+
+    /// A: the logits with their noise.
+    fn noisy_logits(&self, phi: &Tensor, rng: &mut Rng) -> Vec<Tensor> {
+        let views = self.layout.views(phi);
+        let resampled = self.config.input == Input::Resampled;
+        let logits = self.logits(&views, resampled.then_some(&mut *rng));
+        logits
+            .into_iter()
+            .enumerate()
+            .map(|(g, mean)| {
+                let xi = rng::normal(rng, &mean.size(), mean.kind(), mean.device());
+                if let Some(log_a) = self.log_a[g] {
+                    let sqrt_a = (&views[log_a] * 0.5).exp();
+                    return &mean * (sqrt_a * xi + 1.0);
+                }
+                match self.noise(g) {
+                    0.0 => mean,
+                    sigma => mean + xi * sigma,
+                }
+            })
+            .collect()
+    }
+
+    fn softmax(&self, logits: &[Tensor]) -> Vec<Tensor> {
+        logits
+            .iter()
+            .zip(self.spec.groups())
+            .map(|(l, g)| g.softmax(l))
+            .collect()
+    }
+
+    /// ε by name, for checkpoints: it is an input of the algorithm.
+    pub fn noise_inputs(&self) -> BTreeMap<String, Tensor> {
+        self.batches
+            .iter()
+            .enumerate()
+            .map(|(i, b)| (format!("epsilon.{i}"), b.eps.copy()))
+            .collect()
+    }
+
+    /// Puts ε back.
+    pub fn set_noise_inputs(&mut self, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+        for (i, b) in self.batches.iter_mut().enumerate() {
+            match tensors.get(&format!("epsilon.{i}")) {
+                Some(eps) if eps.size() == b.eps.size() => b.eps = eps.to_device(b.eps.device()),
+                _ => {
+                    return Err(Error::Plugin {
+                        plugin: "vim".into(),
+                        message: "the checkpoint's noise input does not fit the space".into(),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ArchDistribution for GeneratorDistribution {
+    fn layout(&self) -> &ParamLayout {
+        &self.layout
+    }
+
+    fn sample(&self, phi: &Tensor, rng: &mut Rng) -> Result<RelaxedArch> {
+        Ok(RelaxedArch::new(self.softmax(&self.noisy_logits(phi, rng))))
+    }
+
+    /// softmax φ(ε), without ξ (line 7 of Algorithm 1).
+    fn mean(&self, phi: &Tensor) -> Result<Vec<Tensor>> {
+        Ok(self.softmax(&self.logits(&self.layout.views(phi), None)))
+    }
+
+    /// A draw keeps the largest entries of A. Rows without noise are drawn from their softmax instead, as in DARTS.
+    fn draw(&self, phi: &Tensor, rng: &mut Rng) -> Result<Option<Choice>> {
+        let logits = tch::no_grad(|| self.noisy_logits(phi, rng));
+        let scores: Vec<Tensor> = logits
+            .into_iter()
+            .enumerate()
+            .map(|(g, a)| {
+                let deterministic = self.noise(g) == 0.0 && self.log_a[g].is_none();
+                if deterministic {
+                    &a + gumbel(rng, &a.size(), a.kind(), a.device())
+                } else {
+                    a
+                }
+            })
+            .collect();
+        Ok(Some(self.spec.top(&self.spec.to_marginals(&scores))))
+    }
+
+    /// Exact for fixed ε and the forms `sample` and `point`: rows are then independent given φ.
+    fn log_prob(&self, phi: &Tensor, choice: &Choice) -> Result<Option<Tensor>> {
+        choice.check(&self.spec)?;
+        if self.config.input == Input::Resampled || self.config.form == Form::Dropout {
+            return Ok(None);
+        }
+        let logits = self.logits(&self.layout.views(phi), None);
+        let terms: Vec<Tensor> = self
+            .spec
+            .rows()
+            .map(|(g, r, row)| {
+                let a = logits[g]
+                    .get(r as i64)
+                    .narrow(0, 0, row.candidates.len() as i64);
+                let p = match self.noise(g) {
+                    0.0 => plackett_luce(&a.softmax(0, a.kind()), choice.kept(g, r)),
+                    sigma => top_of_gaussians(&a, sigma, choice.kept(g, r)),
+                };
+                p.log()
+            })
+            .collect();
+        Ok(Some(Tensor::stack(&terms, 0).sum(phi.kind())))
+    }
+}
+
+/// Probability that the `kept` entries of N(`a`, σ²I) (`[n]`) are its largest: a scalar, differentiable in `a`.
+///
+/// With z the smallest kept value, it is ∫ Σ_{i∈S} n(z − a_i) Π_{j∈S∖i} (1 − Φ(z − a_j)) Π_{l∉S} Φ(z − a_l) dz, taken
+/// by the trapezoid rule, whose error for this smooth and fast-vanishing integrand is far below 1e-9.
+pub(super) fn top_of_gaussians(a: &Tensor, sigma: f64, kept: &[usize]) -> Tensor {
+    const POINTS: i64 = 1201;
+    let n = a.size()[0];
+    if kept.len() as i64 == n {
+        // The sum keeps the graph, with a gradient of zero.
+        return a.sum(a.kind()) * 0.0 + 1.0;
+    }
+    let (low, high) = tch::no_grad(|| (a.min().double_value(&[]), a.max().double_value(&[])));
+    let (low, high) = (low - 9.0 * sigma, high + 9.0 * sigma);
+    let points = POINTS.max(((high - low) / sigma * 20.0) as i64);
+    let z = Tensor::linspace(low, high, points, (Kind::Double, Device::Cpu));
+    let z = z.to_kind(a.kind()).to_device(a.device()).unsqueeze(0);
+    let u = (z - a.unsqueeze(1)) / sigma;
+    let density = (u.square() * -0.5).exp() / ((2.0 * std::f64::consts::PI).sqrt() * sigma);
+    let below = ((&u * std::f64::consts::FRAC_1_SQRT_2).erf() + 1.0) * 0.5;
+    let is_kept = |i: i64| kept.contains(&(i as usize));
+    let integrand: Vec<Tensor> = (0..n)
+        .filter(|i| is_kept(*i))
+        .map(|i| {
+            (0..n)
+                .filter(|j| *j != i)
+                .fold(density.get(i), |product, j| {
+                    product
+                        * if is_kept(j) {
+                            -below.get(j) + 1.0
+                        } else {
+                            below.get(j)
+                        }
+                })
+        })
+        .collect();
+    Tensor::stack(&integrand, 0).sum(a.kind()) * ((high - low) / (points - 1) as f64)
+}

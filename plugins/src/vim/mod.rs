@@ -1,0 +1,240 @@
+//! VIM-NAS (Wang et al. 2021): a learned dependent distribution over architectures, by variational information
+//! maximisation.
+//!
+//! A small convolutional network φ, the generator, turns fixed Gaussian noise ε into the logits of all edges at once;
+//! the architecture is A = φ(ε) + ξ. Supernet weights θ and generator φ descend the same loss, one Monte Carlo sample of
+//! the variational bound of the mutual information between data and architecture. What the paper leaves open is a named
+//! option here: see docs/decisions/0006-vim.md.
+
+mod generator;
+#[cfg(test)]
+mod tests;
+
+use nasfw_framework::prelude::*;
+use nasfw_framework::register;
+use serde::{Deserialize, Serialize};
+use tch::Tensor;
+
+use generator::GeneratorDistribution;
+
+/// Settings of VIM-NAS.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VimConfig {
+    /// Whether θ and φ share a backward pass.
+    pub level: Level,
+    /// Which images to learn from.
+    pub data: Data,
+    /// Monte Carlo samples of A per step.
+    pub samples: usize,
+    /// Steps in which θ moves alone.
+    pub warmup_steps: u64,
+    /// The noise that makes A from φ(ε).
+    pub form: Form,
+    /// Standard deviation of ξ on generated groups.
+    pub noise: f64,
+    /// Form `dropout`: log of the variance factor at the start.
+    pub log_a: f64,
+    /// Whether ε is drawn once or for every sample.
+    pub input: Input,
+    /// Generators for all groups together or for each.
+    pub generators: Generators,
+    /// How topology groups get their logits.
+    pub topology: Topology,
+    /// Standard deviation of ξ on free topology groups.
+    pub topology_noise: f64,
+    /// Standard deviation of free logits at the start.
+    pub free_init_std: f64,
+    /// Conv-ReLU-BN blocks of the generator.
+    pub blocks: usize,
+    /// Channels between blocks.
+    pub width: i64,
+    /// Biases of the convolutions.
+    pub bias: bool,
+    /// Learned scale and shift of the batch norms.
+    pub affine: bool,
+    /// ReLU in the last block.
+    pub last_relu: bool,
+    /// Scale of the last batch norm at the start.
+    pub gamma: f64,
+    /// Optimizer of φ.
+    pub arch: OptimizerConfig,
+}
+
+/// Whether θ and φ share a backward pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Level {
+    /// One loss, one backward pass, both descend.
+    Joint,
+    /// θ first, then φ at the new θ with a loss of its own.
+    Alternating,
+}
+
+/// Which images to learn from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Data {
+    /// All training images.
+    Full,
+    /// Joint: the first half. Alternating: the first half for θ, the second for φ.
+    Halves,
+}
+
+/// The noise that makes A from φ(ε).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Form {
+    /// A = φ(ε) + σξ.
+    Sample,
+    /// A = φ(ε): the point estimate of the ablation P.
+    Point,
+    /// A = φ(ε) (1 + √a ξ) with learned a: the variational dropout of the ablation D.
+    Dropout,
+}
+
+/// Whether ε is drawn once or for every sample.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Input {
+    /// Drawn once, an input of Algorithm 1.
+    Fixed,
+    /// Drawn for every sample; derivation goes by the first draw.
+    Resampled,
+}
+
+/// Generators for all groups together or for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Generators {
+    /// One φ for all groups; groups of one shape are a batch.
+    One,
+    /// One φ per group.
+    PerGroup,
+}
+
+/// How topology groups get their logits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Topology {
+    /// Free parameters, as in NAS-Bench-1Shot1's own code.
+    Free,
+    /// By the generator, like operations.
+    Generated,
+}
+
+register! {
+    strategy "vim" => VimConfig,
+    summary: "VIM-NAS: a generator CNN fed with noise, trained by variational information maximisation",
+    source: "Wang et al. 2021, ICCV, doi:10.1109/ICCV48922.2021.01209",
+    defaults: include_str!("defaults.toml"),
+    example: "nasfw run --strategy vim --space nasbench1shot1-s3",
+    presets: &[
+        ("s", "[strategy]\nblocks = 1\n"),
+        ("l", "[strategy]\nblocks = 5\n"),
+        ("p", "[strategy]\nform = \"point\"\n"),
+        ("d", "[strategy]\nform = \"dropout\"\n"),
+    ],
+}
+
+#[typetag::serde(name = "vim")]
+impl StrategyConfig for VimConfig {
+    fn build(&self, cx: BuildContext<'_>) -> Result<Box<dyn Strategy>> {
+        Ok(Box::new(Vim {
+            config: self.clone(),
+            distribution: GeneratorDistribution::new(self, cx)?,
+        }))
+    }
+
+    fn validate(&self, v: &mut Validator) {
+        v.range("strategy.samples", self.samples, 1, 1000);
+        v.at_least("strategy.noise", self.noise, 0.0);
+        v.at_least("strategy.topology_noise", self.topology_noise, 0.0);
+        v.at_least("strategy.free_init_std", self.free_init_std, 0.0);
+        v.range("strategy.log_a", self.log_a, -20.0, 20.0);
+        v.range("strategy.blocks", self.blocks, 1, 50);
+        v.range("strategy.width", self.width, 1, 4096);
+        v.range("strategy.gamma", self.gamma, -1e3, 1e3);
+        self.arch.validate("strategy.arch", v);
+    }
+}
+
+struct Vim {
+    config: VimConfig,
+    distribution: GeneratorDistribution,
+}
+
+impl Vim {
+    /// Lines 2 and 3 of Algorithm 1, and the loss: ξ ~ N(0, 1), A = φ(ε) + ξ, L(φ, θ; D).
+    fn loss(&self, search: &mut Search, theta: &Tensor, phi: &Tensor, d: &Batch) -> Result<Tensor> {
+        let mut total = Tensor::zeros([], (search.kind(), search.device()));
+        for sample in 0..self.config.samples {
+            let a = self
+                .distribution
+                .sample(phi, &mut search.rng(&format!("xi {sample}")))?;
+            total += search.loss(theta, &a, d)?;
+        }
+        Ok(total / self.config.samples as f64)
+    }
+}
+
+impl Strategy for Vim {
+    /// The body of Algorithm 1.
+    fn step(&mut self, search: &mut Search) -> Result<()> {
+        let (theta, phi) = (search.theta(), search.phi());
+        let phi_moves = search.clock().step >= self.config.warmup_steps;
+        let (for_theta, for_phi) = match self.config.data {
+            Data::Full => (Split::Full, None),
+            Data::Halves => (Split::Train, Some(Split::Val)),
+        };
+        let d = search.batch(for_theta);
+        let loss = self.loss(search, &theta, &phi, &d)?;
+        match self.config.level {
+            Level::Joint => {
+                let gradients = search.gradients(&loss, &[&theta, &phi])?;
+                search.descend_theta(&gradients[0]); // line 4
+                if phi_moves {
+                    search.descend_phi(&gradients[1])?; // line 5
+                }
+            }
+            Level::Alternating => {
+                let gradient = search.gradients(&loss, &[&theta])?;
+                search.descend_theta(&gradient[0]); // line 4
+                if phi_moves {
+                    let other = for_phi.map(|split| search.batch(split));
+                    let loss = self.loss(search, &theta, &phi, other.as_ref().unwrap_or(&d))?;
+                    let gradient = search.gradients(&loss, &[&phi])?;
+                    search.descend_phi(&gradient[0])?; // line 5
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn distribution(&self) -> Option<&dyn ArchDistribution> {
+        Some(&self.distribution)
+    }
+
+    fn arch_optimizer(&self) -> Option<&OptimizerConfig> {
+        Some(&self.config.arch)
+    }
+
+    fn data(&self) -> DataPlan {
+        match self.config.data {
+            Data::Full => DataPlan::Full,
+            Data::Halves => DataPlan::Halves,
+        }
+    }
+
+    fn state(&self) -> Result<StrategyState> {
+        let tensors = self.distribution.noise_inputs();
+        Ok(StrategyState {
+            tensors,
+            ..StrategyState::default()
+        })
+    }
+
+    fn restore(&mut self, state: StrategyState) -> Result<()> {
+        self.distribution.set_noise_inputs(&state.tensors)
+    }
+}
