@@ -1,1 +1,19 @@
-//! nasfw
+//! nasfw: plugin-based neural architecture search. One trainer, many strategies, results that reproduce.
+//!
+//! This crate links the first-party plugins and holds the command line. A program of your own that adds plugins is
+//! three lines: see `examples/own-strategy`.
+
+// A crate that no Rust path mentions is not linked, and its plugins would be missing without a word.
+use nasfw_datasets as _;
+use nasfw_plugins as _;
+use nasfw_spaces as _;
+
+pub use nasfw_framework as framework;
+pub use nasfw_framework::prelude;
+
+mod cli;
+
+/// The command line. Programs with plugins of their own call this from their `main`.
+pub fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -1,1 +1,5 @@
-fn main() {}
+//! The program `nasfw`.
+
+fn main() -> std::process::ExitCode {
+    nasfw::main()
+}

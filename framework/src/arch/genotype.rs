@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, Result};
+
 /// An edge into a node: where it comes from and, where operations sit on edges, which operation it carries.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -86,6 +88,41 @@ impl std::fmt::Display for Genotype {
             }
             let out: Vec<String> = cell.output.iter().map(|&s| cell.state_name(s)).collect();
             write!(f, "  output = {}", out.join(" | "))?;
+        }
+        Ok(())
+    }
+}
+
+impl Genotype {
+    /// Checks that every edge and output names an earlier state.
+    ///
+    /// # Errors
+    /// The cell and node that do not.
+    pub fn check(&self) -> Result<()> {
+        let wrong = |why: String| {
+            Err(Error::Invalid {
+                what: "genotype".into(),
+                why,
+            })
+        };
+        for cell in &self.cells {
+            let states = cell.inputs.len() + cell.nodes.len();
+            for (i, node) in cell.nodes.iter().enumerate() {
+                if let Some(e) = node.inputs.iter().find(|e| e.from >= cell.inputs.len() + i) {
+                    return wrong(format!(
+                        "node {} of cell `{}` reads state {}, which is not before it",
+                        i + 1,
+                        cell.name,
+                        e.from
+                    ));
+                }
+            }
+            if let Some(out) = cell.output.iter().find(|o| **o >= states) {
+                return wrong(format!(
+                    "cell `{}` puts out state {out}, but has {states}",
+                    cell.name
+                ));
+            }
         }
         Ok(())
     }

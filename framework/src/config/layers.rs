@@ -58,8 +58,10 @@ pub enum Layer {
 }
 
 /// Environment variables of the prefix that are no configuration keys.
-const RESERVED: [&str; 4] = [
+const RESERVED: [&str; 6] = [
+    "NASFW_PYTHON",
     "NASFW_LOG",
+    "NASFW_NO_PROGRESS",
     "NASFW_LIBTORCH",
     "NASFW_TEST_DATA",
     "NASFW_SKIP_LOG",

@@ -8,7 +8,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 pub use event_log::{EventLog, read_events};
-pub use manifest::Manifest;
+pub use manifest::{LIBTORCH, Manifest};
 
 use crate::error::{Error, Result};
 

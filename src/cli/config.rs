@@ -1,0 +1,53 @@
+//! `nasfw config`.
+
+use clap::{Args, Subcommand};
+use nasfw_framework::Result;
+use nasfw_framework::config::{RunConfig, flatten};
+use nasfw_framework::registry::Registry;
+
+use super::output::say;
+use super::selection::Selection;
+
+/// What to do with a configuration.
+#[derive(Debug, Subcommand)]
+pub enum Config {
+    /// Every value, and where it comes from.
+    Show(Show),
+}
+
+/// Options of `config show`.
+#[derive(Debug, Args)]
+pub struct Show {
+    #[command(flatten)]
+    selection: Selection,
+    /// As a TOML file for `nasfw run --config`
+    #[arg(long)]
+    toml: bool,
+}
+
+impl Config {
+    /// Prints the configuration, if it is valid.
+    pub fn carry_out(self) -> Result<()> {
+        let Self::Show(show) = self;
+        let registry = Registry::load()?;
+        let resolved = show.selection.resolve(&registry)?;
+        RunConfig::new(&registry, &resolved)?;
+        if show.toml {
+            say(resolved.to_toml());
+            return Ok(());
+        }
+        let leaves = flatten(&resolved.value);
+        let width = leaves
+            .iter()
+            .map(|(k, v)| k.len() + v.to_string().len() + 3)
+            .max()
+            .unwrap_or(0);
+        for (key, value) in &leaves {
+            let origin = resolved
+                .origin(key)
+                .map_or(String::new(), ToString::to_string);
+            say(format!("{:width$}  # {origin}", format!("{key} = {value}")));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,101 @@
+//! `nasfw doctor`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use nasfw_framework::device::{self, CudaLibrary, load_cuda};
+use nasfw_framework::registry::{Kind, Registry};
+use nasfw_framework::{Error, Result, run};
+use tch::{Cuda, Device, Kind as TensorKind, Tensor};
+
+use super::output::say;
+
+/// Options of `doctor`.
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Folder that runs would go to
+    #[arg(long, short = 'o', default_value = "runs", value_name = "DIR")]
+    out: PathBuf,
+}
+
+impl Doctor {
+    /// Prints what was found; fails when something that is there can't be used.
+    pub fn carry_out(self) -> Result<()> {
+        let library = load_cuda();
+        say(format!(
+            "nasfw      {}, for libtorch {}",
+            env!("CARGO_PKG_VERSION"),
+            run::LIBTORCH
+        ));
+        let folder = device::libtorch_folder();
+        say(format!(
+            "libtorch   {}",
+            folder.map_or("not found in memory".into(), |f| f.display().to_string())
+        ));
+        say(format!(
+            "cuda       {}",
+            match library {
+                CudaLibrary::Loaded(path) => format!("loaded from {}", path.display()),
+                CudaLibrary::Absent => "this libtorch is built for CPUs".into(),
+                CudaLibrary::Unloadable(reason) =>
+                    format!("not loaded, libtorch is in its lean form ({reason})"),
+            }
+        ));
+        say(format!(
+            "driver     {}",
+            if device::nvidia_driver() {
+                "NVIDIA"
+            } else {
+                "none"
+            }
+        ));
+        let devices = if Cuda::is_available() {
+            Cuda::device_count()
+        } else {
+            0
+        };
+        say(format!("gpus       {devices}"));
+        say(format!("threads    {}", tch::get_num_threads()));
+
+        let registry = Registry::load()?;
+        registry.check_defaults()?;
+        let counts: Vec<String> = Kind::ALL
+            .iter()
+            .map(|k| format!("{} {}", registry.of(*k).count(), k.name()))
+            .collect();
+        say(format!("plugins    {}", counts.join(", ")));
+
+        let chosen = device::choose("auto")?;
+        compute(chosen)?;
+        say(format!("computing  works on {}", device::describe(chosen)));
+
+        std::fs::create_dir_all(&self.out).map_err(Error::io("create the folder", &self.out))?;
+        let probe = self.out.join(".doctor");
+        run::write_whole(&probe, b"nasfw")?;
+        std::fs::remove_file(&probe).map_err(Error::io("remove", &probe))?;
+        say(format!(
+            "output     {} can be written to",
+            self.out.display()
+        ));
+        Ok(())
+    }
+}
+
+/// A convolution with its gradient, compared with the number it must give.
+fn compute(device: Device) -> Result<()> {
+    let x = Tensor::ones([1, 1, 3, 3], (TensorKind::Float, device)).set_requires_grad(true);
+    let w = Tensor::ones([1, 1, 3, 3], (TensorKind::Float, device));
+    let y = x.f_conv2d::<Tensor>(&w, None, [1, 1], [0, 0], [1, 1], 1)?;
+    let g = Tensor::f_run_backward(&[&y], &[&x], false, false)?;
+    let (value, slope) = (
+        y.double_value(&[0, 0, 0, 0]),
+        g[0].sum(TensorKind::Float).double_value(&[]),
+    );
+    if value == 9.0 && slope == 9.0 {
+        return Ok(());
+    }
+    Err(Error::Device {
+        device: device::describe(device),
+        why: format!("a convolution of ones gives {value} and {slope}, not 9 and 9"),
+    })
+}

@@ -1,0 +1,94 @@
+//! The command line: one file per verb.
+
+mod config;
+mod describe;
+mod doctor;
+mod draw;
+mod list;
+mod logging;
+mod output;
+mod progress;
+mod render;
+mod resume;
+mod run;
+mod selection;
+mod summary;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use nasfw_framework::Result;
+
+/// Neural architecture search: one trainer, many strategies, results that reproduce.
+#[derive(Debug, Parser)]
+#[command(
+    name = "nasfw",
+    version,
+    propagate_version = true,
+    after_help = "Begin with: nasfw run --strategy vim --space nasbench1shot1-s3\n\
+                  Exit codes: 0 done, 2 wrong usage or configuration, 3 data, 4 run folder, 5 output, 6 device,\n\
+                  7 not finite, 130 interrupted and saved, 1 a bug."
+)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Search for an architecture.
+    Run(run::Run),
+    /// Go on with an interrupted search.
+    Resume(resume::Resume),
+    /// List the plugins of this program.
+    List(list::List),
+    /// Explain a plugin: options with defaults, presets, example, source.
+    Describe(describe::Describe),
+    /// Show the configuration that a run would have.
+    #[command(subcommand)]
+    Config(config::Config),
+    /// Draw a space, a run's result or a genotype as SVG or DOT.
+    Draw(draw::Draw),
+    /// Check libtorch, GPUs, plugins and folders of this machine.
+    Doctor(doctor::Doctor),
+}
+
+impl Verb {
+    fn carry_out(self) -> Result<()> {
+        match self {
+            Self::Run(v) => v.carry_out(),
+            Self::Resume(v) => v.carry_out(),
+            Self::List(v) => v.carry_out(),
+            Self::Describe(v) => v.carry_out(),
+            Self::Config(v) => v.carry_out(),
+            Self::Draw(v) => v.carry_out(),
+            Self::Doctor(v) => v.carry_out(),
+        }
+    }
+}
+
+/// Parses what was typed, carries it out and turns errors into messages and exit codes.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    render::quiet_panics();
+    match catch_unwind(AssertUnwindSafe(|| cli.verb.carry_out())) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => {
+            render::error(&error);
+            ExitCode::from(error.exit_code())
+        }
+        Err(_) => ExitCode::from(1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,163 @@
+//! Progress: a bar on a terminal, plain lines elsewhere.
+
+use std::io::{IsTerminal, Write};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use nasfw_framework::Result;
+use nasfw_framework::events::{Event, Meter, Subscriber};
+
+static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
+fn bar() -> Option<ProgressBar> {
+    BAR.lock().map_or(None, |b| b.clone())
+}
+
+/// Runs something that prints, with the bar out of the way.
+pub fn aside<T>(print: impl FnOnce() -> T) -> T {
+    match bar() {
+        Some(bar) => bar.suspend(print),
+        None => print(),
+    }
+}
+
+/// Takes the bar away.
+pub fn clear() {
+    if let Some(bar) = bar() {
+        bar.finish_and_clear();
+    }
+}
+
+/// The subscriber for where standard error goes. `NASFW_NO_PROGRESS` asks for plain lines on a terminal too.
+pub fn subscriber() -> Box<dyn Subscriber> {
+    let bar = std::io::stderr().is_terminal() && std::env::var_os("NASFW_NO_PROGRESS").is_none();
+    Box::new(Progress {
+        on_terminal: bar,
+        ..Progress::default()
+    })
+}
+
+#[derive(Debug, Default)]
+struct Progress {
+    on_terminal: bool,
+    total: u64,
+    first_step: u64,
+    steps_per_epoch: u64,
+}
+
+fn line(text: &str) {
+    aside(|| {
+        let _ = writeln!(std::io::stderr().lock(), "{text}");
+    });
+}
+
+impl Progress {
+    fn start(&mut self, step: u64, epochs: u64, steps_per_epoch: u64) {
+        (self.total, self.first_step, self.steps_per_epoch) =
+            (epochs * steps_per_epoch, step, steps_per_epoch);
+        if !self.on_terminal {
+            return;
+        }
+        let bar = ProgressBar::new(self.total).with_position(step);
+        let style = ProgressStyle::with_template("{bar:24} {pos}/{len} {msg}");
+        if let Ok(style) = style {
+            bar.set_style(style.progress_chars("━╸─"));
+        }
+        bar.enable_steady_tick(Duration::from_millis(500));
+        if let Ok(mut slot) = BAR.lock() {
+            *slot = Some(bar);
+        }
+    }
+
+    /// Time left at the pace of this process.
+    fn left(&self, step: u64, seconds: f64) -> String {
+        let done = step.saturating_sub(self.first_step);
+        if done == 0 {
+            return String::new();
+        }
+        let left = seconds / done as f64 * self.total.saturating_sub(step) as f64;
+        format!("{} left", HumanDuration(Duration::from_secs_f64(left)))
+    }
+}
+
+impl Subscriber for Progress {
+    fn on_event(&mut self, event: &Event) -> Result<()> {
+        match event {
+            Event::Started {
+                step,
+                epochs,
+                steps_per_epoch,
+                device,
+                weights,
+                arch_params,
+            } => {
+                let from = if *step > 0 {
+                    format!(", going on from step {step}")
+                } else {
+                    String::new()
+                };
+                line(&format!(
+                    "{weights} weights, {arch_params} architecture parameters on {device}; \
+                     {epochs} epochs of {steps_per_epoch} steps{from}"
+                ));
+                self.start(*step, *epochs, *steps_per_epoch);
+            }
+            Event::Progress {
+                step,
+                epoch,
+                meters,
+                entropy,
+                seconds,
+                ..
+            } => {
+                // The images that weights are trained on, where there are two kinds.
+                let meter = meters
+                    .get("train")
+                    .or(meters.get("full"))
+                    .or(meters.values().next());
+                let figures = meter.map_or(String::new(), |Meter { loss, accuracy, .. }| {
+                    format!(" loss {loss:.3} acc {:.1}%", accuracy * 100.0)
+                });
+                let entropy = entropy.map_or(String::new(), |e| format!(" entropy {e:.3}"));
+                let message = format!(
+                    "epoch {}{figures}{entropy} {}",
+                    epoch + 1,
+                    self.left(*step, *seconds)
+                );
+                match bar() {
+                    Some(bar) => {
+                        bar.set_position(*step);
+                        bar.set_message(message);
+                    }
+                    None => line(&format!("step {step}/{} {message}", self.total)),
+                }
+            }
+            Event::Architecture {
+                epoch,
+                entropy,
+                sharpness,
+                regret,
+                ..
+            } => {
+                let show = |name: &str, v: &Option<f64>| {
+                    v.map_or(String::new(), |v| format!(" {name} {v:.3}"))
+                };
+                let regret: String = regret
+                    .iter()
+                    .flatten()
+                    .map(|(k, v)| format!(" regret {k} {v:.4}"))
+                    .collect();
+                line(&format!(
+                    "epochs done: {epoch};{}{}{regret}",
+                    show("entropy", entropy),
+                    show("largest weight", sharpness)
+                ));
+            }
+            Event::Control { what, .. } => line(what),
+            Event::Interrupted { step } => line(&format!("interrupted: step {step} is saved")),
+            _ => {}
+        }
+        Ok(())
+    }
+}

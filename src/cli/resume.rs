@@ -1,0 +1,48 @@
+//! `nasfw resume`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use nasfw_framework::Result;
+use nasfw_framework::config::RunConfig;
+use nasfw_framework::device::load_cuda;
+use nasfw_framework::registry::Registry;
+use nasfw_framework::run::{RESULT, RUN, RunFolder};
+use nasfw_framework::trainer::Outcome;
+
+use super::output::say;
+use super::{logging, run, summary};
+
+/// Options of `resume`.
+#[derive(Debug, Args)]
+pub struct Resume {
+    /// The run folder
+    run: PathBuf,
+    /// Where the dataset's files are now, if they have moved
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+impl Resume {
+    /// Goes on from the newest whole checkpoint. A finished run only says again what it found.
+    pub fn carry_out(self) -> Result<()> {
+        load_cuda();
+        logging::to_terminal();
+        Registry::load()?;
+        let folder = RunFolder::open(&self.run)?;
+        if folder.path().join(RESULT).exists() {
+            say("this run is finished");
+            let outcome: Outcome = folder.read_json(RESULT)?;
+            return summary::print(
+                &outcome,
+                &folder,
+                &[format!("nasfw draw {}", self.run.display())],
+            );
+        }
+        let mut config: RunConfig = folder.read_json(RUN)?;
+        if let Some(dir) = self.data_dir {
+            config.common.data_dir = dir;
+        }
+        run::search(&config, &folder)
+    }
+}

@@ -1,0 +1,101 @@
+//! `nasfw run`.
+
+use std::path::Path;
+
+use clap::Args;
+use nasfw_framework::config::RunConfig;
+use nasfw_framework::device::load_cuda;
+use nasfw_framework::registry::{Kind, Registry};
+use nasfw_framework::run::{CHECKPOINTS, CONFIG, RUN, RunFolder};
+use nasfw_framework::trainer::{Job, on_signals};
+use nasfw_framework::{Error, Result};
+
+use super::output::say;
+use super::selection::Selection;
+use super::{logging, progress, summary};
+
+/// Options of `run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    #[command(flatten)]
+    selection: Selection,
+    /// Name of the run folder [default: parts, seed and time]
+    #[arg(long)]
+    name: Option<String>,
+}
+
+impl Run {
+    /// Searches in a new run folder.
+    pub fn carry_out(self) -> Result<()> {
+        load_cuda();
+        logging::to_terminal();
+        let registry = Registry::load()?;
+        let resolved = self.selection.resolve(&registry)?;
+        let config = RunConfig::new(&registry, &resolved)?;
+        let name_of = |kind: Kind| {
+            resolved.section(kind)["name"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned()
+        };
+        let name = match self.name {
+            Some(name) if name.contains('/') || name.is_empty() || name.starts_with('.') => {
+                return Err(Error::Incompatible {
+                    what: format!("--name {name}"),
+                    why: "this is no name of a folder".into(),
+                    help: "give a plain name here, and the folder around it with `--out DIR`"
+                        .into(),
+                });
+            }
+            Some(name) => name,
+            None => format!(
+                "{}-{}-{}-s{}-{}",
+                name_of(Kind::Strategy),
+                name_of(Kind::Space),
+                name_of(Kind::Dataset),
+                config.common.seed,
+                jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S"),
+            ),
+        };
+        let run = RunFolder::create(&config.common.out, &name)?;
+        let command: Vec<String> = std::env::args().skip(1).collect();
+        let header = format!("# Made by: nasfw {}\n\n", command.join(" "));
+        let outcome = run
+            .write(CONFIG, (header + &resolved.to_toml()).as_bytes())
+            .and_then(|()| run.write_json(RUN, &config))
+            .and_then(|()| search(&config, &run));
+        if outcome.is_err() && !run.path().join(CHECKPOINTS).exists() {
+            // Nothing was searched, so nothing is lost.
+            let _ = std::fs::remove_dir_all(run.path());
+        }
+        outcome
+    }
+}
+
+/// Searches, or goes on, in a run folder, and says what was found.
+pub fn search(config: &RunConfig, run: &RunFolder) -> Result<()> {
+    logging::to_file(&run.path().join("log.jsonl"))?;
+    say(format!("run folder: {}", run.path().display()));
+    let interrupt = on_signals()?;
+    let subscribers = vec![progress::subscriber()];
+    let outcome = config.trainer.search(Job {
+        config,
+        run,
+        subscribers,
+        interrupt: &interrupt,
+    });
+    progress::clear();
+    let outcome = outcome?;
+    let next = next(run.path(), config.common.seed);
+    run.write("next.txt", (next.join("\n") + "\n").as_bytes())?;
+    summary::print(&outcome, run, &next)
+}
+
+/// What to type next.
+fn next(run: &Path, seed: u64) -> Vec<String> {
+    let run = run.display();
+    vec![
+        format!("nasfw draw {run} -o cell.svg"),
+        format!("nasfw run --config {run}/{CONFIG} --seed {}", seed + 1),
+    ]
+}

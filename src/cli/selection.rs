@@ -1,0 +1,117 @@
+//! What `run` and `config show` have in common: which parts, with which settings.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use nasfw_framework::config::{Layer, Resolved, resolve};
+use nasfw_framework::registry::Registry;
+use nasfw_framework::{Error, Result};
+
+/// Settings from a file, the environment (`NASFW_STRATEGY__LR=0.05`) and these options, the later the stronger.
+#[derive(Debug, Args)]
+pub struct Selection {
+    /// How to search [see `nasfw list strategies`]
+    #[arg(long, short = 's', value_name = "NAME")]
+    strategy: Option<String>,
+    /// Where to search [see `nasfw list spaces`]
+    #[arg(long, short = 'S', value_name = "NAME")]
+    space: Option<String>,
+    /// What to learn from [see `nasfw list datasets`]
+    #[arg(long, short = 'd', value_name = "NAME")]
+    dataset: Option<String>,
+    /// Named settings of the strategy [see `nasfw describe STRATEGY`]
+    #[arg(long, value_name = "NAME")]
+    preset: Option<String>,
+    /// Seed of every random draw
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Epochs of search
+    #[arg(long)]
+    epochs: Option<u64>,
+    /// `auto`, `cpu` or `cuda:N`
+    #[arg(long)]
+    device: Option<String>,
+    /// CPU threads, 0 for one per core
+    #[arg(long)]
+    threads: Option<u64>,
+    /// Folder of the dataset's files
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Folder that gets the run folder
+    #[arg(long, short = 'o', value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// TOML file of settings
+    #[arg(long, short = 'c', value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Any other setting, for example `--set strategy.arch.lr=0.05`
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl Selection {
+    /// Merges all layers.
+    pub fn resolve(&self, registry: &Registry) -> Result<Resolved> {
+        let mut layers = vec![];
+        if let Some(path) = &self.config {
+            let text = std::fs::read_to_string(path).map_err(|e| Error::Data {
+                path: path.clone(),
+                problem: format!("this configuration can't be read: {e}"),
+                help: "`nasfw config show --toml > my.toml` writes one to begin with".into(),
+            })?;
+            layers.push(Layer::File(path.clone(), text));
+        }
+        layers.push(Layer::Environment(
+            std::env::vars_os()
+                .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
+                .collect(),
+        ));
+        layers.push(Layer::CommandLine(self.options()?));
+        resolve(registry, &layers)
+    }
+
+    /// Dotted key, value as typed, and the option for messages.
+    fn options(&self) -> Result<Vec<(String, String, String)>> {
+        let text = |key: &str, option: &str, value: &Option<String>| {
+            value
+                .as_ref()
+                .map(|v| (key.to_owned(), quoted(v), format!("--{option} {v}")))
+        };
+        let number = |key: &str, option: &str, value: Option<u64>| {
+            value.map(|v| (key.to_owned(), v.to_string(), format!("--{option} {v}")))
+        };
+        let path = |p: &Option<PathBuf>| p.as_ref().map(|p| p.display().to_string());
+        let mut options: Vec<_> = [
+            text("strategy.name", "strategy", &self.strategy),
+            text("space.name", "space", &self.space),
+            text("dataset.name", "dataset", &self.dataset),
+            text("strategy.preset", "preset", &self.preset),
+            number("seed", "seed", self.seed),
+            number("trainer.epochs", "epochs", self.epochs),
+            text("device", "device", &self.device),
+            number("threads", "threads", self.threads),
+            text("data_dir", "data-dir", &path(&self.data_dir)),
+            text("out", "out", &path(&self.out)),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        for pair in &self.set {
+            let (key, value) = pair.split_once('=').ok_or_else(|| Error::Incompatible {
+                what: format!("--set {pair}"),
+                why: "this is not of the form KEY=VALUE".into(),
+                help: "for example `--set strategy.arch.lr=0.05`".into(),
+            })?;
+            options.push((
+                key.trim().into(),
+                value.trim().into(),
+                format!("--set {pair}"),
+            ));
+        }
+        Ok(options)
+    }
+}
+
+/// As a TOML string, so that a folder called `1` stays a folder.
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}

@@ -1,0 +1,56 @@
+//! What a finished run says.
+
+use nasfw_framework::Result;
+use nasfw_framework::events::Event;
+use nasfw_framework::run::{EVENTS, RunFolder, read_events};
+use nasfw_framework::trainer::Outcome;
+
+use super::output::say;
+
+/// Prints genotype, facts, figures and what to type next.
+pub fn print(outcome: &Outcome, run: &RunFolder, next: &[String]) -> Result<()> {
+    say(format!("\n{}\n", outcome.genotype));
+    for (name, value) in &outcome.facts {
+        match (value.get("matrix"), value.get("ops")) {
+            (Some(matrix), Some(ops)) => {
+                say(format!("{name}:\n  matrix {matrix}\n  ops    {ops}"));
+                if let Some(hash) = value.pointer("/pruned/hash").and_then(|h| h.as_str()) {
+                    say(format!("  hash   {hash} (pruned)"));
+                }
+            }
+            _ => say(format!("{name}: {value}")),
+        }
+    }
+    if let (Some(entropy), Some(sharpness)) = (outcome.entropy, outcome.sharpness) {
+        say(format!(
+            "entropy {entropy:.3} (1 uniform, 0 one-hot), mean of the largest weight {sharpness:.3}"
+        ));
+    }
+    for (name, value) in outcome.metrics.iter().flatten() {
+        let regret = outcome.regret.as_ref().and_then(|r| r.get(name));
+        let regret = regret.map_or(String::new(), |r| format!(", regret {r:.4}"));
+        say(format!("{name}: {value:.4}{regret}"));
+    }
+    say(format!(
+        "{} epochs, {} steps: {}",
+        outcome.epochs, outcome.steps, outcome.reason
+    ));
+    let events = read_events(&run.path().join(EVENTS))?;
+    if let Some(Event::Finished {
+        seconds,
+        peak_memory,
+        ..
+    }) = events.last()
+    {
+        let memory = peak_memory.map_or(String::new(), |b| {
+            format!(", peak memory {:.2} GB", b as f64 / 1e9)
+        });
+        say(format!("{seconds:.1} s in this process{memory}"));
+    }
+    say(format!(
+        "result: {}\n\nnext:",
+        run.path().join("result.json").display()
+    ));
+    next.iter().for_each(|line| say(format!("  {line}")));
+    Ok(())
+}

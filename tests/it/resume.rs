@@ -1,0 +1,147 @@
+//! Exact resume, the hard way: real processes, killed with SIGKILL at random moments, for every registered strategy.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nasfw::framework::events::Event;
+use nasfw::framework::registry::{Kind, Registry};
+use nasfw::framework::rng::Streams;
+use nasfw::framework::run::{CHECKPOINTS, EVENTS, RESULT, read_events};
+use safetensors::SafeTensors;
+
+fn nasfw(out: &Path, args: &[&str]) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_nasfw"))
+        .args(args)
+        .current_dir(out)
+        .env("NASFW_NO_PROGRESS", "1")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(fs::File::create(out.join("stderr.txt")).unwrap())
+        .spawn()
+        .unwrap()
+}
+
+fn finish(mut child: Child, out: &Path) {
+    let status = child.wait().unwrap();
+    assert!(status.success(), "{status}: {}", fs::read_to_string(out.join("stderr.txt")).unwrap());
+}
+
+/// Waits until the process has written `lines` more events than `from`, or is done. True if it is still running.
+fn wait_for_events(child: &mut Child, run: &Path, from: usize, lines: usize) -> bool {
+    let began = Instant::now();
+    loop {
+        let now = fs::read(run.join(EVENTS)).map_or(0, |b| b.iter().filter(|b| **b == b'\n').count());
+        if child.try_wait().unwrap().is_some() {
+            return false;
+        }
+        if now >= from + lines {
+            return true;
+        }
+        assert!(began.elapsed() < Duration::from_secs(120), "the search does not move");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Every tensor of the newest checkpoint, bit by bit.
+fn weights(run: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(run.join(CHECKPOINTS)).unwrap().map(|e| e.unwrap().path()).collect();
+    files.retain(|f| f.extension().is_some_and(|e| e == "safetensors"));
+    files.sort();
+    let bytes = fs::read(files.last().unwrap()).unwrap();
+    let mut all: Vec<_> = SafeTensors::deserialize(&bytes)
+        .unwrap()
+        .tensors()
+        .into_iter()
+        .map(|(name, view)| (name, view.data().to_vec()))
+        .collect();
+    all.sort();
+    all
+}
+
+/// Events without seconds and without the marks of where a process began.
+fn events(run: &Path) -> Vec<Event> {
+    read_events(&run.join(EVENTS))
+        .unwrap()
+        .into_iter()
+        .filter(|e| !matches!(e, Event::Started { .. }))
+        .map(Event::reproducible)
+        .collect()
+}
+
+fn killed_equals_whole(strategy: &str, space: &[&str], seed: u64, kills: usize) {
+    use rand::RngExt;
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path();
+    let run = |name: &str| {
+        let mut args = vec!["run", "--strategy", strategy, "--out", ".", "--name", name, "--device", "cpu"];
+        args.extend(["--threads", "1", "--set", "trainer.log_every=1", "--set", "trainer.checkpoint_every=3"]);
+        args.extend(space);
+        nasfw(out, &args)
+    };
+    finish(run("whole"), out);
+    let (whole, killed) = (out.join("whole"), out.join("killed"));
+    let total = events(&whole).len();
+    assert!(total > 12, "the run is too short to be killed in the middle: {total} events");
+
+    let mut rng = Streams::new(seed).at(strategy, 0);
+    let mut child = run("killed");
+    let mut deaths = 0;
+    for _ in 0..kills {
+        let from = fs::read(killed.join(EVENTS)).map_or(0, |b| b.iter().filter(|b| **b == b'\n').count());
+        let lines = rng.random_range(1..=total / 2);
+        if !wait_for_events(&mut child, &killed, from.saturating_sub(4), lines) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(rng.random_range(0..15)));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        deaths += 1;
+        child = nasfw(out, &["resume", "killed"]);
+    }
+    finish(child, out);
+    assert!(deaths > 0, "{strategy} was never killed");
+
+    let (a, b) = (weights(&whole), weights(&killed));
+    assert_eq!(a.iter().map(|t| &t.0).collect::<Vec<_>>(), b.iter().map(|t| &t.0).collect::<Vec<_>>());
+    for (x, y) in a.iter().zip(&b) {
+        assert!(x.1 == y.1, "{strategy}, killed {deaths} times: tensor `{}` differs", x.0);
+    }
+    let result = |run: &Path| fs::read_to_string(run.join(RESULT)).unwrap().replace("killed", "whole");
+    assert_eq!(result(&whole), result(&killed), "{strategy}");
+    assert_eq!(events(&whole), events(&killed), "{strategy}");
+    println!("{strategy} {space:?}: killed {deaths} times, bit-identical");
+}
+
+#[test]
+fn every_strategy_survives_kill_9_bit_by_bit() {
+    for plugin in Registry::load().unwrap().of(Kind::Strategy) {
+        let space = ["--space", "toy-conv", "--epochs", "3"];
+        for seed in [1, 2] {
+            killed_equals_whole(plugin.name, &space, seed, 4);
+        }
+    }
+}
+
+#[test]
+fn a_real_space_survives_kill_9_bit_by_bit() {
+    let space = [
+        "--space",
+        "nasbench1shot1-s3",
+        "--dataset",
+        "synthetic",
+        "--epochs",
+        "2",
+        "--set",
+        "space.channels=2",
+        "--set",
+        "dataset.images=96",
+        "--set",
+        "trainer.batch_size=12",
+    ];
+    for plugin in Registry::load().unwrap().of(Kind::Strategy) {
+        killed_equals_whole(plugin.name, &space, 3, 3);
+    }
+}
