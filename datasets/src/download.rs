@@ -202,7 +202,9 @@ mod tests {
     }
 
     fn content() -> Vec<u8> {
-        (0..100_000u32).map(|i| (u64::from(i) * u64::from(i) % 251) as u8).collect()
+        (0..100_000u32)
+            .map(|i| (u64::from(i) * u64::from(i) % 251) as u8)
+            .collect()
     }
 
     fn sum(bytes: &[u8]) -> String {

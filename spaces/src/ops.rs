@@ -5,6 +5,11 @@ use nasfw_framework::prelude::*;
 use nasfw_framework::supernet::BatchNormStats;
 use tch::Tensor;
 
+/// The same values with channels innermost in memory.
+pub fn channels_last(x: &Tensor) -> Tensor {
+    x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
+}
+
 /// Views of a network's two flat vectors, and how to run.
 pub struct Pass {
     /// Trained parameters.

@@ -5,7 +5,7 @@ use nasfw_framework::supernet::BatchNormStats;
 use tch::Tensor;
 
 use super::{INPUTS, OPS, OUTPUT, Variant};
-use crate::ops::{BatchNorm, Builder, Classifier, Conv, ConvBnRelu, Pass};
+use crate::ops::{BatchNorm, Builder, Classifier, Conv, ConvBnRelu, Pass, channels_last};
 
 /// Stem, cells with pooling and doubled channels at each third, classifier.
 pub(super) struct OneShotNet {
@@ -93,7 +93,9 @@ impl Supernet for OneShotNet {
     ) -> Result<Tensor> {
         let pass = Builder::pass(&self.params, &self.stats, weights, mode);
         let arch = Entries::of(arch);
-        let mut x = self.stem.forward(&pass, images);
+        // Convolutions are faster with channels innermost. Images of one channel don't tell their memory format, so the
+        // stem's output is converted; everything after it follows.
+        let mut x = channels_last(&self.stem.forward(&pass, images));
         for cell in &self.cells {
             x = cell.forward(&pass, &x, &arch)?;
         }
