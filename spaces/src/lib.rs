@@ -3,3 +3,4 @@
 pub mod nasbench101;
 pub mod nasbench1shot1;
 pub mod ops;
+pub mod toy;
