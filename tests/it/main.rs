@@ -1,0 +1,14 @@
+//! Tests of the whole: real processes, every registered plugin, what the documentation says.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    missing_docs
+)]
+
+use nasfw as _;
+
+mod readme;
+mod resume;
+mod strategies;
