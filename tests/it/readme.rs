@@ -12,8 +12,13 @@ fn readme() -> String {
 
 /// The text between two marks.
 fn between<'a>(text: &'a str, from: &str, to: &str) -> &'a str {
-    let start = text.find(from).unwrap_or_else(|| panic!("no `{from}` in README.md")) + from.len();
-    let end = text[start..].find(to).unwrap_or_else(|| panic!("no `{to}` in README.md"));
+    let start = text
+        .find(from)
+        .unwrap_or_else(|| panic!("no `{from}` in README.md"))
+        + from.len();
+    let end = text[start..]
+        .find(to)
+        .unwrap_or_else(|| panic!("no `{to}` in README.md"));
     &text[start..start + end]
 }
 
@@ -23,24 +28,42 @@ fn the_table_of_support_is_the_registry() {
     let mut table = String::from("\n| kind | name | what | source |\n|---|---|---|---|\n");
     for kind in Kind::ALL {
         for p in registry.of(kind) {
-            writeln!(table, "| {} | `{}` | {} | {} |", kind.name(), p.name, p.summary, p.source).unwrap();
+            writeln!(
+                table,
+                "| {} | `{}` | {} | {} |",
+                kind.name(),
+                p.name,
+                p.summary,
+                p.source
+            )
+            .unwrap();
         }
     }
     let text = readme();
     let found = between(&text, "<!-- supported -->", "<!-- /supported -->");
-    assert_eq!(found, table, "put this between the marks of README.md:\n{table}");
+    assert_eq!(
+        found, table,
+        "put this between the marks of README.md:\n{table}"
+    );
 }
 
 #[test]
 fn the_strategy_in_the_readme_is_the_one_in_examples() {
     let text = readme();
-    let shown = between(&text, "<!-- own-strategy -->\n```rust\n", "```\n<!-- /own-strategy -->");
+    let shown = between(
+        &text,
+        "<!-- own-strategy -->\n```rust\n",
+        "```\n<!-- /own-strategy -->",
+    );
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/own-strategy/src");
     let sources: Vec<String> = fs::read_dir(folder)
         .unwrap()
         .map(|e| fs::read_to_string(e.unwrap().path()).unwrap())
         .collect();
-    assert!(sources.iter().any(|s| s.contains(shown.trim())), "README.md shows a strategy that is not in examples");
+    assert!(
+        sources.iter().any(|s| s.contains(shown.trim())),
+        "README.md shows a strategy that is not in examples"
+    );
 }
 
 #[test]
@@ -56,6 +79,9 @@ fn files_that_the_readme_links_to_exist() {
     assert!(links.len() > 3);
     for link in links {
         let file = link.split('#').next().unwrap_or(link);
-        assert!(root.join(file).exists(), "README.md links to {link}, which is not there");
+        assert!(
+            root.join(file).exists(),
+            "README.md links to {link}, which is not there"
+        );
     }
 }

@@ -25,29 +25,39 @@ fn nasfw(out: &Path, args: &[&str]) -> Child {
 
 fn finish(mut child: Child, out: &Path) {
     let status = child.wait().unwrap();
-    assert!(status.success(), "{status}: {}", fs::read_to_string(out.join("stderr.txt")).unwrap());
+    assert!(
+        status.success(),
+        "{status}: {}",
+        fs::read_to_string(out.join("stderr.txt")).unwrap()
+    );
 }
 
 /// Waits until the process has written `lines` more events than `from`, or is done. True if it is still running.
 fn wait_for_events(child: &mut Child, run: &Path, from: usize, lines: usize) -> bool {
     let began = Instant::now();
     loop {
-        let now = fs::read(run.join(EVENTS)).map_or(0, |b| b.iter().filter(|b| **b == b'\n').count());
+        let now =
+            fs::read(run.join(EVENTS)).map_or(0, |b| b.iter().filter(|b| **b == b'\n').count());
         if child.try_wait().unwrap().is_some() {
             return false;
         }
         if now >= from + lines {
             return true;
         }
-        assert!(began.elapsed() < Duration::from_secs(120), "the search does not move");
+        assert!(
+            began.elapsed() < Duration::from_secs(120),
+            "the search does not move"
+        );
         std::thread::sleep(Duration::from_millis(2));
     }
 }
 
 /// Every tensor of the newest checkpoint, bit by bit.
 fn weights(run: &Path) -> Vec<(String, Vec<u8>)> {
-    let mut files: Vec<PathBuf> =
-        fs::read_dir(run.join(CHECKPOINTS)).unwrap().map(|e| e.unwrap().path()).collect();
+    let mut files: Vec<PathBuf> = fs::read_dir(run.join(CHECKPOINTS))
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .collect();
     files.retain(|f| f.extension().is_some_and(|e| e == "safetensors"));
     files.sort();
     let bytes = fs::read(files.last().unwrap()).unwrap();
@@ -76,21 +86,42 @@ fn killed_equals_whole(strategy: &str, space: &[&str], seed: u64, kills: usize) 
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path();
     let run = |name: &str| {
-        let mut args = vec!["run", "--strategy", strategy, "--out", ".", "--name", name, "--device", "cpu"];
-        args.extend(["--threads", "1", "--set", "trainer.log_every=1", "--set", "trainer.checkpoint_every=3"]);
+        let mut args = vec![
+            "run",
+            "--strategy",
+            strategy,
+            "--out",
+            ".",
+            "--name",
+            name,
+            "--device",
+            "cpu",
+        ];
+        args.extend([
+            "--threads",
+            "1",
+            "--set",
+            "trainer.log_every=1",
+            "--set",
+            "trainer.checkpoint_every=3",
+        ]);
         args.extend(space);
         nasfw(out, &args)
     };
     finish(run("whole"), out);
     let (whole, killed) = (out.join("whole"), out.join("killed"));
     let total = events(&whole).len();
-    assert!(total > 12, "the run is too short to be killed in the middle: {total} events");
+    assert!(
+        total > 12,
+        "the run is too short to be killed in the middle: {total} events"
+    );
 
     let mut rng = Streams::new(seed).at(strategy, 0);
     let mut child = run("killed");
     let mut deaths = 0;
     for _ in 0..kills {
-        let from = fs::read(killed.join(EVENTS)).map_or(0, |b| b.iter().filter(|b| **b == b'\n').count());
+        let from =
+            fs::read(killed.join(EVENTS)).map_or(0, |b| b.iter().filter(|b| **b == b'\n').count());
         let lines = rng.random_range(1..=total / 2);
         if !wait_for_events(&mut child, &killed, from.saturating_sub(4), lines) {
             break;
@@ -105,11 +136,22 @@ fn killed_equals_whole(strategy: &str, space: &[&str], seed: u64, kills: usize) 
     assert!(deaths > 0, "{strategy} was never killed");
 
     let (a, b) = (weights(&whole), weights(&killed));
-    assert_eq!(a.iter().map(|t| &t.0).collect::<Vec<_>>(), b.iter().map(|t| &t.0).collect::<Vec<_>>());
+    assert_eq!(
+        a.iter().map(|t| &t.0).collect::<Vec<_>>(),
+        b.iter().map(|t| &t.0).collect::<Vec<_>>()
+    );
     for (x, y) in a.iter().zip(&b) {
-        assert!(x.1 == y.1, "{strategy}, killed {deaths} times: tensor `{}` differs", x.0);
+        assert!(
+            x.1 == y.1,
+            "{strategy}, killed {deaths} times: tensor `{}` differs",
+            x.0
+        );
     }
-    let result = |run: &Path| fs::read_to_string(run.join(RESULT)).unwrap().replace("killed", "whole");
+    let result = |run: &Path| {
+        fs::read_to_string(run.join(RESULT))
+            .unwrap()
+            .replace("killed", "whole")
+    };
     assert_eq!(result(&whole), result(&killed), "{strategy}");
     assert_eq!(events(&whole), events(&killed), "{strategy}");
     println!("{strategy} {space:?}: killed {deaths} times, bit-identical");
@@ -137,7 +179,7 @@ fn a_real_space_survives_kill_9_bit_by_bit() {
         "--set",
         "space.channels=2",
         "--set",
-        "dataset.images=96",
+        "dataset.images=192",
         "--set",
         "trainer.batch_size=12",
     ];

@@ -37,14 +37,26 @@ fn search(set: &[&str]) -> Result<Done> {
     let dir = tempfile::tempdir().unwrap();
     let run = RunFolder::create(dir.path(), "run")?;
     let interrupt = AtomicBool::new(false);
-    let job = Job { config: &config, run: &run, subscribers: vec![], interrupt: &interrupt };
+    let job = Job {
+        config: &config,
+        run: &run,
+        subscribers: vec![],
+        interrupt: &interrupt,
+    };
     let outcome = config.trainer.search(job)?;
     let events = read_events(&run.path().join(EVENTS))?;
-    Ok(Done { outcome, events: events.into_iter().map(Event::reproducible).collect() })
+    Ok(Done {
+        outcome,
+        events: events.into_iter().map(Event::reproducible).collect(),
+    })
 }
 
 fn strategies() -> Vec<&'static str> {
-    Registry::load().unwrap().of(Kind::Strategy).map(|p| p.name).collect()
+    Registry::load()
+        .unwrap()
+        .of(Kind::Strategy)
+        .map(|p| p.name)
+        .collect()
 }
 
 const TOYS: [&str; 3] = ["toy-planted", "toy-quadratic", "toy-conv"];
@@ -54,24 +66,42 @@ fn losses_are_finite_and_genotypes_valid_on_every_toy() {
     for strategy in strategies() {
         for space in TOYS {
             let name = format!("{strategy} on {space}");
-            let set = [format!("strategy.name={strategy}"), format!("space.name={space}"), "trainer.epochs=2".into()];
+            let set = [
+                format!("strategy.name={strategy}"),
+                format!("space.name={space}"),
+                "trainer.epochs=2".into(),
+            ];
             let config = config(&set).unwrap();
             let space = config.space.build().unwrap();
             let set: Vec<&str> = set.iter().map(String::as_str).collect();
             let Done { outcome, events } = search(&set).unwrap_or_else(|e| panic!("{name}: {e}"));
             outcome.choice.check(space.spec()).unwrap();
             outcome.genotype.check().unwrap();
-            assert_eq!(space.choice(&outcome.genotype).unwrap(), outcome.choice, "{name}");
+            assert_eq!(
+                space.choice(&outcome.genotype).unwrap(),
+                outcome.choice,
+                "{name}"
+            );
             let mut losses = 0;
             for event in &events {
                 match event {
-                    Event::Progress { meters, entropy, .. } => {
+                    Event::Progress {
+                        meters, entropy, ..
+                    } => {
                         losses += meters.len();
                         assert!(meters.values().all(|m| m.loss.is_finite()), "{name}");
-                        assert!(entropy.is_none_or(|h| (0.0..=1.0 + 1e-6).contains(&h)), "{name}");
+                        assert!(
+                            entropy.is_none_or(|h| (0.0..=1.0 + 1e-6).contains(&h)),
+                            "{name}"
+                        );
                     }
-                    Event::Architecture { marginals: Some(m), .. } => {
-                        assert!(m.iter().flatten().flatten().all(|p| p.is_finite()), "{name}");
+                    Event::Architecture {
+                        marginals: Some(m), ..
+                    } => {
+                        assert!(
+                            m.iter().flatten().flatten().all(|p| p.is_finite()),
+                            "{name}"
+                        );
                     }
                     _ => {}
                 }
@@ -86,12 +116,24 @@ fn the_seed_decides_the_run() {
     for strategy in strategies() {
         let run = |seed: u64| {
             let (s, seed) = (format!("strategy.name={strategy}"), format!("seed={seed}"));
-            let Done { outcome, events } =
-                search(&[&s, "space.name=toy-conv", "trainer.epochs=2", "dataset.images=64", &seed]).unwrap();
+            let Done { outcome, events } = search(&[
+                &s,
+                "space.name=toy-conv",
+                "trainer.epochs=2",
+                "dataset.images=64",
+                &seed,
+            ])
+            .unwrap();
             (outcome, events)
         };
-        assert!(run(1) == run(1), "{strategy}: the same seed gave another run");
-        assert!(run(1).1 != run(2).1, "{strategy}: another seed gave the same run");
+        assert!(
+            run(1) == run(1),
+            "{strategy}: the same seed gave another run"
+        );
+        assert!(
+            run(1).1 != run(2).1,
+            "{strategy}: another seed gave the same run"
+        );
     }
 }
 
@@ -144,7 +186,10 @@ fn the_planted_optimum_is_found_at_the_stated_rate() {
 #[test]
 fn every_option_of_a_strategy_changes_the_fingerprint() {
     for plugin in Registry::load().unwrap().of(Kind::Strategy) {
-        let base = [format!("strategy.name={}", plugin.name), "space.name=toy-conv".into()];
+        let base = [
+            format!("strategy.name={}", plugin.name),
+            "space.name=toy-conv".into(),
+        ];
         let print = |extra: Option<String>| {
             let set: Vec<String> = base.iter().cloned().chain(extra).collect();
             config(&set).and_then(|c| c.fingerprint())
@@ -157,7 +202,11 @@ fn every_option_of_a_strategy_changes_the_fingerprint() {
                 serde_json::Value::Number(n) => n.as_f64().unwrap() + 1.0,
                 _ => continue,
             };
-            let changed = if value.is_f64() { changed.to_string() } else { (changed as i64).to_string() };
+            let changed = if value.is_f64() {
+                changed.to_string()
+            } else {
+                (changed as i64).to_string()
+            };
             match print(Some(format!("strategy.{key}={changed}"))) {
                 Ok(after) => assert_ne!(before, after, "{}: {key}", plugin.name),
                 Err(Error::Config(e)) => assert!(e.to_string().contains(key), "{e}"),
@@ -180,7 +229,11 @@ fn random_with_a_benchmark_looks_up_as_many_as_it_says() {
     ])
     .unwrap();
     assert_eq!(outcome.steps, 300);
-    assert!(events.iter().any(|e| matches!(e, Event::Progress { scalars, .. } if scalars["samples"] == 300.0)));
+    assert!(
+        events
+            .iter()
+            .any(|e| matches!(e, Event::Progress { scalars, .. } if scalars["samples"] == 300.0))
+    );
     // 300 draws of 256 architectures: the best has been seen with probability 0.69; the value is high anyway.
     assert!(outcome.metrics.unwrap()["value"] > 0.6);
 }

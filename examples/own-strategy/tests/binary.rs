@@ -1,0 +1,73 @@
+//! The binary of this crate knows our strategy beside the first-party ones, and runs it on a first-party space.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use std::process::Command;
+
+fn own_strategy(args: &[&str]) -> (bool, String) {
+    let out = Command::new(env!("CARGO_BIN_EXE_own-strategy"))
+        .args(args)
+        .env("NASFW_NO_PROGRESS", "1")
+        .output()
+        .unwrap();
+    let text = [out.stdout, out.stderr].concat();
+    (
+        out.status.success(),
+        String::from_utf8_lossy(&text).into_owned(),
+    )
+}
+
+#[test]
+fn it_lists_our_strategy_beside_the_others() {
+    let (ok, text) = own_strategy(&["list", "strategies"]);
+    assert!(ok, "{text}");
+    for name in ["annealed", "darts", "random", "vim"] {
+        assert!(
+            text.contains(&format!("  {name} ")),
+            "{name} is missing in {text}"
+        );
+    }
+    let (ok, text) = own_strategy(&["describe", "annealed"]);
+    assert!(
+        ok && text.contains("own-strategy") && text.contains("cold = 0.1"),
+        "{text}"
+    );
+}
+
+#[test]
+fn it_runs_our_strategy_on_a_first_party_space() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().to_str().unwrap();
+    let (ok, text) = own_strategy(&[
+        "run",
+        "--strategy",
+        "annealed",
+        "--space",
+        "nasbench1shot1-s1",
+        "--dataset",
+        "synthetic",
+        "--epochs",
+        "2",
+        "--out",
+        out,
+        "--name",
+        "r",
+        "--threads",
+        "1",
+        "--set",
+        "space.channels=2",
+        "--set",
+        "space.cells=3",
+        "--set",
+        "dataset.images=96",
+        "--set",
+        "trainer.batch_size=24",
+    ]);
+    assert!(ok, "{text}");
+    let result = std::fs::read_to_string(dir.path().join("r/result.json")).unwrap();
+    let result: serde_json::Value = serde_json::from_str(&result).unwrap();
+    assert_eq!(result["genotype"]["space"], "nasbench1shot1-s1");
+    assert!(
+        result["entropy"].as_f64().unwrap() < 0.999,
+        "the distribution has moved"
+    );
+}
