@@ -41,6 +41,8 @@ pub fn verify(
     let mut tests = cargo(&["test"])?;
     tests.args(test_command(&test_args, io::stdout().is_terminal()));
     tests.env(skips::VARIABLE, &skips.path);
+    // A changed snapshot fails the check; it must not also change the checkout.
+    tests.env("INSTA_UPDATE", "no");
     for (name, value) in threads(std::thread::available_parallelism().map_or(1, usize::from)) {
         if std::env::var_os(name).is_none() {
             tests.env(name, value.to_string());

@@ -6,13 +6,26 @@
 )]
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::io::Read as _;
+use std::fs::OpenOptions;
+use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
 
 use flate2::read::GzDecoder;
 use proptest::prelude::*;
 
 use super::{ModelSpec, Operation, SpecError};
+
+/// Says that this test, after whose name its thread is called, can't run here; in the list that
+/// `cargo xtask test` prints at its end, too.
+fn skip(reason: &str) {
+    let thread = std::thread::current();
+    let line = format!("SKIPPED: {}: {reason}\n", thread.name().unwrap_or("?"));
+    print!("{line}");
+    if let Some(log) = std::env::var_os("NASFW_SKIP_LOG") {
+        let mut log = OpenOptions::new().append(true).open(log).unwrap();
+        log.write_all(line.as_bytes()).unwrap();
+    }
+}
 
 /// The development data, which is not part of the project.
 fn data(file: &str) -> Option<Vec<u8>> {
@@ -21,10 +34,10 @@ fn data(file: &str) -> Option<Vec<u8>> {
         PathBuf::from,
     );
     let Ok(packed) = std::fs::read(folder.join(file)) else {
-        println!(
-            "SKIPPED: {file} is not in {}; set NASFW_TEST_DATA to its folder",
+        skip(&format!(
+            "{file} is not in {}; set NASFW_TEST_DATA to its folder",
             folder.display()
-        );
+        ));
         return None;
     };
     let mut bytes = Vec::new();
