@@ -149,9 +149,13 @@ impl Error {
         match self {
             Self::Config(e) => e.help.clone(),
             Self::UnknownPlugin { kind, similar, known, .. } => {
-                let plural = if *kind == "strategy" { "strategies".into() } else { format!("{kind}s") };
+                let list = match *kind {
+                    "strategy" => "nasfw list strategies".to_owned(),
+                    "plugin" => "nasfw list".to_owned(),
+                    kind => format!("nasfw list {kind}s"),
+                };
                 Some(match similar {
-                    Some(s) => format!("did you mean `{s}`? `nasfw list {plural}` shows all"),
+                    Some(s) => format!("did you mean `{s}`? `{list}` shows all"),
                     None => format!(
                         "known: {}. Is the crate of the plugin linked into this binary?",
                         known.join(", ")
@@ -161,7 +165,7 @@ impl Error {
             Self::Incompatible { help, .. } | Self::Data { help, .. } | Self::Run { help, .. } => {
                 Some(help.clone())
             }
-            Self::Io { source, path, .. } => Some(match source.kind() {
+            Self::Io { source, path, action } => Some(match source.kind() {
                 std::io::ErrorKind::StorageFull => format!(
                     "the disk that holds {} is full: free some space, then type `nasfw resume` with the run's folder, \
                      or choose another place with `--out DIR`",
@@ -170,7 +174,8 @@ impl Error {
                 std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
                     "choose a folder that you can write to with `--out DIR`".into()
                 }
-                _ => return None,
+                _ if *action == "read" => return None,
+                _ => "check the path, or choose another folder with `--out DIR`".into(),
             }),
             Self::Device { .. } => Some(
                 "use `--device cpu`, or type `nasfw doctor` to see what was found on this machine".into(),

@@ -252,11 +252,16 @@ fn merge(base: &mut serde_json::Map<String, Value>, over: Value) {
     }
 }
 
-/// The name that looks most like `name`, if any does.
+/// The name that looks most like `name`, if any does: a common beginning, or a slip or two of the fingers.
 pub fn similar<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+    let score = |k: &str| {
+        let slips = strsim::damerau_levenshtein(name, k);
+        let close = slips <= 2 && slips < name.chars().count().min(k.chars().count());
+        let shape = strsim::jaro_winkler(name, k);
+        (close || shape > 0.75).then_some(shape - slips as f64)
+    };
     known
-        .map(|k| (strsim::jaro_winkler(name, k), k))
-        .filter(|(score, _)| *score > 0.75)
+        .filter_map(|k| Some((score(k)?, k)))
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, k)| k.to_owned())
 }

@@ -9,6 +9,9 @@
 
 use nasfw as _;
 
+mod bad_input;
+mod interrupts;
 mod readme;
+mod registry;
 mod resume;
 mod strategies;

@@ -275,10 +275,23 @@ fn merged(sources: &[Source]) -> Result<Value> {
     for s in sources {
         builder = builder.add_source(File::from_str(&s.toml, FileFormat::Toml));
     }
-    builder
+    let tree: Value = builder
         .build()
         .and_then(Config::try_deserialize)
-        .map_err(|e| config_error("", e.to_string(), None))
+        .map_err(|e| config_error("", e.to_string(), None))?;
+    Ok(sorted(tree))
+}
+
+/// The same tree with keys in alphabetical order: `config` keeps them in none.
+fn sorted(tree: Value) -> Value {
+    match tree {
+        Value::Object(map) => {
+            let ordered: BTreeMap<String, Value> =
+                map.into_iter().map(|(k, v)| (k, sorted(v))).collect();
+            Value::Object(ordered.into_iter().collect())
+        }
+        leaf => leaf,
+    }
 }
 
 /// Name of the plugin of `kind` that a partly merged configuration asks for, with the origin of that name.

@@ -1,0 +1,108 @@
+//! What is registered, and that all of it can be named, configured and described.
+
+use std::process::Command;
+
+use nasfw::framework::config::{Layer, RunConfig, resolve};
+use nasfw::framework::registry::{Kind, Registry};
+
+#[test]
+fn the_registry_is_what_it_was() {
+    let registry = Registry::load().unwrap();
+    let names: Vec<String> = registry
+        .all()
+        .iter()
+        .map(|p| format!("{} {}", p.kind().name(), p.name))
+        .collect();
+    insta::assert_snapshot!("registry", names.join("\n"));
+}
+
+#[test]
+fn all_defaults_and_presets_parse() {
+    Registry::load().unwrap().check_defaults().unwrap();
+}
+
+#[test]
+fn every_strategy_has_a_configuration_on_every_space_and_dataset() {
+    let registry = Registry::load().unwrap();
+    for strategy in registry.of(Kind::Strategy) {
+        let presets = strategy
+            .presets
+            .iter()
+            .map(|(name, _)| Some(*name))
+            .chain([None]);
+        for preset in presets {
+            for space in registry.of(Kind::Space) {
+                for dataset in registry.of(Kind::Dataset) {
+                    let mut options = vec![
+                        ("strategy.name", strategy.name),
+                        ("space.name", space.name),
+                        ("dataset.name", dataset.name),
+                    ];
+                    options.extend(preset.map(|p| ("strategy.preset", p)));
+                    let options = options
+                        .into_iter()
+                        .map(|(k, v)| (k.to_owned(), format!("\"{v}\""), format!("--{k}")))
+                        .collect();
+                    let resolved = resolve(&registry, &[Layer::CommandLine(options)]).unwrap();
+                    RunConfig::new(&registry, &resolved).unwrap_or_else(|e| {
+                        panic!(
+                            "{} ({preset:?}) on {} with {}: {e}",
+                            strategy.name, space.name, dataset.name
+                        )
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// The example of every plugin is a command that `nasfw` understands: with `config show` in place of `run`.
+#[test]
+fn every_example_can_be_typed() {
+    for plugin in Registry::load().unwrap().all() {
+        let words: Vec<&str> = plugin.example.split_whitespace().collect();
+        assert_eq!(words[..2], ["nasfw", "run"], "{}", plugin.name);
+        let out = Command::new(env!("CARGO_BIN_EXE_nasfw"))
+            .args(["config", "show"])
+            .args(&words[2..])
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(out.status.success(), "`{}`: {text}", plugin.example);
+    }
+}
+
+#[test]
+fn what_config_show_writes_can_be_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let nasfw = |args: &[&str]| {
+        let out = Command::new(env!("CARGO_BIN_EXE_nasfw"))
+            .args(args)
+            .current_dir(dir.path())
+            .output()
+            .unwrap();
+        assert!(
+            out.status.success(),
+            "{}",
+            String::from_utf8_lossy(&out.stderr)
+        );
+        String::from_utf8(out.stdout).unwrap()
+    };
+    let toml = nasfw(&[
+        "config",
+        "show",
+        "--toml",
+        "--strategy",
+        "darts",
+        "--space",
+        "toy-conv",
+        "--seed",
+        "7",
+    ]);
+    std::fs::write(dir.path().join("my.toml"), &toml).unwrap();
+    assert_eq!(
+        nasfw(&["config", "show", "--toml", "--config", "my.toml"]),
+        toml
+    );
+    assert!(nasfw(&["config", "show", "--config", "my.toml"]).contains("# my.toml, line "));
+}
