@@ -116,3 +116,34 @@ impl Strategy for Darts {
         Some(&self.config.arch)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use nasfw_framework::registry::{Kind, Registry};
+
+    #[test]
+    fn an_order_other_than_the_first_is_refused_with_what_to_type() {
+        let registry = Registry::load().unwrap();
+        let plugin = registry.get(Kind::Strategy, "darts").unwrap();
+        let mut section = plugin.default_section().unwrap();
+        section.as_object_mut().unwrap().remove("name");
+        let mut config: DartsConfig = serde_json::from_value(section).unwrap();
+        for (order, says) in [(1, None), (2, Some("`order = 1`")), (3, Some("must be 1"))] {
+            config.order = order;
+            let mut v = Validator::default();
+            config.validate(&mut v);
+            let problems = v.into_problems();
+            assert_eq!(problems.len(), usize::from(says.is_some()));
+            for problem in problems {
+                assert_eq!(problem.key, "strategy.order");
+                assert!(
+                    problem.message.contains(says.unwrap()),
+                    "{}",
+                    problem.message
+                );
+            }
+        }
+    }
+}

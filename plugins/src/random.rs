@@ -193,3 +193,62 @@ impl Strategy for Random {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use nasfw_framework::registry::{Kind, Registry};
+    use proptest::prelude::*;
+
+    fn random(samples: u64) -> Random {
+        let registry = Registry::load().unwrap();
+        let plugin = registry.get(Kind::Strategy, "random").unwrap();
+        let mut section = plugin.default_section().unwrap();
+        section.as_object_mut().unwrap().remove("name");
+        let config: RandomConfig = serde_json::from_value(section).unwrap();
+        let row = Row {
+            name: "row".into(),
+            candidates: vec!["a".into(), "b".into()],
+            keep: 1,
+        };
+        let group = Group {
+            name: "group".into(),
+            role: Role::Operations,
+            rows: vec![row],
+        };
+        let spec = ArchSpec::new(vec![group]).unwrap();
+        let streams = Streams::new(0);
+        let first = spec.uniform(&mut streams.at("sample", 0));
+        let state = State {
+            best: first.clone(),
+            best_score: None,
+            current: first,
+            scored: 0,
+        };
+        Random {
+            config: RandomConfig { samples, ..config },
+            spec,
+            streams,
+            epochs: 1,
+            state,
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn architectures_share_the_steps_equally(samples in 1u64..40, steps in 1u64..400) {
+            let random = random(samples);
+            let turns: Vec<u64> = (0..steps).map(|s| random.turn(s, steps)).collect();
+            prop_assert!(turns[0] == 0 && turns.windows(2).all(|t| t[1] == t[0] || t[1] == t[0] + 1));
+            let architectures = samples.min(steps);
+            prop_assert_eq!(turns[turns.len() - 1] + 1, architectures);
+            for a in 0..architectures {
+                let share = turns.iter().filter(|t| **t == a).count() as u64;
+                prop_assert!(share == steps / architectures || share == steps.div_ceil(architectures));
+            }
+        }
+    }
+}
