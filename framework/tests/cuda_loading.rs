@@ -1,7 +1,12 @@
 //! CUDA must really be loaded: a binary in which the linker dropped `libtorch_cuda.so` searches on
 //! the CPU without a word. Checked here without a GPU, by what libtorch says when a tensor is moved
 //! to one: that it found no driver, or, where it knows no CUDA at all, that it "Could not run" this.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout
+)]
 
 use nasfw_framework::device::{self, CudaLibrary, libtorch_folder, load_cuda, nvidia_driver};
 use tch::{Cuda, Device, Tensor};
