@@ -1,0 +1,88 @@
+//! VIM through the public traits: its distribution against enumeration and finite differences, its options through the
+//! trainer.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout
+)]
+
+use nasfw_plugins as _;
+
+mod coupling;
+mod distribution;
+mod generator;
+mod options;
+
+use nasfw_framework::prelude::*;
+use nasfw_framework::registry::{Kind as Plugins, Registry};
+use serde_json::Value;
+use tch::{Device, Kind, Tensor};
+
+use nasfw_plugins::vim::VimConfig;
+
+/// The defaults, with some options of `[strategy]` set.
+fn config(set: &[(&str, Value)]) -> VimConfig {
+    let registry = Registry::load().unwrap();
+    let plugin = registry.get(Plugins::Strategy, "vim").unwrap();
+    let mut section = plugin.default_section().unwrap();
+    section.as_object_mut().unwrap().remove("name");
+    for (key, value) in set {
+        section[*key] = value.clone();
+    }
+    serde_json::from_value(section).unwrap()
+}
+
+/// Rows given as (candidates, keep).
+fn group(name: &str, role: Role, rows: &[(usize, usize)]) -> Group {
+    let row = |(i, &(n, keep)): (usize, &(usize, usize))| Row {
+        name: format!("row {i}"),
+        candidates: (0..n).map(|c| format!("c{c}")).collect(),
+        keep,
+    };
+    Group {
+        name: name.into(),
+        role,
+        rows: rows.iter().enumerate().map(row).collect(),
+    }
+}
+
+fn spec(groups: Vec<Group>) -> ArchSpec {
+    ArchSpec::new(groups).unwrap()
+}
+
+/// Two groups of operations of one shape, and ragged topology; some rows keep two.
+fn mixed_spec() -> ArchSpec {
+    spec(vec![
+        group("a", Role::Operations, &[(3, 1), (3, 1)]),
+        group("b", Role::Operations, &[(3, 1), (3, 2)]),
+        group("t", Role::Topology, &[(2, 1), (4, 2)]),
+    ])
+}
+
+/// The strategy and a starting φ. Its distribution is [`of`] it.
+fn build(config: &VimConfig, spec: &ArchSpec, seed: u64) -> (Box<dyn Strategy>, Tensor) {
+    let cx = BuildContext {
+        spec,
+        streams: Streams::new(seed),
+        kind: Kind::Double,
+        device: Device::Cpu,
+        epochs: 1,
+    };
+    let vim = config.build(cx).unwrap();
+    let phi = of(&*vim).init(Streams::new(seed + 1000), Kind::Double, Device::Cpu);
+    (vim, phi)
+}
+
+fn of(strategy: &dyn Strategy) -> &dyn ArchDistribution {
+    strategy.distribution().unwrap()
+}
+
+fn numbers(t: &Tensor) -> Vec<f64> {
+    Vec::try_from(t.detach().contiguous().view([-1])).unwrap()
+}
+
+fn log_prob(d: &dyn ArchDistribution, phi: &Tensor, choice: &Choice) -> f64 {
+    d.log_prob(phi, choice).unwrap().unwrap().double_value(&[])
+}
