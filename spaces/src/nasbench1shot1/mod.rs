@@ -248,9 +248,15 @@ impl SearchSpace for OneShotSpace {
             what: format!("genotype of {}", self.variant.name),
             why: why.into(),
         };
+        if genotype.space != self.variant.name {
+            return Err(invalid("it belongs to another space"));
+        }
         let [cell] = genotype.cells.as_slice() else {
             return Err(invalid("it must have one cell"));
         };
+        if cell.inputs.len() != 1 {
+            return Err(invalid("its cell must have one input"));
+        }
         if cell.nodes.len() != self.variant.blocks.len() {
             return Err(invalid("it has another number of nodes"));
         }
@@ -262,6 +268,9 @@ impl SearchSpace for OneShotSpace {
             ops.push(vec![
                 op.ok_or_else(|| invalid("a node has an unknown operation"))?,
             ]);
+            if node.inputs.iter().any(|e| e.op.is_some()) {
+                return Err(invalid("an edge has an operation; nodes have them here"));
+            }
             let mut parents: Vec<usize> = node.inputs.iter().map(|e| e.from).collect();
             parents.sort_unstable();
             if self.variant.input_row(b).is_some() {
@@ -278,34 +287,33 @@ impl SearchSpace for OneShotSpace {
     }
 
     fn facts(&self, genotype: &Genotype) -> Map<String, Value> {
-        let (matrix, ops) = nasbench101(genotype);
-        let pruned = match ModelSpec::from_matrix(&matrix, &ops) {
-            Ok(spec) => {
-                json!({ "matrix": spec.matrix(), "ops": spec.labels(), "hash": spec.hash() })
+        let facts = match (self.choice(genotype), genotype.cells.first()) {
+            (Ok(_), Some(cell)) => {
+                let (matrix, ops) = nasbench101(cell);
+                let pruned = match ModelSpec::from_matrix(&matrix, &ops) {
+                    Ok(spec) => {
+                        json!({ "matrix": spec.matrix(), "ops": spec.labels(), "hash": spec.hash() })
+                    }
+                    Err(e) => json!({ "error": e.to_string() }),
+                };
+                json!({ "matrix": matrix, "ops": ops, "pruned": pruned })
             }
-            Err(e) => json!({ "error": e.to_string() }),
+            (Err(e), _) => json!({ "error": e.to_string() }),
+            (_, None) => return Map::new(),
         };
-        let mut facts = Map::new();
-        facts.insert(
-            "nasbench101".into(),
-            json!({ "matrix": matrix, "ops": ops, "pruned": pruned }),
-        );
-        facts
+        Map::from_iter([("nasbench101".to_owned(), facts)])
     }
 }
 
 /// The adjacency matrix and vertex labels that NAS-Bench-101 is asked with: 7 vertices; spaces of 4 blocks get an
 /// unconnected one before the output. Blocks that do not reach the output contribute no edges, as in the original
-/// recursion from the output.
-fn nasbench101(genotype: &Genotype) -> (Vec<Vec<u8>>, Vec<String>) {
+/// recursion from the output. The cell must be one of these spaces' (checked by [`SearchSpace::choice`]).
+fn nasbench101(cell: &Cell) -> (Vec<Vec<u8>>, Vec<String>) {
     const VERTICES: usize = ModelSpec::MAX_VERTICES;
     let mut matrix = vec![vec![0; VERTICES]; VERTICES];
     let mut labels = vec!["conv1x1-bn-relu".to_owned(); VERTICES];
     labels[0] = "input".into();
     labels[VERTICES - 1] = "output".into();
-    let Some(cell) = genotype.cells.first() else {
-        return (matrix, labels);
-    };
     for (i, node) in cell.nodes.iter().enumerate() {
         if let Some(op) = &node.op {
             labels[i + 1] = op.clone();
@@ -315,6 +323,7 @@ fn nasbench101(genotype: &Genotype) -> (Vec<Vec<u8>>, Vec<String>) {
     for &from in &open {
         matrix[from][VERTICES - 1] = 1;
     }
+    // Edges lead forward, so this ends.
     while let Some(state) = open.pop() {
         if let Some(node) = state.checked_sub(1).and_then(|i| cell.nodes.get(i)) {
             for edge in &node.inputs {

@@ -1,0 +1,202 @@
+//! Plain networks straight from the description: one module per edge and candidate, no batching, no masks.
+
+use std::collections::HashMap;
+
+use tch::Tensor;
+
+use super::*;
+
+/// Parameters by name, as pieces of the flat vector that keep their gradient.
+pub struct Named(HashMap<String, Tensor>);
+
+impl Named {
+    pub fn new(layout: &ParamLayout, flat: &Tensor) -> Self {
+        let mut at = 0;
+        Self(
+            layout
+                .entries()
+                .map(|(name, shape)| {
+                    let n: i64 = shape.iter().product();
+                    at += n;
+                    (name.to_owned(), flat.narrow(0, at - n, n).view(shape))
+                })
+                .collect(),
+        )
+    }
+
+    /// One of them.
+    pub fn get(&self, name: &str) -> &Tensor {
+        &self.0[name]
+    }
+
+    /// Convolution, batch norm with the batch's own statistics, ReLU; `rows` are the output channels to take.
+    fn conv_bn_relu(
+        &self,
+        name: &str,
+        x: &Tensor,
+        padding: i64,
+        rows: Option<(i64, i64)>,
+    ) -> Tensor {
+        let get = |part: &str| {
+            let t = &self.0[&format!("{name}.{part}")];
+            rows.map_or_else(|| t.shallow_clone(), |(first, n)| t.narrow(0, first, n))
+        };
+        let y = x.conv2d::<Tensor>(
+            &get("conv.weight"),
+            None,
+            [1, 1],
+            [padding, padding],
+            [1, 1],
+            1,
+        );
+        let mean = y.mean_dim([0i64, 2, 3].as_slice(), true, y.kind());
+        let var = (&y - &mean)
+            .square()
+            .mean_dim([0i64, 2, 3].as_slice(), true, y.kind());
+        let scale = get("bn.weight").view([1, -1, 1, 1]);
+        let shift = get("bn.bias").view([1, -1, 1, 1]);
+        ((y - mean) / (var + 1e-5).sqrt() * scale + shift).relu()
+    }
+
+    fn operation(&self, node: &str, op: usize, x: &Tensor) -> Tensor {
+        match op {
+            0 => x.max_pool2d([3, 3], [1, 1], [1, 1], [1, 1], false),
+            1 => self.conv_bn_relu(&format!("{node}.conv3x3"), x, 1, None),
+            _ => self.conv_bn_relu(&format!("{node}.conv1x1"), x, 0, None),
+        }
+    }
+
+    fn projection(
+        &self,
+        cell: usize,
+        block: usize,
+        blocks: usize,
+        channels: i64,
+        x: &Tensor,
+    ) -> Tensor {
+        let rows = if block < blocks {
+            (block as i64 * channels, channels)
+        } else {
+            (blocks as i64 * channels, blocks as i64 * channels)
+        };
+        self.conv_bn_relu(&format!("cells.{cell}.project"), x, 0, Some(rows))
+    }
+
+    /// Stem, cells, classifier; `cell` computes one cell.
+    fn network(&self, images: &Tensor, cell: impl Fn(usize, i64, &Tensor) -> Tensor) -> Tensor {
+        let mut x = self.conv_bn_relu("stem", images, 1, None);
+        let mut channels = CHANNELS;
+        for i in 0..CELLS {
+            if i == CELLS / 3 || i == 2 * CELLS / 3 {
+                x = x.max_pool2d([2, 2], [2, 2], [1, 1], [1, 1], false);
+                channels *= 2;
+            }
+            x = cell(i, channels, &x);
+        }
+        let y =
+            x.relu()
+                .conv2d::<Tensor>(&self.0["last.conv.weight"], None, [1, 1], [0, 0], [1, 1], 1);
+        let mean = y.mean_dim([0i64, 2, 3].as_slice(), true, y.kind());
+        let var = (&y - &mean)
+            .square()
+            .mean_dim([0i64, 2, 3].as_slice(), true, y.kind());
+        let y = (y - mean) / (var + 1e-5).sqrt();
+        let pooled = y.mean_dim([2i64, 3].as_slice(), false, y.kind());
+        pooled.matmul(&self.0["classifier.weight"].tr()) + &self.0["classifier.bias"]
+    }
+}
+
+/// The supernet, edge by edge and candidate by candidate.
+pub fn relaxed_reference(v: Variant, p: &Named, images: &Tensor, weights: &[Tensor]) -> Tensor {
+    let blocks = v.blocks.len();
+    p.network(images, |i, channels, s| {
+        let mut nodes: Vec<Tensor> = vec![];
+        let mut row = 0;
+        for (b, parents) in v.blocks.iter().enumerate() {
+            let mut states = vec![p.projection(i, b, blocks, channels, s)];
+            states.extend(nodes.iter().map(Tensor::shallow_clone));
+            let mut x = states[0].zeros_like();
+            for (k, t) in states.iter().enumerate() {
+                x += match parents {
+                    All => t.shallow_clone(),
+                    Choose(_) => t * weights[INPUTS].get(row).get(k as i64),
+                };
+            }
+            row += i64::from(matches!(parents, Choose(_)));
+            let mut y = x.zeros_like();
+            for op in 0..3 {
+                let node = format!("cells.{i}.node{}", b + 1);
+                y += p.operation(&node, op, &x) * weights[OPS].get(b as i64).get(op as i64);
+            }
+            nodes.push(y);
+        }
+        let u = |k: usize| weights[OUTPUT].get(0).get(k as i64);
+        let joined: Vec<Tensor> = nodes
+            .iter()
+            .enumerate()
+            .map(|(k, t)| t * u(k + 1))
+            .collect();
+        Tensor::cat(&joined, 1) + p.projection(i, blocks, blocks, channels, s) * u(0)
+    })
+}
+
+/// The network of a genotype: only what it names is built.
+pub fn standalone(p: &Named, images: &Tensor, genotype: &Genotype) -> Tensor {
+    let cell = &genotype.cells[0];
+    let blocks = cell.nodes.len();
+    fn state(
+        p: &Named,
+        cell: &Cell,
+        i: usize,
+        channels: i64,
+        s: &Tensor,
+        node: usize,
+        done: &mut HashMap<usize, Tensor>,
+    ) -> Tensor {
+        if let Some(t) = done.get(&node) {
+            return t.shallow_clone();
+        }
+        let graph = &cell.nodes[node - 1];
+        let mut x: Option<Tensor> = None;
+        for edge in &graph.inputs {
+            let t = match edge.from {
+                0 => p.projection(i, node - 1, cell.nodes.len(), channels, s),
+                from => state(p, cell, i, channels, s, from, done),
+            };
+            x = Some(match x {
+                Some(x) => x + t,
+                None => t,
+            });
+        }
+        let op = OPERATIONS
+            .iter()
+            .position(|o| Some(*o) == graph.op.as_deref())
+            .unwrap();
+        let y = p.operation(&format!("cells.{i}.node{node}"), op, &x.unwrap());
+        done.insert(node, y.shallow_clone());
+        y
+    }
+    p.network(images, |i, channels, s| {
+        let mut done = HashMap::new();
+        let mut parts: Vec<Option<Tensor>> = (0..blocks).map(|_| None).collect();
+        let mut direct = None;
+        for &out in &cell.output {
+            if out == 0 {
+                direct = Some(p.projection(i, blocks, blocks, channels, s));
+            } else {
+                parts[out - 1] = Some(state(p, cell, i, channels, s, out, &mut done));
+            }
+        }
+        let size = s.size();
+        let zero = Tensor::zeros(
+            [size[0], channels, size[2], size[3]],
+            (s.kind(), s.device()),
+        );
+        let parts: Vec<&Tensor> = parts.iter().map(|t| t.as_ref().unwrap_or(&zero)).collect();
+        let joined = Tensor::cat(&parts, 1);
+        match direct {
+            Some(d) => joined + d,
+            None => joined,
+        }
+    })
+}
