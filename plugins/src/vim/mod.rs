@@ -7,8 +7,6 @@
 //! option here: see docs/decisions/0006-vim.md.
 
 mod generator;
-#[cfg(test)]
-mod tests;
 
 use nasfw_framework::prelude::*;
 use nasfw_framework::register;

@@ -144,6 +144,17 @@ fn the_largest_of_gaussians_has_its_closed_form() {
         let p = log_top(&[2.0; 5], sigma, &[1, 3]).exp();
         assert!((p - 0.1).abs() < 1e-10, "{sigma}: {p}");
     }
+    // Far apart, or with next to no noise: −gap²/4σ² and more, still finite; the grid does not grow.
+    for (gap, sigma) in [(12.0f64, 1.0f64), (20.0, 1.0), (3.0, 0.2)] {
+        let x = Tensor::from(-gap / (sigma * 2f64.sqrt())).to_kind(Kind::Double);
+        let want = x.special_log_ndtr().double_value(&[]);
+        let got = log_top(&[0.0, gap], sigma, &[0]);
+        assert!(
+            (got - want).abs() < 1e-8 * want.abs(),
+            "{gap}: {got} for {want}"
+        );
+    }
+    assert!(log_top(&[0.0, 1.0], 1e-9, &[1]).abs() < 1e-12);
     // The middle one is far above the others, which are even.
     let p = log_top(&[0.0, 20.0, 0.0], 1.0, &[0, 1]).exp();
     assert!((p - 0.5).abs() < 1e-10, "{p}");
