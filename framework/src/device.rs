@@ -67,6 +67,17 @@ pub fn nvidia_driver() -> bool {
     std::path::Path::new("/proc/driver/nvidia/version").exists()
 }
 
+/// Whether there is an NVIDIA display or compute card on the PCI bus, with or without a driver.
+pub fn nvidia_hardware() -> bool {
+    let Ok(devices) = std::fs::read_dir("/sys/bus/pci/devices") else {
+        return false;
+    };
+    devices.flatten().any(|d| {
+        let read = |name: &str| std::fs::read_to_string(d.path().join(name)).unwrap_or_default();
+        read("vendor").trim() == "0x10de" && read("class").starts_with("0x03")
+    })
+}
+
 /// The device that `auto`, `cpu`, `cuda` or `cuda:N` stands for.
 ///
 /// # Errors

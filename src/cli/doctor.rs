@@ -41,14 +41,12 @@ impl Doctor {
                     format!("not loaded, libtorch is in its lean form ({reason})"),
             }
         ));
-        say(format!(
-            "driver     {}",
-            if device::nvidia_driver() {
-                "NVIDIA"
-            } else {
-                "none"
-            }
-        ));
+        let driver = match (device::nvidia_driver(), device::nvidia_hardware()) {
+            (true, _) => "NVIDIA",
+            (false, true) => "none, although there is an NVIDIA card: install its driver to use it",
+            (false, false) => "none",
+        };
+        say(format!("driver     {driver}"));
         let devices = if Cuda::is_available() {
             Cuda::device_count()
         } else {

@@ -50,6 +50,10 @@ impl Draw {
             Format::Dot => drawing.dot(),
         };
         match &self.output {
+            // A device or a pipe is written to; only a file can be replaced as a whole.
+            Some(path) if path.exists() && !path.is_file() => {
+                std::fs::write(path, text).map_err(Error::io("write", path))
+            }
             Some(path) => write_whole(path, text.as_bytes()),
             None => {
                 say(text);

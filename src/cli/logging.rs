@@ -1,7 +1,7 @@
 //! Diagnostic messages: to standard error (without tearing the progress bar) and into the run's `log.jsonl`.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -53,6 +53,7 @@ pub fn to_terminal() {
         .from_env_lossy();
     let terminal = tracing_subscriber::fmt::layer()
         .with_writer(|| Terminal)
+        .with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .with_target(false)
         .without_time()
         .with_filter(filter);

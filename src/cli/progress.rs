@@ -60,7 +60,7 @@ impl Progress {
             return;
         }
         let bar = ProgressBar::new(self.total).with_position(step);
-        let style = ProgressStyle::with_template("{bar:24} {pos}/{len} {msg}");
+        let style = ProgressStyle::with_template("{bar:16} {pos}/{len} {wide_msg}");
         if let Ok(style) = style {
             bar.set_style(style.progress_chars("━╸─"));
         }

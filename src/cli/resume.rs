@@ -30,16 +30,13 @@ impl Resume {
         logging::to_terminal();
         Registry::load()?;
         let folder = RunFolder::open(&self.run)?;
+        let mut config: RunConfig = folder.read_json(RUN)?;
         if folder.path().join(RESULT).exists() {
             say("this run is finished");
             let outcome: Outcome = folder.read_json(RESULT)?;
-            return summary::print(
-                &outcome,
-                &folder,
-                &[format!("nasfw draw {}", self.run.display())],
-            );
+            let next = run::next(folder.path(), config.common.seed);
+            return summary::print(&outcome, &folder, &next);
         }
-        let mut config: RunConfig = folder.read_json(RUN)?;
         if let Some(dir) = self.data_dir {
             config.common.data_dir = dir;
         }

@@ -59,7 +59,8 @@ impl Run {
         };
         let run = RunFolder::create(&config.common.out, &name)?;
         let command: Vec<String> = std::env::args().skip(1).collect();
-        let header = format!("# Made by: nasfw {}\n\n", command.join(" "));
+        let command = command.join(" ").replace(char::is_control, " ");
+        let header = format!("# Made by: nasfw {command}\n\n");
         let outcome = run
             .write(CONFIG, (header + &resolved.to_toml()).as_bytes())
             .and_then(|()| run.write_json(RUN, &config))
@@ -87,12 +88,11 @@ pub fn search(config: &RunConfig, run: &RunFolder) -> Result<()> {
     progress::clear();
     let outcome = outcome?;
     let next = next(run.path(), config.common.seed);
-    run.write("next.txt", (next.join("\n") + "\n").as_bytes())?;
     summary::print(&outcome, run, &next)
 }
 
 /// What to type next.
-fn next(run: &Path, seed: u64) -> Vec<String> {
+pub fn next(run: &Path, seed: u64) -> Vec<String> {
     let run = run.display();
     vec![
         format!("nasfw draw {run} -o cell.svg"),

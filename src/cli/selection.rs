@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use nasfw_framework::config::{Layer, Resolved, resolve};
+use nasfw_framework::config::{ConfigError, Layer, Resolved, resolve};
 use nasfw_framework::registry::Registry;
 use nasfw_framework::{Error, Result};
 
@@ -53,10 +53,12 @@ impl Selection {
     pub fn resolve(&self, registry: &Registry) -> Result<Resolved> {
         let mut layers = vec![];
         if let Some(path) = &self.config {
-            let text = std::fs::read_to_string(path).map_err(|e| Error::Data {
-                path: path.clone(),
-                problem: format!("this configuration can't be read: {e}"),
-                help: "`nasfw config show --toml > my.toml` writes one to begin with".into(),
+            let text = std::fs::read_to_string(path).map_err(|e| {
+                let problem = format!("{} can't be read: {e}", path.display());
+                let help = "`nasfw config show --toml > my.toml` writes a file to begin with";
+                Error::Config(Box::new(
+                    ConfigError::one("", problem, None).with_help(help),
+                ))
             })?;
             layers.push(Layer::File(path.clone(), text));
         }

@@ -203,7 +203,7 @@ fn wrong_values_are_located() {
     );
     snapshot!(
         place.say(&["run", "--config", "nowhere.toml"]),
-        3,
+        2,
         "no-such-file"
     );
     assert!(!place.path("runs").exists(), "nothing was written");

@@ -159,7 +159,7 @@ fn planted(strategy: &str, coupling: f64, seeds: u64) -> (f64, f64) {
     (found, values.iter().sum::<f64>() / seeds as f64)
 }
 
-/// The rates that are stated here are what was measured, with a margin; see docs/strategies.md for the table.
+/// The rates that are stated here are what was measured, with a margin.
 #[test]
 fn the_planted_optimum_is_found_at_the_stated_rate() {
     const SEEDS: u64 = 12;

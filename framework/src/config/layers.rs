@@ -136,11 +136,11 @@ fn file(path: &Path, text: &str) -> Result<Source> {
             line: line_of(span.start),
             span,
         };
-        config_error(
-            "",
-            format!("this is not valid TOML: {}", e.message().trim()),
-            Some(origin),
-        )
+        let problem = format!("this is not valid TOML: {}", e.message().trim());
+        let help = "`nasfw config show --toml` writes a file to begin with";
+        Error::Config(Box::new(
+            ConfigError::one("", problem, Some(origin)).with_help(help),
+        ))
     })?;
     let mut leaves = BTreeMap::new();
     fn walk(

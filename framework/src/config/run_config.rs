@@ -198,7 +198,10 @@ fn located(mut error: ConfigError, section: &str, resolved: &Resolved) -> Error 
                 .and_then(Value::as_str)
                 .map(str::to_owned)
         });
-        error.help = name.map(|n| format!("`nasfw describe {n}` explains its options"));
+        error.help = Some(name.map_or_else(
+            || "`nasfw config show` lists every option with its value and origin".into(),
+            |n| format!("`nasfw describe {n}` explains its options"),
+        ));
     }
     Error::Config(Box::new(error))
 }
