@@ -6,6 +6,9 @@ use serde_json::json;
 
 use super::*;
 
+/// What the error must name, and how to provoke it.
+type Change<T> = (&'static str, fn(&mut T));
+
 fn some(v: Variant, seed: u64) -> (OneShotSpace, Choice, Genotype) {
     let space = space(v);
     let choice = space.spec.uniform(&mut Streams::new(seed).at("choice", 0));
@@ -88,7 +91,7 @@ fn judge(space: &OneShotSpace, genotype: &Genotype) -> std::result::Result<(), T
 
 #[test]
 fn genotypes_of_other_spaces_are_refused() {
-    let changes: [(&str, fn(&mut Genotype)); 8] = [
+    let changes: [Change<Genotype>; 8] = [
         ("another space", |g| g.space = "nasbench1shot1-s2".into()),
         ("one cell", |g| g.cells.clear()),
         ("one input", |g| g.cells[0].inputs.push("second".into())),
@@ -186,7 +189,7 @@ fn loose_ends_of_space_3_contribute_nothing() {
 #[test]
 fn unsupported_options_are_refused() {
     let space = space(S3);
-    let options: [(&str, fn(&mut SupernetOptions)); 5] = [
+    let options: [Change<SupernetOptions>; 5] = [
         ("allowed", |o| o.allowed = Some(vec![])),
         ("partial_channels", |o| o.partial_channels = Some(4)),
         ("auxiliary_skip", |o| o.auxiliary_skip = true),
