@@ -1,6 +1,6 @@
 //! How many architectures there are, against the published sizes and independent counts.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::*;
 
@@ -32,23 +32,29 @@ fn distinct(v: Variant) -> [usize; 3] {
     let space = space(v);
     let (mut topologies, mut labelled) = (HashSet::new(), HashSet::new());
     let mut classes = HashSet::new();
+    let mut seen = HashMap::new();
     for choice in space.spec.enumerate() {
-        let (matrix, mut labels) = nasbench101(&space.genotype(&choice).cells[0]);
-        for (vertex, label) in labels
-            .iter_mut()
-            .enumerate()
-            .take(v.blocks.len() + 1)
-            .skip(1)
-        {
-            // Operations of blocks that are not used don't tell cells apart.
-            if matrix[vertex].iter().all(|&edge| edge == 0) {
-                *label = OPERATIONS[0].into();
-            }
+        // Whether this topology is the first of its kind, and which of its blocks are used.
+        let key = (
+            choice.groups()[INPUTS].clone(),
+            choice.groups()[OUTPUT].clone(),
+        );
+        let (first, used) = seen.entry(key).or_insert_with(|| {
+            let (matrix, _) = nasbench101(&space.genotype(&choice).cells[0]);
+            let used = matrix
+                .iter()
+                .map(|row| row.contains(&1))
+                .collect::<Vec<_>>();
+            (topologies.insert(matrix.concat()), used)
+        });
+        // Operations of blocks that are not used don't tell cells apart.
+        let mut ops = choice.groups()[OPS].iter().zip(&used[1..]);
+        if !*first || ops.any(|(op, used)| !used && op != &[0]) {
+            continue;
         }
-        topologies.insert(matrix.concat());
-        if labelled.insert((matrix.concat(), labels.concat())) {
-            classes.insert(ModelSpec::from_matrix(&matrix, &labels).unwrap().hash());
-        }
+        let (matrix, labels) = nasbench101(&space.genotype(&choice).cells[0]);
+        labelled.insert((matrix.concat(), labels.concat()));
+        classes.insert(ModelSpec::from_matrix(&matrix, &labels).unwrap().hash());
     }
     [topologies.len(), labelled.len(), classes.len()]
 }
