@@ -120,12 +120,22 @@ register! {
 
 fn load(format: &Format, source: &DataSource, per_class: usize) -> Result<ImageData> {
     let folders = files::folders(source, format.folder, &[]);
-    let folder = match folders.iter().find(|f| f.join(format.test).exists()) {
-        Some(folder) => folder.clone(),
-        None => match files::download_folder(source, format.folder).filter(|_| source.download) {
+    let files = || format.train.iter().chain([&format.test]);
+    let complete = folders
+        .iter()
+        .find(|f| files().all(|name| f.join(name).exists()));
+    let begun = folders
+        .iter()
+        .find(|f| files().any(|name| f.join(name).exists()));
+    let folder = match (complete, begun) {
+        (Some(folder), _) => folder.clone(),
+        (None, _) if source.download => match files::download_folder(source, format.folder) {
             Some(folder) => download(format, &folder)?,
             None => return Err(files::missing(format.name, format.test, &folders)),
         },
+        // Reading it names the file that is missing.
+        (None, Some(folder)) => folder.clone(),
+        (None, None) => return Err(files::missing(format.name, format.test, &folders)),
     };
     let mut data = read_folder(format, &folder, 50_000 / format.train.len(), 10_000)?;
     data.train = subset::first_of_each_class(data.train, per_class);

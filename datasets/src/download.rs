@@ -3,6 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use md5::{Digest, Md5};
 use nasfw_framework::{Error, Result};
@@ -18,6 +19,8 @@ pub struct Remote<'a> {
 
 /// How often a broken connection is taken up again before giving up.
 const ATTEMPTS: usize = 5;
+/// How long a server may take to accept a connection, and to begin its answer.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Fetches a file to `path`, unless it is there already. What arrived before a connection broke is
 /// kept in `path.part`, and the next attempt, in this call or a later one, asks only for the rest.
@@ -62,7 +65,12 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 /// worth another attempt.
 fn continue_download(url: &str, part: &Path) -> Result<Result<(), String>> {
     let have = fs::metadata(part).map_or(0, |m| m.len());
-    let mut request = ureq::get(url);
+    let agent = ureq::Agent::config_builder()
+        .timeout_connect(Some(TIMEOUT))
+        .timeout_recv_response(Some(TIMEOUT))
+        .build()
+        .new_agent();
+    let mut request = agent.get(url);
     if have > 0 {
         request = request.header("Range", format!("bytes={have}-"));
     }

@@ -62,15 +62,22 @@ pub struct FashionMnist {
 impl Dataset for FashionMnist {
     fn load(&self, source: &DataSource) -> Result<ImageData> {
         let folders = files::folders(source, NAME, &[SYSTEM]);
-        let folder = match folders
+        let has = |folder: &PathBuf, name: &str| in_folder(folder, name).is_some();
+        let complete = folders
             .iter()
-            .find(|folder| in_folder(folder, FILES[0].0).is_some())
-        {
-            Some(folder) => folder.clone(),
-            None => match files::download_folder(source, NAME).filter(|_| source.download) {
+            .find(|f| FILES.iter().all(|(name, _)| has(f, name)));
+        let begun = folders
+            .iter()
+            .find(|f| FILES.iter().any(|(name, _)| has(f, name)));
+        let folder = match (complete, begun) {
+            (Some(folder), _) => folder.clone(),
+            (None, _) if source.download => match files::download_folder(source, NAME) {
                 Some(folder) => download(folder)?,
                 None => return Err(files::missing(NAME, FILES[0].0, &folders)),
             },
+            // Reading it names the file that is missing.
+            (None, Some(folder)) => folder.clone(),
+            (None, None) => return Err(files::missing(NAME, FILES[0].0, &folders)),
         };
         let mut data = read_folder(&folder, [60_000, 10_000])?;
         data.train = subset::first_of_each_class(data.train, self.per_class);

@@ -14,7 +14,7 @@ pub struct RandomConfig {
     pub score: Scoring,
     /// Batches of the validation half that a score is taken on; 0 means all.
     pub eval_batches: usize,
-    /// The benchmark's metric to go by; empty means its first one.
+    /// The benchmark's metric to go by; empty means its first one of validation, or its first one.
     pub metric: String,
 }
 
@@ -33,15 +33,19 @@ register! {
     summary: "random search: uniform architectures, each trained for an equal share of the steps, best kept",
     source: "Li, Talwalkar 2019, UAI, arXiv:1902.07638 (as a control)",
     defaults: r#"[strategy]
-# Architectures drawn in the whole run; they share its steps equally.
+# Architectures drawn in the whole run; they share its steps equally, so there are never more than steps.
 samples = 8
 # "train": each is trained from fresh weights on the training half and tested on the validation half.
 # "benchmark": each is looked up, one a step.
 score = "train"
 # Batches of the validation half that a score is taken on; 0 means all.
 eval_batches = 0
-# The benchmark's metric to go by; empty means its first one.
+# The benchmark's metric to go by; empty means its first one of validation, or its first one if it has none.
 metric = ""
+
+[trainer.weights]
+# Every architecture is trained at the same rate, early or late in the run.
+schedule = "constant"
 "#,
     example: "nasfw run --strategy random --space nasbench1shot1-s3 --set strategy.samples=8",
     presets: &[("benchmark", "[strategy]\nscore = \"benchmark\"\n")],
@@ -120,9 +124,14 @@ impl Random {
         let score = search.query(&genotype)?.ok_or_else(|| {
             missing("no benchmark knows this architecture; use `--set strategy.score=train`".into())
         })?;
+        // Choosing by test results would flatter the control of every comparison.
+        let metrics = &score.metrics;
         let metric = match self.config.metric.as_str() {
-            "" => score.metrics.values().next(),
-            name => score.metrics.get(name),
+            "" => {
+                let valid = metrics.iter().find(|(name, _)| name.starts_with("valid"));
+                valid.or_else(|| metrics.iter().next()).map(|(_, v)| v)
+            }
+            name => metrics.get(name),
         };
         metric.copied().ok_or_else(|| {
             let known: Vec<&str> = score.metrics.keys().map(String::as_str).collect();

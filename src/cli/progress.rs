@@ -46,7 +46,8 @@ struct Progress {
     steps_per_epoch: u64,
 }
 
-fn line(text: &str) {
+/// Prints a line on standard error, above the bar.
+pub fn line(text: &str) {
     aside(|| {
         let _ = writeln!(std::io::stderr().lock(), "{text}");
     });

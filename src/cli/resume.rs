@@ -35,6 +35,8 @@ impl Resume {
             say("this run is finished");
             let outcome: Outcome = folder.read_json(RESULT)?;
             let next = run::next(folder.path(), config.common.seed);
+            // The run may have ended just before it was written; on a read-only copy it does not matter.
+            let _ = run::keep_next(&folder, &next);
             return summary::print(&outcome, &folder, &next);
         }
         if let Some(dir) = self.data_dir {

@@ -10,7 +10,6 @@ use nasfw_framework::run::{CHECKPOINTS, CONFIG, RUN, RunFolder};
 use nasfw_framework::trainer::{Job, on_signals};
 use nasfw_framework::{Error, Result};
 
-use super::output::say;
 use super::selection::Selection;
 use super::{logging, progress, summary};
 
@@ -76,7 +75,7 @@ impl Run {
 /// Searches, or goes on, in a run folder, and says what was found.
 pub fn search(config: &RunConfig, run: &RunFolder) -> Result<()> {
     logging::to_file(&run.path().join("log.jsonl"))?;
-    say(format!("run folder: {}", run.path().display()));
+    progress::line(&format!("run folder: {}", run.path().display()));
     let interrupt = on_signals()?;
     let subscribers = vec![progress::subscriber()];
     let outcome = config.trainer.search(Job {
@@ -88,7 +87,13 @@ pub fn search(config: &RunConfig, run: &RunFolder) -> Result<()> {
     progress::clear();
     let outcome = outcome?;
     let next = next(run.path(), config.common.seed);
+    keep_next(run, &next)?;
     summary::print(&outcome, run, &next)
+}
+
+/// Keeps what to type next in the run folder.
+pub fn keep_next(run: &RunFolder, next: &[String]) -> Result<()> {
+    run.write("next.txt", (next.join("\n") + "\n").as_bytes())
 }
 
 /// What to type next.

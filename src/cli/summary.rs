@@ -7,9 +7,8 @@ use nasfw_framework::trainer::Outcome;
 
 use super::output::say;
 
-/// Prints genotype, facts, figures and what to type next, and keeps the latter in `next.txt`.
+/// Prints genotype, facts, figures and what to type next.
 pub fn print(outcome: &Outcome, run: &RunFolder, next: &[String]) -> Result<()> {
-    run.write("next.txt", (next.join("\n") + "\n").as_bytes())?;
     say(format!("\n{}\n", outcome.genotype));
     for (name, value) in &outcome.facts {
         match (value.get("matrix"), value.get("ops")) {

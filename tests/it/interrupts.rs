@@ -41,7 +41,7 @@ fn signals_save_first_and_resume_goes_on() {
             String::from_utf8_lossy(&whole.stderr)
         );
 
-        let child = nasfw(&args("r"))
+        let mut child = nasfw(&args("r"))
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -49,6 +49,7 @@ fn signals_save_first_and_resume_goes_on() {
         let events = dir.path().join("runs/r/events.jsonl");
         while fs::read_to_string(&events).map_or(0, |t| t.matches("\"progress\"").count()) < 5 {
             std::thread::sleep(Duration::from_millis(2));
+            assert!(child.try_wait().unwrap().is_none(), "it ended too early");
         }
         // SAFETY: the process is ours and still running or a zombie; its number can't have been given away.
         unsafe { libc::kill(child.id() as libc::pid_t, signal) };

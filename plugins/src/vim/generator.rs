@@ -165,6 +165,13 @@ impl GeneratorDistribution {
             });
             maps[batch] += 1;
         }
+        if generators.is_empty() {
+            return Err(Error::Incompatible {
+                what: "strategy `vim` on a space of topology alone".into(),
+                why: "with `strategy.topology = \"free\"` nothing is left for the generator".into(),
+                help: "use `--set strategy.topology=generated`".into(),
+            });
+        }
         let log_a = cx
             .spec
             .groups()

@@ -153,7 +153,44 @@ impl StrategyConfig for VimConfig {
         v.range("strategy.blocks", self.blocks, 1, 50);
         v.range("strategy.width", self.width, 1, 4096);
         v.range("strategy.gamma", self.gamma, -1e3, 1e3);
+        self.refuse_idle_options(v);
         self.arch.validate("strategy.arch", v);
+    }
+}
+
+impl VimConfig {
+    /// An option that was set and would change nothing is a mistake.
+    fn refuse_idle_options(&self, v: &mut Validator) {
+        let mut idle = |option: &str, because: &str| {
+            v.problem(
+                &format!("strategy.{option}"),
+                format!("it would change nothing {because}"),
+            );
+        };
+        if self.gamma != 1.0 && !self.affine {
+            idle(
+                "gamma",
+                "with `affine = false`: the batch norms have no scale",
+            );
+        }
+        if self.topology_noise != 0.0 && self.topology == Topology::Generated {
+            idle(
+                "topology_noise",
+                "with `topology = \"generated\"`: there `noise` counts",
+            );
+        }
+        if self.topology_noise != 0.0 && self.form == Form::Point {
+            idle(
+                "topology_noise",
+                "with `form = \"point\"`, which has no noise",
+            );
+        }
+        if self.samples > 1 && self.form == Form::Point && self.input == Input::Fixed {
+            idle(
+                "samples",
+                "with `form = \"point\"` and fixed input: all samples are equal",
+            );
+        }
     }
 }
 

@@ -22,7 +22,11 @@ fn skip(reason: &str) {
     let line = format!("SKIPPED: {}: {reason}\n", thread.name().unwrap_or("?"));
     print!("{line}");
     if let Some(log) = std::env::var_os("NASFW_SKIP_LOG") {
-        let mut log = OpenOptions::new().append(true).open(log).unwrap();
+        let mut log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(log)
+            .unwrap();
         log.write_all(line.as_bytes()).unwrap();
     }
 }
