@@ -1,6 +1,7 @@
 //! Progress: a bar on a terminal, plain lines elsewhere.
 
 use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -30,9 +31,10 @@ pub fn clear() {
 }
 
 /// The subscriber for where standard error goes. `NASFW_NO_PROGRESS` asks for plain lines on a terminal too.
-pub fn subscriber() -> Box<dyn Subscriber> {
+pub fn subscriber(run: &Path) -> Box<dyn Subscriber> {
     let bar = std::io::stderr().is_terminal() && std::env::var_os("NASFW_NO_PROGRESS").is_none();
     Box::new(Progress {
+        run: run.to_owned(),
         on_terminal: bar,
         ..Progress::default()
     })
@@ -40,6 +42,7 @@ pub fn subscriber() -> Box<dyn Subscriber> {
 
 #[derive(Debug, Default)]
 struct Progress {
+    run: PathBuf,
     on_terminal: bool,
     total: u64,
     first_step: u64,
@@ -47,7 +50,7 @@ struct Progress {
 }
 
 /// Prints a line on standard error, above the bar.
-pub fn line(text: &str) {
+fn line(text: &str) {
     aside(|| {
         let _ = writeln!(std::io::stderr().lock(), "{text}");
     });
@@ -98,6 +101,7 @@ impl Subscriber for Progress {
                 } else {
                     String::new()
                 };
+                line(&format!("run folder: {}", self.run.display()));
                 line(&format!(
                     "{weights} weights, {arch_params} architecture parameters on {device}; \
                      {epochs} epochs of {steps_per_epoch} steps{from}"

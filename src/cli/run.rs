@@ -75,9 +75,8 @@ impl Run {
 /// Searches, or goes on, in a run folder, and says what was found.
 pub fn search(config: &RunConfig, run: &RunFolder) -> Result<()> {
     logging::to_file(&run.path().join("log.jsonl"))?;
-    progress::line(&format!("run folder: {}", run.path().display()));
     let interrupt = on_signals()?;
-    let subscribers = vec![progress::subscriber()];
+    let subscribers = vec![progress::subscriber(run.path())];
     let outcome = config.trainer.search(Job {
         config,
         run,
