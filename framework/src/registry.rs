@@ -290,7 +290,7 @@ pub fn parse_section<C: serde::de::DeserializeOwned>(section: &Value) -> Result<
 
 /// Registers a plugin. `name` must also be the `#[typetag::serde(name = "…")]` of the settings' trait implementation.
 ///
-/// ```ignore
+/// ```text
 /// nasfw_framework::register! {
 ///     strategy "mine" => MyConfig,
 ///     summary: "one line",
