@@ -235,23 +235,12 @@ fn devices_that_are_not_there() {
 #[test]
 fn data_that_is_missing_or_damaged() {
     let place = Place::new();
-    let cifar = |dir: &str| place.tiny("r", &["--dataset", "cifar10", "--data-dir", dir]);
-    let folder = place.path("cifar");
-    let tiny = |said: Said| Said {
-        stderr: said.stderr,
-        ..said
+    let cifar = |dir: &str| {
+        let base = ["run", "--space", "toy-conv", "--dataset", "cifar10"];
+        place.say(&[&base[..], &["--data-dir", dir]].concat())
     };
-    // `dataset.images` of TINY belongs to the synthetic data.
-    let said = place.say(&[
-        "run",
-        "--space",
-        "toy-conv",
-        "--dataset",
-        "cifar10",
-        "--data-dir",
-        "nowhere",
-    ]);
-    snapshot!(said, 3, "no-data");
+    let folder = place.path("cifar");
+    snapshot!(cifar("nowhere"), 3, "no-data");
     fs::create_dir(&folder).unwrap();
     for name in [
         "data_batch_1",
@@ -263,30 +252,13 @@ fn data_that_is_missing_or_damaged() {
     ] {
         fs::write(folder.join(format!("{name}.bin")), vec![0; 3073 * 10]).unwrap();
     }
-    let said = place.say(&[
-        "run",
-        "--space",
-        "toy-conv",
-        "--dataset",
-        "cifar10",
-        "--data-dir",
-        "cifar",
-    ]);
-    snapshot!(said, 3, "truncated-data");
+    snapshot!(cifar("cifar"), 3, "truncated-data");
     let mut bytes = vec![0; 3073 * 10_000];
     bytes[3073 * 7] = 12;
     fs::write(folder.join("data_batch_1.bin"), &bytes).unwrap();
-    let said = place.say(&[
-        "run",
-        "--space",
-        "toy-conv",
-        "--dataset",
-        "cifar10",
-        "--data-dir",
-        "cifar",
-    ]);
-    snapshot!(said, 3, "bad-label");
-    let said = tiny(cifar("cifar"));
+    snapshot!(cifar("cifar"), 3, "bad-label");
+    // `dataset.images` of TINY belongs to the synthetic data.
+    let said = place.tiny("r", &["--dataset", "cifar10", "--data-dir", "cifar"]);
     assert_eq!(
         said.code, 2,
         "an option of another dataset is refused: {}",

@@ -143,11 +143,6 @@ impl ArchSpec {
         &self.groups
     }
 
-    /// Index of the group called `name`.
-    pub fn group_index(&self, name: &str) -> Option<usize> {
-        self.groups.iter().position(|g| g.name == name)
-    }
-
     /// Entries of all groups' matrices, padding included: the length of [`ArchSpec::split`]'s argument.
     pub fn numel(&self) -> i64 {
         self.groups
