@@ -327,13 +327,46 @@ fn damaged_checkpoints() {
     assert_eq!(contents(&run), before);
 }
 
+/// The newest checkpoint is damaged: the one before takes over, with a warning, and the end is the same.
+#[test]
+fn a_damaged_newest_checkpoint_gives_way() {
+    let place = Place::new();
+    let run = place.interrupted();
+    let newest = checkpoints(&run).pop().unwrap();
+    let bytes = fs::read(&newest).unwrap();
+    fs::write(&newest, &bytes[..bytes.len() / 2]).unwrap();
+    let said = place.say(&["resume", "runs/r"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    assert!(
+        said.stderr.contains("trying the checkpoint before it"),
+        "{}",
+        said.stderr
+    );
+    let whole = place.tiny("undisturbed", &["--set", "trainer.epochs=300"]);
+    assert_eq!(whole.code, 0, "{}", whole.stderr);
+    let result = |run: &str| fs::read_to_string(place.path(run).join("result.json")).unwrap();
+    assert_eq!(result("runs/r"), result("runs/undisturbed"));
+}
+
 #[test]
 fn one_process_a_run() {
     let place = Place::new();
     let run = place.interrupted();
-    let lock = fs::File::open(run.join(".lock")).unwrap();
-    lock.try_lock().unwrap();
+    let events = || fs::metadata(run.join("events.jsonl")).map_or(0, |m| m.len());
+    let mut first = place
+        .command(&["resume", "runs/r"])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // It has cut off what lies behind its checkpoint and written on: it holds the run.
+    let before = events();
+    while events() <= before {
+        std::thread::sleep(Duration::from_millis(2));
+        assert!(first.try_wait().unwrap().is_none(), "it ended too early");
+    }
     snapshot!(place.say(&["resume", "runs/r"]), 4, "locked");
+    first.kill().unwrap();
+    first.wait().unwrap();
 }
 
 #[test]
@@ -388,4 +421,63 @@ fn a_full_disk_loses_nothing() {
     let said = place.say(&["resume", "runs/full"]);
     assert_eq!(said.code, 0, "{}", said.stderr);
     assert!(said.stdout.contains("40 epochs"), "{}", said.stdout);
+}
+
+/// The same on a file system that is really full, where this user may make one.
+#[test]
+fn a_full_file_system_loses_nothing() {
+    let place = Place::new();
+    let disk = place.path("disk");
+    fs::create_dir(&disk).unwrap();
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=120k", "none"])
+        .arg(&disk)
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|s| s.success());
+    if !mounted {
+        let line =
+            "SKIPPED: a_full_file_system_loses_nothing: this user can't mount a small file system";
+        println!("{line}");
+        if let Some(log) = std::env::var_os("NASFW_SKIP_LOG") {
+            use std::io::Write;
+            let mut log = fs::OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(log)
+                .unwrap();
+            writeln!(log, "{line}").unwrap();
+        }
+        return;
+    }
+    let full = place.tiny(
+        "r",
+        &[
+            "--out",
+            "disk",
+            "--set",
+            "trainer.epochs=400",
+            "--set",
+            "trainer.log_every=1",
+        ],
+    );
+    let kept = checkpoints(&disk.join("r")).len();
+    let bigger = Command::new("mount")
+        .args(["-o", "remount,size=4m"])
+        .arg(&disk)
+        .status()
+        .unwrap();
+    let resumed = place.say(&["resume", "disk/r"]);
+    let unmounted = Command::new("umount").arg(&disk).status().unwrap();
+    assert!(bigger.success() && unmounted.success());
+    assert_eq!(full.code, 5, "{}", full.stderr);
+    assert!(
+        full.stderr.contains("is full: free some space"),
+        "{}",
+        full.stderr
+    );
+    assert!(full.stderr.contains("nasfw resume"), "{}", full.stderr);
+    assert!(kept > 0, "what was saved before is still there");
+    assert_eq!(resumed.code, 0, "{}", resumed.stderr);
+    assert!(resumed.stdout.contains("400 epochs"), "{}", resumed.stdout);
 }
