@@ -17,7 +17,7 @@ use super::{ModelSpec, Operation, SpecError};
 
 /// Says that this test, after whose name its thread is called, can't run here; in the list that
 /// `cargo xtask test` prints at its end, too.
-fn skip(reason: &str) {
+pub(crate) fn skip(reason: &str) {
     let thread = std::thread::current();
     let line = format!("SKIPPED: {}: {reason}\n", thread.name().unwrap_or("?"));
     print!("{line}");
