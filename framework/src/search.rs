@@ -244,15 +244,19 @@ impl Search {
         self.supernet.as_ref()
     }
 
-    /// Loss of `arch` at weights `theta` on a batch, a scalar with a graph. Loss and accuracy are metered.
+    /// Loss of `arch` at weights `theta` on a batch, a scalar with a graph. Loss and accuracy are metered. Dropout and
+    /// the like draw the same numbers for all losses on one split within a step, so that differences between weights
+    /// or architectures are not blurred.
     pub fn loss(&mut self, theta: &Tensor, arch: &RelaxedArch, batch: &Batch) -> Result<Tensor> {
         let weights = Weights {
             params: theta,
             stats: &self.stats,
         };
+        let name = format!("noise {:?}", batch.split);
+        let noise = self.streams.child(&name, self.clock.step);
         let output = self
             .supernet
-            .forward(weights, &batch.images, arch, Mode::Train)?;
+            .forward(weights, &batch.images, arch, Mode::Train, noise)?;
         let loss = self.supernet.loss(&output, &batch.labels);
         if let Some(split) = batch.split {
             let sums = no_grad(|| self.sums(&output.detach(), &loss.detach(), batch));
@@ -307,10 +311,13 @@ impl Search {
             params: &self.theta,
             stats: &self.stats,
         };
+        let mut count = 0;
         let mut add = |batch: &Batch| -> Result<()> {
+            let noise = self.streams.child("noise of an evaluation", count);
+            count += 1;
             let output = self
                 .supernet
-                .forward(weights, &batch.images, arch, Mode::Eval)?;
+                .forward(weights, &batch.images, arch, Mode::Eval, noise)?;
             let loss = self.supernet.loss(&output, &batch.labels);
             total += self.sums(&output, &loss, batch);
             Ok(())

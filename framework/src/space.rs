@@ -6,6 +6,7 @@ use crate::arch::{ArchSpec, Choice, Genotype, Marginals};
 use crate::config::Validator;
 use crate::error::{Error, Result};
 use crate::network::{Network, NetworkOptions};
+use crate::rng::Rng;
 use crate::supernet::{Supernet, SupernetOptions};
 
 /// What the network is for: the shape of an image and the number of classes.
@@ -35,9 +36,15 @@ pub trait SearchSpace: Send + Sync {
     /// The architecture that a choice stands for. `choice` fits [`SearchSpace::spec`].
     fn genotype(&self, choice: &Choice) -> Genotype;
 
-    /// The space's rule from weights to an architecture. The default keeps the best of every row.
+    /// The space's rule from weights to an architecture. The default keeps the best of every row. A space in which
+    /// rows compete, as the edges into a node of DARTS do, leaves the rows that lose empty.
     fn derive(&self, marginals: &Marginals) -> Choice {
         self.spec().top(marginals)
+    }
+
+    /// An architecture drawn uniformly from those that [`SearchSpace::derive`] can give.
+    fn random(&self, rng: &mut Rng) -> Choice {
+        self.spec().uniform(rng)
     }
 
     /// The inverse of [`SearchSpace::genotype`], by enumeration unless a space knows better.

@@ -364,7 +364,7 @@ impl NetworkBuilder {
         let [channels, height, width] = self.image(what, x);
         let size = |size| window(size, 1, stride, 0);
         let shape = self.sized(what, channels, [height, width], [size(height), size(width)]);
-        self.push(op, &[x], shape, false)
+        self.push(op, &[], shape, false)
     }
 
     /// The shape of a value that must be an image.

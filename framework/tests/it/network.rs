@@ -48,7 +48,7 @@ type Layer = (u8, usize, usize, i64);
 
 /// The network of a list of layers, and the same as a function of the named parameters and statistics, written with
 /// plain libtorch calls: every layer is said twice.
-fn build(task: Task, layers: &[Layer]) -> (Network, Vec<usize>) {
+fn build(task: Task, layers: &[Layer]) -> Network {
     let (mut b, images) = NetworkBuilder::new(task);
     let mut values = vec![b.conv("stem", images, 4, Conv::same(3))];
     for (i, &(op, x, y, size)) in layers.iter().enumerate() {
@@ -109,8 +109,7 @@ fn build(task: Task, layers: &[Layer]) -> (Network, Vec<usize>) {
     let logits = b.linear("classifier", joined, task.classes);
     let last = *values.last().unwrap();
     let auxiliary = b.linear("auxiliary", last, task.classes);
-    let shapes = values.iter().map(|&v| b.shape(v)[0] as usize).collect();
-    (b.finish(logits, Some(auxiliary)).unwrap(), shapes)
+    b.finish(logits, Some(auxiliary)).unwrap()
 }
 
 /// Which sample is kept by drop path is not the reference's business: it runs at the rate zero here.
@@ -215,11 +214,14 @@ fn reference(
 
 fn distance(a: &Tensor, b: &Tensor) -> f64 {
     assert_eq!(a.size(), b.size());
+    if a.numel() == 0 {
+        return 0.0;
+    }
     (a - b).abs().max().double_value(&[]) / b.abs().max().double_value(&[]).max(1.0)
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(120))]
+    #![proptest_config(ProptestConfig::with_cases(600))]
 
     #[test]
     fn a_random_network_and_its_gradient_are_those_of_plain_libtorch(
@@ -230,7 +232,7 @@ proptest! {
         train in any::<bool>(),
     ) {
         let task = task(channels, height, width);
-        let (network, _) = build(task, &layers);
+        let network = build(task, &layers);
         let (params, stats) = weights(&network);
         let images = Tensor::randn([3, channels, height, width], DOUBLE);
         let before = stats.copy();
@@ -266,7 +268,7 @@ fn unread_batch_norms(layers: &[Layer]) -> bool {
     let n = layers.len() + 1;
     let mut read: Vec<bool> = (0..n).map(|i| i + 3 >= n).collect();
     for (i, &(op, x, y, _)) in layers.iter().enumerate().rev() {
-        if read[i + 1] {
+        if read[i + 1] && op != 12 {
             read[x % (i + 1)] = true;
             read[y % (i + 1)] |= op == 8 || op == 9;
         }
