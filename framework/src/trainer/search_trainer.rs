@@ -37,6 +37,8 @@ pub struct SearchTrainer {
     pub schedule_epochs: u64,
     /// When learning rates move.
     pub schedule_by: Tick,
+    /// Epochs in which the weights' learning rate grows, in equal steps, to what the schedule says.
+    pub warmup_epochs: u64,
     /// How batches of the architecture's half follow each other.
     pub val_order: Order,
     /// Steps between two progress events.
@@ -75,7 +77,7 @@ pub struct Outcome {
     pub entropy: Option<f64>,
     /// Mean over rows of the largest weight.
     pub sharpness: Option<f64>,
-    /// The benchmark's metrics.
+    /// The benchmark's metrics, and the strategy's own figures.
     pub metrics: Option<BTreeMap<String, f64>>,
     /// Optimum minus metric.
     pub regret: Option<BTreeMap<String, f64>>,
@@ -398,6 +400,14 @@ impl<'a> Session<'a> {
                     .filter_map(|(k, v)| Some((k.clone(), best.get(k)? - v)))
                     .collect()
             });
+        let mut own = self.strategy.metrics();
+        let metrics = match metrics {
+            Some(known) => {
+                own.extend(known);
+                Some(own)
+            }
+            None => (!own.is_empty()).then_some(own),
+        };
         Ok(Found {
             entropy: marginals.as_ref().map(normalised_entropy),
             sharpness: marginals.as_ref().map(sharpness),
@@ -458,6 +468,7 @@ impl SearchTrainer {
                 self.schedule_epochs
             },
             schedule_by: self.schedule_by,
+            warmup_epochs: self.warmup_epochs,
             epochs: self.epochs,
         }
     }
