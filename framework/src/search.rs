@@ -183,6 +183,11 @@ impl Search {
         }
     }
 
+    /// The images and classes that it works on.
+    pub fn task(&self) -> Task {
+        self.task
+    }
+
     /// The space.
     pub fn space(&self) -> &dyn SearchSpace {
         self.space.as_ref()

@@ -7,16 +7,18 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::checkpoint;
-use super::{Job, Trainer};
+use super::checkpoint::{self, Checkpoint};
+use super::{Evaluate, Evaluation, Job, Trainer};
 use crate::arch::{Choice, Genotype, Marginals};
 use crate::batches::{Augment, Order};
-use crate::config::Validator;
+use crate::config::{RunConfig, Validator};
+use crate::dataset::{DataSource, Dataset};
 use crate::device;
 use crate::distribution::normalised_entropy;
 use crate::draw::Drawing;
 use crate::error::{Error, Result};
 use crate::events::{Event, Subscriber};
+use crate::network::NetworkOptions;
 use crate::optim::OptimizerConfig;
 use crate::rng::Streams;
 use crate::run::{self, EventLog, Manifest};
@@ -95,6 +97,37 @@ impl Trainer for SearchTrainer {
         Session::open(self, job)?.run()
     }
 
+    fn evaluate(&self, job: Evaluate<'_>) -> Result<Evaluation> {
+        let config = job.config;
+        let fingerprint = config.fingerprint()?;
+        let restored = match job.checkpoint {
+            Some(path) => checkpoint::read(path, &fingerprint)?,
+            None => checkpoint::newest(job.run, &fingerprint)?.ok_or_else(|| Error::Run {
+                path: job.run.path().to_owned(),
+                problem: "this run has no checkpoint yet".into(),
+                help: format!("go on with `nasfw resume {}`", job.run.path().display()),
+            })?,
+        };
+        let data = job
+            .data
+            .unwrap_or_else(|| (config.dataset.as_ref(), config.common.source()));
+        let (mut search, strategy, _) = self.assemble(config, Some(&restored), data)?;
+        restored.restore(&mut search)?;
+        let choice = strategy.derive(&search)?;
+        let genotype = search.space().genotype(&choice);
+        let options = NetworkOptions::default();
+        Ok(Evaluation {
+            epoch: search.epoch(),
+            test: search.evaluate(&search.one_hot(&choice), None, None)?,
+            cost: search
+                .space()
+                .network(&genotype, search.task(), &options)
+                .ok()
+                .map(|n| n.cost()),
+            genotype,
+        })
+    }
+
     fn validate(&self, v: &mut Validator) {
         v.at_least("trainer.epochs", self.epochs, 1);
         // A batch of one image has no variance, which batch norm divides by.
@@ -130,53 +163,22 @@ impl<'a> Session<'a> {
     fn open(trainer: &'a SearchTrainer, job: Job<'a>) -> Result<Self> {
         let began = Instant::now();
         let config = job.config;
-        let common = &config.common;
-        let device = device::choose(&common.device)?;
-        if common.threads > 0 {
-            tch::set_num_threads(i32::try_from(common.threads).unwrap_or(i32::MAX));
-        }
         let fingerprint = config.fingerprint()?;
         let restored = checkpoint::newest(job.run, &fingerprint)?;
-
-        let space = config.space.build()?;
-        let streams = Streams::new(common.seed);
-        let mut strategy = config.strategy.build(BuildContext {
-            spec: space.spec(),
-            streams: streams.child("build", 0),
-            kind: common.kind(),
-            device,
-            epochs: trainer.epochs,
-        })?;
-        if let Some(checkpoint) = &restored {
-            strategy.restore(checkpoint.strategy_state())?;
-        }
-        let benchmark = match &config.benchmark {
-            Some(b) => Some(b.open(&serde_json::to_value(&config.space).map_err(|e| {
-                Error::Invalid {
-                    what: "space settings".into(),
-                    why: e.to_string(),
-                }
-            })?)?),
-            None => None,
-        };
-        let data = config.dataset.load(&common.source())?;
-        let checksum = data.checksum();
+        let source = config.common.source();
+        let (mut search, strategy, checksum) =
+            trainer.assemble(config, restored.as_ref(), (config.dataset.as_ref(), source))?;
         match &restored {
             None => job.run.write_json(
                 run::MANIFEST,
-                &Manifest::now(device::describe(device), checksum, fingerprint.clone())?,
+                &Manifest::now(
+                    device::describe(search.device()),
+                    checksum,
+                    fingerprint.clone(),
+                )?,
             )?,
             Some(_) => same_data(&job, &checksum)?,
         }
-        let parts = Parts {
-            space,
-            benchmark,
-            data: &data,
-            streams,
-            kind: common.kind(),
-            device,
-        };
-        let mut search = Search::new(parts, strategy.as_ref(), trainer.settings())?;
         let (mut events_bytes, mut finished) = (0, None);
         if let Some(checkpoint) = &restored {
             checkpoint.restore(&mut search)?;
@@ -455,6 +457,53 @@ struct Found {
 }
 
 impl SearchTrainer {
+    /// Search, strategy and checksum of the data; as they were then if there is a checkpoint, but for weights.
+    fn assemble(
+        &self,
+        config: &RunConfig,
+        restored: Option<&Checkpoint>,
+        (dataset, source): (&dyn Dataset, DataSource),
+    ) -> Result<(Search, Box<dyn Strategy>, String)> {
+        let common = &config.common;
+        let device = device::choose(&common.device)?;
+        if common.threads > 0 {
+            tch::set_num_threads(i32::try_from(common.threads).unwrap_or(i32::MAX));
+        }
+        let space = config.space.build()?;
+        let streams = Streams::new(common.seed);
+        let mut strategy = config.strategy.build(BuildContext {
+            spec: space.spec(),
+            streams: streams.child("build", 0),
+            kind: common.kind(),
+            device,
+            epochs: self.epochs,
+        })?;
+        if let Some(checkpoint) = restored {
+            strategy.restore(checkpoint.strategy_state())?;
+        }
+        let benchmark = match &config.benchmark {
+            Some(b) => Some(b.open(&serde_json::to_value(&config.space).map_err(|e| {
+                Error::Invalid {
+                    what: "space settings".into(),
+                    why: e.to_string(),
+                }
+            })?)?),
+            None => None,
+        };
+        let data = dataset.load(&source)?;
+        let checksum = data.checksum();
+        let parts = Parts {
+            space,
+            benchmark,
+            data: &data,
+            streams,
+            kind: common.kind(),
+            device,
+        };
+        let search = Search::new(parts, strategy.as_ref(), self.settings())?;
+        Ok((search, strategy, checksum))
+    }
+
     fn settings(&self) -> Settings {
         Settings {
             batch_size: self.batch_size,
