@@ -7,7 +7,6 @@ use serde::Serialize;
 
 use crate::arch::Genotype;
 use crate::config::{RunConfig, Validator};
-use crate::dataset::{DataSource, Dataset};
 use crate::error::Result;
 use crate::events::{Meter, Subscriber};
 use crate::network::Cost;
@@ -34,14 +33,14 @@ pub struct Job<'a> {
 
 /// A run to be measured.
 pub struct Evaluate<'a> {
-    /// How it was made.
+    /// How it was made, or with another dataset of images of the same shape, or another device.
     pub config: &'a RunConfig,
+    /// [`RunConfig::fingerprint`] of how it was made.
+    pub fingerprint: &'a str,
     /// Where it is.
     pub run: &'a RunFolder,
     /// One of its checkpoints; none means the newest.
     pub checkpoint: Option<&'a Path>,
-    /// Test images of another dataset than the run's, of the same shape.
-    pub data: Option<(&'a dyn Dataset, DataSource)>,
 }
 
 /// What was measured on the test images.

@@ -12,7 +12,6 @@ use super::{Evaluate, Evaluation, Job, Trainer};
 use crate::arch::{Choice, Genotype, Marginals};
 use crate::batches::{Augment, Order};
 use crate::config::{RunConfig, Validator};
-use crate::dataset::{DataSource, Dataset};
 use crate::device;
 use crate::distribution::normalised_entropy;
 use crate::draw::Drawing;
@@ -98,20 +97,15 @@ impl Trainer for SearchTrainer {
     }
 
     fn evaluate(&self, job: Evaluate<'_>) -> Result<Evaluation> {
-        let config = job.config;
-        let fingerprint = config.fingerprint()?;
         let restored = match job.checkpoint {
-            Some(path) => checkpoint::read(path, &fingerprint)?,
-            None => checkpoint::newest(job.run, &fingerprint)?.ok_or_else(|| Error::Run {
+            Some(path) => checkpoint::read(path, job.fingerprint)?,
+            None => checkpoint::newest(job.run, job.fingerprint)?.ok_or_else(|| Error::Run {
                 path: job.run.path().to_owned(),
                 problem: "this run has no checkpoint yet".into(),
                 help: format!("go on with `nasfw resume {}`", job.run.path().display()),
             })?,
         };
-        let data = job
-            .data
-            .unwrap_or_else(|| (config.dataset.as_ref(), config.common.source()));
-        let (mut search, strategy, _) = self.assemble(config, Some(&restored), data)?;
+        let (mut search, strategy, _) = self.assemble(job.config, Some(&restored))?;
         restored.restore(&mut search)?;
         let choice = strategy.derive(&search)?;
         let genotype = search.space().genotype(&choice);
@@ -165,9 +159,7 @@ impl<'a> Session<'a> {
         let config = job.config;
         let fingerprint = config.fingerprint()?;
         let restored = checkpoint::newest(job.run, &fingerprint)?;
-        let source = config.common.source();
-        let (mut search, strategy, checksum) =
-            trainer.assemble(config, restored.as_ref(), (config.dataset.as_ref(), source))?;
+        let (mut search, strategy, checksum) = trainer.assemble(config, restored.as_ref())?;
         match &restored {
             None => job.run.write_json(
                 run::MANIFEST,
@@ -462,7 +454,6 @@ impl SearchTrainer {
         &self,
         config: &RunConfig,
         restored: Option<&Checkpoint>,
-        (dataset, source): (&dyn Dataset, DataSource),
     ) -> Result<(Search, Box<dyn Strategy>, String)> {
         let common = &config.common;
         let device = device::choose(&common.device)?;
@@ -490,7 +481,7 @@ impl SearchTrainer {
             })?)?),
             None => None,
         };
-        let data = dataset.load(&source)?;
+        let data = config.dataset.load(&common.source())?;
         let checksum = data.checksum();
         let parts = Parts {
             space,
