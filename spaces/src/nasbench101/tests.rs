@@ -32,7 +32,7 @@ pub(crate) fn skip(reason: &str) {
 }
 
 /// The development data, which is not part of the project.
-fn data(file: &str) -> Option<Vec<u8>> {
+pub(crate) fn data(file: &str) -> Option<Vec<u8>> {
     let folder = std::env::var_os("NASFW_TEST_DATA").map_or_else(
         || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data")),
         PathBuf::from,
