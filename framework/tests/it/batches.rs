@@ -54,7 +54,7 @@ proptest! {
 
     #[test]
     fn augmentation_is_crop_flip_cutout(seed in any::<u64>(), h in 3i64..7, w in 3i64..7, p in 0i64..3, flip in any::<bool>(), cutout in 0i64..4) {
-        let a = Augment { crop_padding: p, flip, cutout };
+        let a = Augment { crop_padding: p, flip, cutout, ..Augment::default() };
         let n = 3;
         // Distinct, non-zero pixels; two channels, the second the negative of the first.
         let first = Tensor::arange(n * h * w, (Kind::Double, Device::Cpu)).view([n, 1, h, w]) + 1.0;
@@ -79,7 +79,7 @@ fn augmentation_uses_every_offset_and_both_flips() {
     let a = Augment {
         crop_padding: 1,
         flip: true,
-        cutout: 0,
+        ..Augment::default()
     };
     let out = a.apply(&images, &mut Streams::new(1).at("a", 0));
     let distinct: HashSet<String> = (0..400)

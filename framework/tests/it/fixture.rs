@@ -177,8 +177,9 @@ impl Dataset for Stripes {
         let part = |n: usize| Part {
             images: (0..n)
                 .flat_map(|i| (0..16).map(move |p| ((p / 4 + p % 4 * (i % 2)) * 40 + i) as u8))
-                .collect(),
-            labels: (0..n).map(|i| (i % 2) as u8).collect(),
+                .collect::<Vec<_>>()
+                .into(),
+            labels: (0..n).map(|i| (i % 2) as u16).collect(),
         };
         let task = Task {
             channels: 1,
@@ -190,6 +191,7 @@ impl Dataset for Stripes {
             task,
             train: part(self.images),
             test: part(10),
+            split: None,
             mean: vec![0.5],
             std: vec![0.25],
             classes: vec!["a".into(), "b".into()],
@@ -251,12 +253,12 @@ impl Strategy for Script {
             search.device(),
         );
         self.memory = &self.memory * 0.9 + noise;
-        let batch = search.batch(Split::Val);
+        let batch = search.batch(Split::Val)?;
         let arch = self.softmax.sample(&phi, &mut search.rng("sample"))?;
         let loss = search.loss(&theta, &arch, &batch)?;
         let grad = search.gradients(&loss, &[&phi])?;
         search.descend_phi(&grad[0])?;
-        let batch = search.batch(Split::Train);
+        let batch = search.batch(Split::Train)?;
         let arch = self
             .softmax
             .sample(&phi, &mut search.rng("sample"))?

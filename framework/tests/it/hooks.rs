@@ -59,7 +59,7 @@ impl Probe {
     /// vector (DARTS, equation 8), beside a finite difference in φ of the validation loss at the stepped weights.
     fn second_order(&self, s: &mut Search) -> (Vec<f64>, Vec<f64>) {
         let (theta, phi) = (s.theta(), s.phi());
-        let (train, val) = (s.batch(Split::Train), s.batch(Split::Val));
+        let (train, val) = (s.batch(Split::Train).unwrap(), s.batch(Split::Val).unwrap());
         let c = s.theta_optimizer().config().clone();
         let (xi, mu, decay) = (s.theta_lr(), c.momentum, c.weight_decay);
         let buffer = s.theta_optimizer().momentum_buffer().copy();
@@ -101,7 +101,7 @@ impl Probe {
     /// sampled candidate's logit is that of the dense supernet with the same weights.
     fn hard_sampling(&self, s: &mut Search) -> (Vec<f64>, Vec<f64>) {
         let (theta, phi) = (s.theta(), s.phi());
-        let batch = s.batch(Split::Train);
+        let batch = s.batch(Split::Train).unwrap();
         let dense = self.softmax.sample(&phi, &mut s.rng("a")).unwrap();
         let choice = s.space().derive(&s.marginals(self).unwrap().unwrap());
         let hard = s.one_hot(&choice);
@@ -129,7 +129,7 @@ impl Probe {
     /// (REINFORCE), beside the exact gradient by enumeration with the same rewards.
     fn score_function(&self, s: &mut Search) -> (Vec<f64>, Vec<f64>) {
         let (theta, phi) = (s.theta(), s.phi());
-        let batch = s.batch(Split::Val);
+        let batch = s.batch(Split::Val).unwrap();
         let spec = s.space().spec().clone();
         let mut gradient = Tensor::zeros_like(&phi);
         let mut expected = Tensor::zeros([], (s.kind(), s.device()));
@@ -153,7 +153,7 @@ impl Probe {
     fn perturbation(&self, s: &mut Search) -> (Vec<f64>, Vec<f64>) {
         let (theta, phi) = (s.theta(), s.phi());
         let before = numbers(&phi);
-        let batch = s.batch(Split::Train);
+        let batch = s.batch(Split::Train).unwrap();
         let mut arch = self.softmax.sample(&phi, &mut s.rng("a")).unwrap().detach();
         let noise = rng::uniform(
             &mut s.rng("delta"),
@@ -184,7 +184,7 @@ impl Strategy for Probe {
                 .push((self.config.probe.clone(), [ours, reference].concat()));
         }
         // A plain weight step, so that momentum is not zero.
-        let (theta, phi, batch) = (s.theta(), s.phi(), s.batch(Split::Train));
+        let (theta, phi, batch) = (s.theta(), s.phi(), s.batch(Split::Train).unwrap());
         let l = self.loss(s, &theta, &phi, &batch);
         let g = s.gradients(&l, &[&theta])?;
         s.descend_theta(&g[0]);
