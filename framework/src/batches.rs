@@ -1,6 +1,9 @@
 //! Batches. A dataset that fits lives on the device, and shuffling, gathering and augmenting are a few batched
 //! operations; of any other, the next batches are decoded on threads while the device works on the present one.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};

@@ -199,13 +199,11 @@ impl Strategy for Probe {
 }
 
 /// Runs a probe; the largest difference between what it computed and its reference, relative to the reference.
-fn probe(name: &str) -> f64 {
+fn probe(name: &str, settings: &[&str]) -> f64 {
     let dir = tempfile::tempdir().unwrap();
-    let config = config(&[
-        "strategy.name=fixture-probe",
-        &format!("strategy.probe={name}"),
-    ])
-    .unwrap();
+    let probe = format!("strategy.probe={name}");
+    let set = [&["strategy.name=fixture-probe", &probe], settings].concat();
+    let config = config(&set).unwrap();
     search(&config, &folder(dir.path(), &config), false).unwrap();
     let found = FOUND.lock().unwrap();
     let (_, both) = found.iter().find(|(n, _)| n == name).unwrap();
@@ -220,23 +218,34 @@ fn probe(name: &str) -> f64 {
 
 #[test]
 fn an_unrolled_step_has_its_place() {
-    let error = probe("second-order");
+    let error = probe("second-order", &[]);
     assert!(error < 1e-6, "{error}");
 }
 
 #[test]
 fn hard_samples_skip_what_is_masked() {
-    let error = probe("hard");
+    let error = probe("hard", &[]);
     assert!(error < 1e-12, "{error}");
 }
 
 #[test]
 fn score_function_updates_have_their_place() {
-    let error = probe("score");
+    let error = probe("score", &[]);
     assert!(error < 1e-12, "{error}");
 }
 
 #[test]
 fn perturbed_weight_steps_leave_phi_alone() {
-    assert_eq!(probe("perturbation"), 0.0);
+    assert_eq!(probe("perturbation", &[]), 0.0);
+}
+
+#[test]
+fn an_evaluation_gives_the_top_5_accuracy() {
+    let settings = [
+        "dataset.classes=7",
+        "trainer.batch_size=26",
+        "trainer.augment.crop_padding=0",
+        "trainer.augment.flip=false",
+    ];
+    assert!(probe("top-5", &settings) < 1e-12);
 }
