@@ -199,9 +199,10 @@ fn unpickle(bytes: &[u8]) -> Result<Batch, String> {
     }
     let labels = labels.iter().enumerate().map(|(i, label)| match label {
         Value::I64(label @ 1..=1000) => Ok(*label as u16),
-        other => Err(format!(
+        Value::I64(other) => Err(format!(
             "image {i} (from 0) has label {other}, labels are 1 to 1,000"
         )),
+        _ => Err(format!("the label of image {i} (from 0) is no number")),
     });
     Ok(Batch {
         images,

@@ -99,7 +99,7 @@ impl ArchDistribution for IndependentSoftmax {
     }
 
     fn log_prob(&self, phi: &Tensor, choice: &Choice) -> Result<Option<Tensor>> {
-        choice.check(&self.spec)?;
+        choice.check_complete(&self.spec)?;
         let probabilities = self.spec.softmax(phi);
         let terms: Vec<Tensor> = self
             .spec

@@ -98,7 +98,7 @@ impl Drawing {
         } else {
             let mut rng = ChaCha8Rng::seed_from_u64(0);
             (0..ARCHITECTURES)
-                .map(|_| space.genotype(&spec.uniform(&mut rng)))
+                .map(|_| space.genotype(&space.random(&mut rng)))
                 .collect()
         };
         let mut unions: Vec<Union> = Vec::new();

@@ -253,15 +253,19 @@ impl Search {
         self.supernet.as_ref()
     }
 
-    /// Loss of `arch` at weights `theta` on a batch, a scalar with a graph. Loss and accuracy are metered.
+    /// Loss of `arch` at weights `theta` on a batch, a scalar with a graph. Loss and accuracy are metered. Dropout and
+    /// the like draw the same numbers for all losses on one split within a step, so that differences between weights
+    /// or architectures are not blurred.
     pub fn loss(&mut self, theta: &Tensor, arch: &RelaxedArch, batch: &Batch) -> Result<Tensor> {
         let weights = Weights {
             params: theta,
             stats: &self.stats,
         };
+        let name = format!("noise {:?}", batch.split);
+        let noise = self.streams.child(&name, self.clock.step);
         let output = self
             .supernet
-            .forward(weights, &batch.images, arch, Mode::Train)?;
+            .forward(weights, &batch.images, arch, Mode::Train, noise)?;
         let loss = self.supernet.loss(&output, &batch.labels);
         if let Some(split) = batch.split {
             let sums = no_grad(|| self.sums(&output.detach(), &loss.detach(), batch));
@@ -313,22 +317,31 @@ impl Search {
         let size = self.settings.eval_batch_size;
         let limit = batches.unwrap_or(usize::MAX);
         let mut total = Tensor::zeros([3], (Kind::Double, self.device));
-        let mut in_top5 = Tensor::zeros([], (Kind::Double, self.device));
-        let top5 = self.task.classes > 5;
+        let mut in_top5: Option<Tensor> = None;
+        let classes = self.task.classes;
         let weights = Weights {
             params: &self.theta,
             stats: &self.stats,
         };
+        let mut count = 0;
         let mut add = |batch: &Batch| -> Result<()> {
+            let noise = self.streams.child("noise of an evaluation", count);
+            count += 1;
             let output = self
                 .supernet
-                .forward(weights, &batch.images, arch, Mode::Eval)?;
+                .forward(weights, &batch.images, arch, Mode::Eval, noise)?;
             let loss = self.supernet.loss(&output, &batch.labels);
             total += self.sums(&output, &loss, batch);
-            if top5 {
+            // Not where a space's output is something else than logits.
+            if classes > 5 && output.size() == [batch.len(), classes] {
                 let (_, best) = output.topk(5, -1, true, false);
                 let found = best.eq_tensor(&batch.labels.unsqueeze(-1));
-                in_top5 += found.sum(Kind::Double);
+                let found = found.sum(Kind::Double);
+                in_top5 = Some(
+                    in_top5
+                        .take()
+                        .map_or_else(|| found.shallow_clone(), |t| t + &found),
+                );
             }
             Ok(())
         };
@@ -341,7 +354,7 @@ impl Search {
         })?;
         let meter = meter(&total);
         Ok(Meter {
-            top5: top5.then(|| in_top5.double_value(&[]) / meter.images),
+            top5: in_top5.map(|found| found.double_value(&[]) / meter.images),
             ..meter
         })
     }

@@ -6,6 +6,7 @@ use tch::{Kind, Reduction, Tensor};
 use crate::arch::RelaxedArch;
 use crate::error::Result;
 use crate::params::ParamLayout;
+use crate::rng::Streams;
 
 /// Whether the forward pass is part of training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,13 +68,15 @@ pub trait Supernet: Send {
     /// Layout of the trained parameters.
     fn layout(&self) -> &ParamLayout;
 
-    /// Logits `[batch, classes]` for `images` (`[batch, channels, height, width]`, normalised).
+    /// Logits `[batch, classes]` for `images` (`[batch, channels, height, width]`, normalised). Dropout, drop path and
+    /// operations that add noise draw from `noise`, so that equal arguments give equal results.
     fn forward(
         &self,
         weights: Weights<'_>,
         images: &Tensor,
         arch: &RelaxedArch,
         mode: Mode,
+        noise: Streams,
     ) -> Result<Tensor>;
 
     /// Layout of the running statistics; most supernets have none.

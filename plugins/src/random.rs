@@ -54,19 +54,11 @@ schedule = "constant"
 #[typetag::serde(name = "random")]
 impl StrategyConfig for RandomConfig {
     fn build(&self, cx: BuildContext<'_>) -> Result<Box<dyn Strategy>> {
-        let first = cx.spec.uniform(&mut cx.streams.at("sample", 0));
-        let state = State {
-            best: first.clone(),
-            best_score: None,
-            current: first,
-            scored: 0,
-        };
         Ok(Box::new(Random {
             config: self.clone(),
-            spec: cx.spec.clone(),
             streams: cx.streams,
             epochs: cx.epochs,
-            state,
+            state: State::default(),
         }))
     }
 
@@ -76,18 +68,16 @@ impl StrategyConfig for RandomConfig {
 }
 
 /// What a checkpoint must keep.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct State {
-    best: Choice,
-    best_score: Option<f64>,
-    current: Choice,
+    /// The best architecture so far and its score.
+    best: Option<(Choice, f64)>,
     /// Architectures that have their score.
     scored: u64,
 }
 
 struct Random {
     config: RandomConfig,
-    spec: ArchSpec,
     streams: Streams,
     epochs: u64,
     state: State,
@@ -101,18 +91,21 @@ impl Random {
             .unwrap_or(u64::MAX)
     }
 
+    /// The architecture whose turn it is: a function of how many have been scored.
+    fn current(&self, search: &Search) -> Choice {
+        let rng = &mut self.streams.at("sample", self.state.scored);
+        search.space().random(rng)
+    }
+
     fn scored(&mut self, score: f64, search: &mut Search) {
-        if self.state.best_score.is_none_or(|best| score > best) {
-            self.state.best = self.state.current.clone();
-            self.state.best_score = Some(score);
+        let best = self.state.best.as_ref().map(|(_, best)| *best);
+        if best.is_none_or(|best| score > best) {
+            self.state.best = Some((self.current(search), score));
         }
         self.state.scored += 1;
-        self.state.current = self
-            .spec
-            .uniform(&mut self.streams.at("sample", self.state.scored));
         search.log("samples", self.state.scored as f64);
         search.log("score", score);
-        search.log("best_score", self.state.best_score.unwrap_or(score));
+        search.log("best_score", best.map_or(score, |best| best.max(score)));
     }
 
     fn look_up(&self, search: &Search) -> Result<f64> {
@@ -120,7 +113,7 @@ impl Random {
             plugin: "random".into(),
             message,
         };
-        let genotype = search.space().genotype(&self.state.current);
+        let genotype = search.space().genotype(&self.current(search));
         let score = search.query(&genotype)?.ok_or_else(|| {
             missing("no benchmark knows this architecture; use `--set strategy.score=train`".into())
         })?;
@@ -159,7 +152,7 @@ impl Strategy for Random {
         if now > 0 && turn != self.turn(now - 1, steps) {
             search.restart_weights();
         }
-        let arch = search.one_hot(&self.state.current);
+        let arch = search.one_hot(&self.current(search));
         let (w, batch) = (search.theta(), search.batch(Split::Train)?);
         let loss = search.loss(&w, &arch, &batch)?;
         let gradient = search.gradients(&loss, &[&w])?;
@@ -179,8 +172,9 @@ impl Strategy for Random {
         }
     }
 
-    fn derive(&self, _search: &Search) -> Result<Choice> {
-        Ok(self.state.best.clone())
+    fn derive(&self, search: &Search) -> Result<Choice> {
+        let best = self.state.best.as_ref().map(|(choice, _)| choice.clone());
+        Ok(best.unwrap_or_else(|| self.current(search)))
     }
 
     fn state(&self) -> Result<StrategyState> {
@@ -216,31 +210,11 @@ mod tests {
         let mut section = plugin.default_section().unwrap();
         section.as_object_mut().unwrap().remove("name");
         let config: RandomConfig = serde_json::from_value(section).unwrap();
-        let row = Row {
-            name: "row".into(),
-            candidates: vec!["a".into(), "b".into()],
-            keep: 1,
-        };
-        let group = Group {
-            name: "group".into(),
-            role: Role::Operations,
-            rows: vec![row],
-        };
-        let spec = ArchSpec::new(vec![group]).unwrap();
-        let streams = Streams::new(0);
-        let first = spec.uniform(&mut streams.at("sample", 0));
-        let state = State {
-            best: first.clone(),
-            best_score: None,
-            current: first,
-            scored: 0,
-        };
         Random {
             config: RandomConfig { samples, ..config },
-            spec,
-            streams,
+            streams: Streams::new(0),
             epochs: 1,
-            state,
+            state: State::default(),
         }
     }
 

@@ -1,6 +1,13 @@
 //! First-party search spaces of nasfw.
 
+pub mod cells;
+pub mod darts;
+pub mod formats;
+pub mod layers;
 pub mod nasbench101;
 pub mod nasbench1shot1;
+pub mod nasbench201;
 pub mod ops;
+pub mod published;
+pub mod robust;
 pub mod toy;

@@ -4,6 +4,7 @@ mod config;
 mod describe;
 mod doctor;
 mod draw;
+mod genotype;
 mod list;
 mod logging;
 mod output;
@@ -50,6 +51,8 @@ enum Verb {
     Config(config::Config),
     /// Draw a space, a run's result or a genotype as SVG or DOT.
     Draw(draw::Draw),
+    /// Print an architecture in another form, or list the published ones.
+    Genotype(genotype::Genotype),
     /// Check libtorch, GPUs, plugins and folders of this machine.
     Doctor(doctor::Doctor),
 }
@@ -63,6 +66,7 @@ impl Verb {
             Self::Describe(v) => v.carry_out(),
             Self::Config(v) => v.carry_out(),
             Self::Draw(v) => v.carry_out(),
+            Self::Genotype(v) => v.carry_out(),
             Self::Doctor(v) => v.carry_out(),
         }
     }

@@ -27,8 +27,19 @@ impl Choice {
         &self.0
     }
 
-    /// Refuses a choice that does not fit `spec`: other groups or rows, a wrong number kept, an index out of range.
+    /// Refuses a choice that does not fit `spec`: other groups or rows, indices out of range or not increasing. A row
+    /// may keep any number of its candidates, none included: edges that a space's rule drops, ragged architectures.
     pub fn check(&self, spec: &ArchSpec) -> Result<()> {
+        self.check_rows(spec, false)
+    }
+
+    /// Refuses a choice in which some row does not keep exactly [`Row::keep`](super::Row::keep) candidates, as every
+    /// discrete draw of a distribution does.
+    pub fn check_complete(&self, spec: &ArchSpec) -> Result<()> {
+        self.check_rows(spec, true)
+    }
+
+    fn check_rows(&self, spec: &ArchSpec, complete: bool) -> Result<()> {
         let bad = |why: String| {
             Err(Error::Invalid {
                 what: "choice".into(),
@@ -54,12 +65,17 @@ impl Choice {
             for (kept, row) in rows.iter().zip(&group.rows) {
                 let increasing = kept.windows(2).all(|w| w[0] < w[1]);
                 let inside = kept.iter().all(|&i| i < row.candidates.len());
-                if kept.len() != row.keep || !increasing || !inside {
+                let enough = !complete || kept.len() == row.keep;
+                if !enough || !increasing || !inside {
                     return bad(format!(
                         "row `{}` of group `{}` keeps {kept:?}; it must keep {} of 0..{}",
                         row.name,
                         group.name,
-                        row.keep,
+                        if complete {
+                            row.keep.to_string()
+                        } else {
+                            "some".into()
+                        },
                         row.candidates.len()
                     ));
                 }

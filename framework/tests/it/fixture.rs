@@ -125,6 +125,7 @@ impl Supernet for LinearNet {
         images: &Tensor,
         arch: &RelaxedArch,
         mode: Mode,
+        _noise: Streams,
     ) -> Result<Tensor> {
         let views = self.layout.views(weights.params);
         let x = images.flatten(1, -1);

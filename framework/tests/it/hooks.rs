@@ -167,6 +167,33 @@ impl Probe {
         s.descend_theta(&g[0]);
         (before, numbers(&s.phi()))
     }
+
+    /// Top-1 and top-5 accuracy over all training images, beside those of an argsort of the logits.
+    fn top5(&self, s: &mut Search) -> (Vec<f64>, Vec<f64>) {
+        let (theta, batch) = (s.theta(), s.batch(Split::Full).unwrap());
+        let arch = self.softmax.sample(&s.phi(), &mut s.rng("a")).unwrap();
+        let meter = s.evaluate(&arch, Some(Split::Full), None).unwrap();
+        let weights = Weights {
+            params: &theta,
+            stats: &s
+                .supernet()
+                .stats_layout()
+                .init(Streams::new(0), s.kind(), s.device()),
+        };
+        let net = s.supernet();
+        let output = net
+            .forward(weights, &batch.images, &arch, Mode::Eval, Streams::new(0))
+            .unwrap();
+        let rank = output
+            .argsort(-1, true)
+            .eq_tensor(&batch.labels.unsqueeze(-1));
+        let within =
+            |k: i64| rank.narrow(1, 0, k).sum(Kind::Double).double_value(&[]) / batch.len() as f64;
+        (
+            vec![meter.accuracy, meter.top5.unwrap()],
+            vec![within(1), within(5)],
+        )
+    }
 }
 
 impl Strategy for Probe {
@@ -176,6 +203,7 @@ impl Strategy for Probe {
                 "second-order" => self.second_order(s),
                 "hard" => self.hard_sampling(s),
                 "score" => self.score_function(s),
+                "top-5" => self.top5(s),
                 _ => self.perturbation(s),
             };
             FOUND

@@ -338,7 +338,7 @@ impl ArchDistribution for GeneratorDistribution {
 
     /// Exact for fixed ε and the forms `sample` and `point`: rows are then independent given φ.
     fn log_prob(&self, phi: &Tensor, choice: &Choice) -> Result<Option<Tensor>> {
-        choice.check(&self.spec)?;
+        choice.check_complete(&self.spec)?;
         if self.config.input == Input::Resampled || self.config.form == Form::Dropout {
             return Ok(None);
         }

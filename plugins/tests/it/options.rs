@@ -76,6 +76,7 @@ impl Supernet for SumNet {
         images: &Tensor,
         arch: &RelaxedArch,
         _mode: Mode,
+        _noise: Streams,
     ) -> Result<Tensor> {
         let views = self.layout.views(weights.params);
         let pairs = self.values.iter().zip(&arch.weights);

@@ -13,4 +13,4 @@ mod spec;
 pub use spec::{ModelSpec, Operation, SpecError};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

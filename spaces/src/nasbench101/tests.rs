@@ -17,7 +17,7 @@ use super::{ModelSpec, Operation, SpecError};
 
 /// Says that this test, after whose name its thread is called, can't run here; in the list that
 /// `cargo xtask test` prints at its end, too.
-fn skip(reason: &str) {
+pub(crate) fn skip(reason: &str) {
     let thread = std::thread::current();
     let line = format!("SKIPPED: {}: {reason}\n", thread.name().unwrap_or("?"));
     print!("{line}");
@@ -32,7 +32,7 @@ fn skip(reason: &str) {
 }
 
 /// The development data, which is not part of the project.
-fn data(file: &str) -> Option<Vec<u8>> {
+pub(crate) fn data(file: &str) -> Option<Vec<u8>> {
     let folder = std::env::var_os("NASFW_TEST_DATA").map_or_else(
         || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data")),
         PathBuf::from,

@@ -282,7 +282,7 @@ impl SearchSpace for OneShotSpace {
         let mut output = cell.output.clone();
         output.sort_unstable();
         let choice = Choice::new(vec![ops, inputs, vec![output]]);
-        choice.check(&self.spec)?;
+        choice.check_complete(&self.spec)?;
         Ok(choice)
     }
 

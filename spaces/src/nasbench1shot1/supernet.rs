@@ -90,6 +90,7 @@ impl Supernet for OneShotNet {
         images: &Tensor,
         arch: &RelaxedArch,
         mode: Mode,
+        _noise: Streams,
     ) -> Result<Tensor> {
         let pass = Builder::pass(&self.params, &self.stats, weights, mode);
         let arch = Entries::of(arch);

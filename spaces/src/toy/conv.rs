@@ -195,6 +195,7 @@ impl Supernet for ToyConvNet {
         images: &Tensor,
         arch: &RelaxedArch,
         mode: Mode,
+        _noise: Streams,
     ) -> Result<Tensor> {
         let pass = Builder::pass(&self.params, &self.stats, weights, mode);
         let stem = self.stem.forward(&pass, images);

@@ -188,6 +188,7 @@ impl Supernet for PlantedNet {
         _images: &Tensor,
         arch: &RelaxedArch,
         _mode: Mode,
+        _noise: Streams,
     ) -> Result<Tensor> {
         let value = self.landscape.extended(&arch.weights[0]);
         let w = self.layout.views(weights.params)[self.w].get(0);

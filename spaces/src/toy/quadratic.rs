@@ -170,6 +170,7 @@ impl Supernet for QuadraticNet {
         _images: &Tensor,
         arch: &RelaxedArch,
         _mode: Mode,
+        _noise: Streams,
     ) -> Result<Tensor> {
         let views = self.layout.views(weights.params);
         let w = &views[self.w];

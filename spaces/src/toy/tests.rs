@@ -142,8 +142,12 @@ fn masks_of_the_tiny_cell_change_nothing() {
     for choice in space.spec().enumerate() {
         let masked = choice.one_hot(space.spec(), Kind::Double, Device::Cpu);
         let dense = RelaxedArch::new(masked.weights.iter().map(Tensor::copy).collect());
-        let a = net.forward(weights, &images, &masked, Mode::Train).unwrap();
-        let b = net.forward(weights, &images, &dense, Mode::Train).unwrap();
+        let a = net
+            .forward(weights, &images, &masked, Mode::Train, Streams::new(0))
+            .unwrap();
+        let b = net
+            .forward(weights, &images, &dense, Mode::Train, Streams::new(0))
+            .unwrap();
         assert!((a - b).abs().max().double_value(&[]) < 1e-12);
     }
 }

@@ -42,6 +42,7 @@ fn forward(net: &dyn Supernet, theta: &Tensor, images: &Tensor, arch: &RelaxedAr
         images,
         arch,
         Mode::Train,
+        Streams::new(0),
     )
     .unwrap()
 }
@@ -124,7 +125,7 @@ proptest! {
         let after = |arch: &RelaxedArch| {
             let stats = start.copy();
             let weights = Weights { params: &theta, stats: &stats };
-            let _ = net.forward(weights, &images, arch, Mode::Train).unwrap();
+            let _ = net.forward(weights, &images, arch, Mode::Train, streams).unwrap();
             stats
         };
         let (few, all) = (after(&masked), after(&dense));
@@ -178,7 +179,10 @@ fn grey_images_small_images_and_running_statistics_work() {
             params: &theta,
             stats: &stats,
         };
-        let run = |mode| net.forward(weights, &images, &arch, mode).unwrap();
+        let run = |mode| {
+            net.forward(weights, &images, &arch, mode, Streams::new(0))
+                .unwrap()
+        };
         let before = run(Mode::Eval);
         assert_eq!(before.size(), [5, 4]);
         assert_eq!(
