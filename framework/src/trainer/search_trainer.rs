@@ -136,6 +136,14 @@ impl Trainer for SearchTrainer {
             64,
         );
         v.at_least("trainer.augment.cutout", self.augment.cutout, 0);
+        for (strength, most) in self
+            .augment
+            .color_jitter
+            .into_iter()
+            .zip([1.0, 1.0, 1.0, 0.5])
+        {
+            v.range("trainer.augment.color_jitter", strength, 0.0, most);
+        }
         self.weights.validate("trainer.weights", v);
     }
 }
