@@ -86,6 +86,9 @@ impl Eval {
         say(format!("test images    {}", test.images));
         say(format!("loss           {:.4}", test.loss));
         say(format!("top-1          {:.2}%", test.accuracy * 100.0));
+        if let Some(top5) = test.top5 {
+            say(format!("top-5          {:.2}%", top5 * 100.0));
+        }
         match found.cost {
             Some(cost) => {
                 say(format!("parameters     {}", cost.params));

@@ -222,7 +222,7 @@ fn distance(a: &Tensor, b: &Tensor) -> f64 {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(150))]
 
     #[test]
     fn a_random_network_and_its_gradient_are_those_of_plain_libtorch(
