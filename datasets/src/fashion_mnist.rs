@@ -148,7 +148,10 @@ pub(crate) fn part(
         let problem = format!("label {row} (from 0) is {}, labels are 0 to 9", labels[row]);
         return Err(files::corrupt(labels_path, problem));
     }
-    Ok(Part { images, labels })
+    Ok(Part {
+        images: images.into(),
+        labels: labels.into_iter().map(u16::from).collect(),
+    })
 }
 
 pub(crate) fn data(train: Part, test: Part, path: &Path) -> Result<ImageData> {
@@ -163,6 +166,7 @@ pub(crate) fn data(train: Part, test: Part, path: &Path) -> Result<ImageData> {
         task,
         train,
         test,
+        split: None,
         mean: vec![MEAN],
         std: vec![STD],
         classes,

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use nasfw_framework::prelude::*;
 use nasfw_framework::register;
-use nasfw_framework::registry::{Kind, Registry, similar};
+use nasfw_framework::registry::similar;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
@@ -48,7 +48,6 @@ register! {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Definition {
-    name: Spanned<String>,
     network: Network,
     cell: Vec<Spanned<CellDefinition>>,
 }
@@ -104,17 +103,6 @@ impl Custom {
     }
 
     fn build_from(&self, d: Definition) -> Result<CellSpace, Wrong> {
-        let name = d.name.get_ref().as_str();
-        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        if name.is_empty() || !name.chars().all(plain) {
-            let message = "a name is made of small letters, digits and hyphens".into();
-            return Err((d.name.span(), message));
-        }
-        let known = Registry::load().map_err(|e| (d.name.span(), e.to_string()))?;
-        if known.of(Kind::Space).any(|p| p.name == name) {
-            let message = format!("`{name}` is the name of a built-in space, choose another");
-            return Err((d.name.span(), message));
-        }
         if d.cell.is_empty() {
             return Err((0..0, "there is no cell: add a part `[[cell]]`".into()));
         }
@@ -149,7 +137,8 @@ impl Custom {
             cells = self.cells;
         }
         let whole = d.cell.first().map_or(0..0, Spanned::span);
-        CellSpace::new(name, types, skeleton, channels, cells).map_err(|e| (whole, e.to_string()))
+        CellSpace::new("custom", types, skeleton, channels, cells)
+            .map_err(|e| (whole, e.to_string()))
     }
 }
 
@@ -280,12 +269,6 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said_with_its_line() {
         for (from, to, says) in [
-            (
-                "name = \"my-space\"",
-                "name = \"My Space\"",
-                "line 3, `name = \"My Space\"`: a name is",
-            ),
-            ("name = \"my-space\"", "name = \"darts\"", "built-in space"),
             (
                 "channels = 8",
                 "channels = 7",

@@ -11,4 +11,5 @@ pub mod nasbench201;
 pub mod ops;
 pub mod published;
 pub mod robust;
+pub mod standalone;
 pub mod toy;
