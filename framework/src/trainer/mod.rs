@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::events::Subscriber;
 use crate::run::RunFolder;
 
-mod checkpoint;
+pub(crate) mod checkpoint;
 mod interrupt;
 mod search_trainer;
 
