@@ -1,6 +1,7 @@
 //! First-party search spaces of nasfw.
 
 pub mod cells;
+pub mod custom;
 pub mod darts;
 pub mod formats;
 pub mod layers;

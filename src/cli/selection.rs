@@ -13,8 +13,8 @@ pub struct Selection {
     /// How to search [see `nasfw list strategies`]
     #[arg(long, short = 's', value_name = "NAME")]
     strategy: Option<String>,
-    /// Where to search [see `nasfw list spaces`]
-    #[arg(long, short = 'S', value_name = "NAME")]
+    /// Where to search: a name [see `nasfw list spaces`], or a TOML file that declares a space
+    #[arg(long, short = 'S', value_name = "NAME|FILE.toml")]
     space: Option<String>,
     /// What to learn from [see `nasfw list datasets`]
     #[arg(long, short = 'd', value_name = "NAME")]
@@ -84,7 +84,6 @@ impl Selection {
         let path = |p: &Option<PathBuf>| p.as_ref().map(|p| p.display().to_string());
         let mut options: Vec<_> = [
             text("strategy.name", "strategy", &self.strategy),
-            text("space.name", "space", &self.space),
             text("dataset.name", "dataset", &self.dataset),
             text("strategy.preset", "preset", &self.preset),
             number("seed", "seed", self.seed),
@@ -97,6 +96,9 @@ impl Selection {
         .into_iter()
         .flatten()
         .collect();
+        if let Some(space) = &self.space {
+            options.extend(space_options(space)?);
+        }
         for pair in &self.set {
             let (key, value) = pair.split_once('=').ok_or_else(|| Error::Incompatible {
                 what: format!("--set {pair}"),
@@ -111,6 +113,26 @@ impl Selection {
         }
         Ok(options)
     }
+}
+
+/// Settings that choose a space: by name or, for the name of a TOML file, with its text as the definition.
+pub fn space_options(space: &str) -> Result<Vec<(String, String, String)>> {
+    let option = format!("--space {space}");
+    let set = |key: &str, value: &str| (key.to_owned(), quoted(value), option.clone());
+    if !space.ends_with(".toml") {
+        return Ok(vec![set("space.name", space)]);
+    }
+    let text = std::fs::read_to_string(space).map_err(|e| {
+        let problem = format!("{space} can't be read: {e}");
+        let help = "`nasfw describe custom` shows what such a file looks like";
+        Error::Config(Box::new(
+            ConfigError::one("space", problem, None).with_help(help),
+        ))
+    })?;
+    Ok(vec![
+        set("space.name", "custom"),
+        set("space.definition", &text),
+    ])
 }
 
 /// As a TOML string, so that a folder called `1` stays a folder.
