@@ -39,7 +39,7 @@ pub mod prelude {
         ArchSpec, Cell, Choice, Edge, Genotype, Group, Marginals, Node, RelaxedArch, Role, Row,
     };
     pub use crate::batches::Batch;
-    pub use crate::benchmark::{Benchmark, BenchmarkConfig, Score};
+    pub use crate::benchmark::{Benchmark, BenchmarkConfig, Provenance, Score};
     pub use crate::config::Validator;
     pub use crate::dataset::{DataSource, Dataset, ImageData, Part};
     pub use crate::distribution::{ArchDistribution, IndependentSoftmax};

@@ -1,5 +1,6 @@
 //! The command line: one file per verb.
 
+mod bench;
 mod config;
 mod describe;
 mod doctor;
@@ -50,6 +51,9 @@ enum Verb {
     Config(config::Config),
     /// Draw a space, a run's result or a genotype as SVG or DOT.
     Draw(draw::Draw),
+    /// Import, check and query tables of published results.
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Check libtorch, GPUs, plugins and folders of this machine.
     Doctor(doctor::Doctor),
 }
@@ -63,6 +67,7 @@ impl Verb {
             Self::Describe(v) => v.carry_out(),
             Self::Config(v) => v.carry_out(),
             Self::Draw(v) => v.carry_out(),
+            Self::Bench(v) => v.carry_out(),
             Self::Doctor(v) => v.carry_out(),
         }
     }
