@@ -17,6 +17,7 @@ pub mod distribution;
 pub mod draw;
 mod error;
 pub mod events;
+pub mod network;
 pub mod optim;
 pub mod params;
 pub mod registry;
@@ -43,6 +44,7 @@ pub mod prelude {
     pub use crate::config::Validator;
     pub use crate::dataset::{DataSource, Dataset, ImageData, Part};
     pub use crate::distribution::{ArchDistribution, IndependentSoftmax};
+    pub use crate::network::{Network, NetworkBuilder, NetworkOptions};
     pub use crate::optim::OptimizerConfig;
     pub use crate::params::{Init, ParamId, ParamLayout, Views};
     pub use crate::rng::{Rng, Streams};

@@ -98,6 +98,11 @@ impl ParamLayout {
             .map(|p| (p.name.as_str(), p.shape.as_slice()))
     }
 
+    /// Number of entries of one parameter.
+    pub fn numel_of(&self, id: ParamId) -> i64 {
+        self.params[id.0].shape.iter().product()
+    }
+
     /// Whether every name occurs once.
     pub fn names_are_unique(&self) -> bool {
         let mut seen = HashSet::new();

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use crate::arch::{ArchSpec, Choice, Genotype, Marginals};
 use crate::config::Validator;
 use crate::error::{Error, Result};
+use crate::network::{Network, NetworkOptions};
 use crate::rng::Rng;
 use crate::supernet::{Supernet, SupernetOptions};
 
@@ -62,6 +63,23 @@ pub trait SearchSpace: Send + Sync {
             .enumerate()
             .find(|c| self.genotype(c) == *genotype)
             .ok_or_else(|| invalid("it is not in this space"))
+    }
+
+    /// The network that a genotype of this space is when it is trained alone.
+    ///
+    /// # Errors
+    /// Spaces without one; a genotype that this space can't build; images that are too small; sizes that don't fit.
+    fn network(
+        &self,
+        genotype: &Genotype,
+        _task: Task,
+        _options: &NetworkOptions,
+    ) -> Result<Network> {
+        Err(Error::Incompatible {
+            what: format!("a standalone network of space `{}`", genotype.space),
+            why: "this space has no standalone network".into(),
+            help: "choose another space; `nasfw list spaces` shows all".into(),
+        })
     }
 
     /// Facts for `result.json` beside the genotype, for example a benchmark's own encoding.

@@ -1,7 +1,12 @@
 //! First-party search spaces of nasfw.
 
+pub mod cells;
+pub mod darts;
+pub mod layers;
 pub mod nasbench101;
 pub mod nasbench1shot1;
+pub mod nasbench201;
 pub mod ops;
+pub mod robust;
 pub mod tables;
 pub mod toy;

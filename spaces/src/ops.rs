@@ -93,7 +93,7 @@ impl Conv {
 }
 
 /// Entries of the first dimension in the given ranges, joined.
-fn pick(t: &Tensor, ranges: &[(i64, i64)]) -> Tensor {
+pub(crate) fn pick(t: &Tensor, ranges: &[(i64, i64)]) -> Tensor {
     match ranges {
         [(first, count)] => t.narrow(0, *first, *count),
         _ => {
@@ -150,11 +150,28 @@ impl BatchNorm {
 
     /// `x` holds only the channels in the given ranges (first, count).
     pub fn forward_part(&self, pass: &Pass, x: &Tensor, ranges: &[(i64, i64)]) -> Tensor {
+        self.forward_scaled(pass, x, ranges, None)
+    }
+
+    /// The same times `scale`, one factor a channel of `x`: at no cost where no scale is learned.
+    pub fn forward_scaled(
+        &self,
+        pass: &Pass,
+        x: &Tensor,
+        ranges: &[(i64, i64)],
+        scale: Option<&Tensor>,
+    ) -> Tensor {
         let views = |v: &Views, ids: Option<(ParamId, ParamId)>| {
             ids.map(|(a, b)| (pick(&v[a], ranges), pick(&v[b], ranges)))
                 .unzip()
         };
         let (weight, bias): (Option<Tensor>, Option<Tensor>) = views(&pass.params, self.scale);
+        let times = |t: Option<Tensor>| match (t, scale) {
+            (Some(t), Some(scale)) => Some(t * scale),
+            (t, _) => t,
+        };
+        let weight = times(weight).or_else(|| scale.map(Tensor::shallow_clone));
+        let bias = times(bias);
         let (mean, var): (Option<Tensor>, Option<Tensor>) = views(&pass.stats, self.running);
         let batch = self.running.is_none() || pass.mode == Mode::Train;
         let y = x.batch_norm(

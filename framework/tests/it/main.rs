@@ -6,6 +6,7 @@ mod config;
 mod control;
 mod fixture;
 mod hooks;
+mod network;
 mod optimizers;
 mod params;
 mod runs;

@@ -123,17 +123,19 @@ impl<'a> Machine<'a> {
             let Item::Text(key) = key else {
                 return Err("a key is no text".into());
             };
-            let dictionary = self.stack.last_mut();
-            match (dictionary, items.next()) {
+            // What is empty may become either kind.
+            if let (Some(Item::Inner(_)), Some(slot)) =
+                (items.as_slice().first(), self.stack.last_mut())
+                && matches!(slot, Item::Inner(empty) if empty.is_empty())
+            {
+                *slot = Item::Outer(BTreeMap::new());
+            }
+            match (self.stack.last_mut(), items.next()) {
                 (Some(Item::Inner(inner)), Some(Item::List(list))) => {
                     inner.insert(key.to_string(), list);
                 }
                 (Some(Item::Outer(outer)), Some(Item::Inner(inner))) => {
                     outer.insert(key.to_string(), inner);
-                }
-                (Some(slot @ Item::Inner(_)), Some(Item::Inner(inner))) if matches!(slot, Item::Inner(d) if d.is_empty()) =>
-                {
-                    *slot = Item::Outer(BTreeMap::from([(key.to_string(), inner)]));
                 }
                 _ => return Err("it is no dictionary of dictionaries of lists of numbers".into()),
             }

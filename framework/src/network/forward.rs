@@ -1,0 +1,269 @@
+//! The forward pass in libtorch.
+
+use tch::{Device, Kind, Tensor};
+
+use super::{Network, Op, Plan};
+use crate::error::{Error, Result};
+use crate::params::Views;
+use crate::rng::{self, Streams};
+use crate::supernet::{Mode, Weights};
+
+/// What a network says about a batch.
+#[derive(Debug)]
+pub struct Logits {
+    /// `[n, classes]`.
+    pub main: Tensor,
+    /// `[n, classes]` of the auxiliary classifier, in training only.
+    pub auxiliary: Option<Tensor>,
+}
+
+/// The same values with channels innermost in memory, where convolutions are faster.
+pub fn channels_last(x: &Tensor) -> Tensor {
+    x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
+}
+
+/// A forward pass under way.
+struct Pass<'a> {
+    network: &'a Network,
+    plan: &'a Plan,
+    params: Views,
+    stats: Views,
+    mode: Mode,
+    noise: Streams,
+    /// Values that are still to be read, and by how many.
+    values: Vec<Option<Tensor>>,
+    readers: Vec<usize>,
+    /// Factors `[n]` of the drop paths that are still to come, the last one first.
+    masks: Vec<Tensor>,
+}
+
+impl Network {
+    /// Logits for `images` (`[n, channels, height, width]`, normalised). In training mode batch norm takes the batch's
+    /// statistics and updates the running ones in place, and drop path works at the rate `drop_path`. The numbers of
+    /// drop paths and noise operations come from `noise`, which must be other streams for every batch.
+    ///
+    /// # Errors
+    /// Images of another shape than the task's, weights of another length than the layouts', a rate outside 0 (included)
+    /// to 1 (excluded), and a training batch in which a batch norm sees a single pixel.
+    pub fn forward(
+        &self,
+        weights: Weights<'_>,
+        images: &Tensor,
+        mode: Mode,
+        drop_path: f64,
+        noise: Streams,
+    ) -> Result<Logits> {
+        self.check(weights, images, drop_path)?;
+        let training = mode == Mode::Train;
+        let plan = if training { &self.training } else { &self.main };
+        let rate = if training { drop_path } else { 0.0 };
+        let mut pass = Pass {
+            network: self,
+            plan,
+            params: self.params.views(weights.params),
+            stats: self.stats.views(weights.stats),
+            mode,
+            noise,
+            values: self.steps.iter().map(|_| None).collect(),
+            readers: plan.readers.clone(),
+            masks: self.masks(plan, images, rate, noise),
+        };
+        for &i in &plan.steps {
+            let value = pass.compute(i, images)?;
+            for &input in &self.steps[i].inputs {
+                pass.release(input);
+            }
+            pass.values[i] = Some(value);
+        }
+        let auxiliary = self.auxiliary.filter(|_| training);
+        Ok(Logits {
+            main: pass.value(self.logits)?.shallow_clone(),
+            auxiliary: auxiliary
+                .map(|a| pass.value(a).map(Tensor::shallow_clone))
+                .transpose()?,
+        })
+    }
+
+    fn check(&self, weights: Weights<'_>, images: &Tensor, drop_path: f64) -> Result<()> {
+        let task = self.task;
+        let expected = [task.channels, task.height, task.width];
+        let why = if images.dim() != 4 || images.size()[1..] != expected {
+            format!(
+                "images of shape {:?}, not [n, {}, {}, {}]",
+                images.size(),
+                task.channels,
+                task.height,
+                task.width
+            )
+        } else if weights.params.size() != [self.params.numel()] {
+            format!(
+                "parameters of shape {:?}, not [{}]",
+                weights.params.size(),
+                self.params.numel()
+            )
+        } else if weights.stats.size() != [self.stats.numel()] {
+            format!(
+                "running statistics of shape {:?}, not [{}]",
+                weights.stats.size(),
+                self.stats.numel()
+            )
+        } else if !(0.0..1.0).contains(&drop_path) {
+            format!("drop path at the rate {drop_path}; it must be at least 0 and below 1")
+        } else {
+            return Ok(());
+        };
+        Err(Error::Invalid {
+            what: "input of a network".into(),
+            why,
+        })
+    }
+
+    /// One factor per drop path and image, all drawn and sent to the device at once.
+    fn masks(&self, plan: &Plan, images: &Tensor, rate: f64, noise: Streams) -> Vec<Tensor> {
+        let is_drop_path = |i: &&usize| self.steps[**i].op == Op::DropPath;
+        let count = plan.steps.iter().filter(is_drop_path).count() as i64;
+        if rate == 0.0 || count == 0 {
+            return vec![];
+        }
+        let shape = [count, images.size()[0], 1, 1, 1];
+        let draws = rng::uniform(
+            &mut noise.at("drop-path", 0),
+            &shape,
+            Kind::Double,
+            Device::Cpu,
+        );
+        let masks = draws.ge(rate).to_kind(images.kind()) / (1.0 - rate);
+        let mut masks = masks.to_device(images.device()).unbind(0);
+        masks.reverse();
+        masks
+    }
+}
+
+impl Pass<'_> {
+    fn value(&self, i: usize) -> Result<&Tensor> {
+        self.values[i].as_ref().ok_or_else(|| Error::Invalid {
+            what: "network".into(),
+            why: format!("step {i} is read before it is computed"),
+        })
+    }
+
+    /// Forgets a value when its last reader is done.
+    fn release(&mut self, i: usize) {
+        self.readers[i] -= 1;
+        if self.readers[i] == 0 {
+            self.values[i] = None;
+        }
+    }
+
+    fn compute(&mut self, i: usize, images: &Tensor) -> Result<Tensor> {
+        let network = self.network;
+        let step = &network.steps[i];
+        let x = match step.inputs.first() {
+            Some(&input) => self.value(input)?,
+            None => images,
+        };
+        Ok(match &step.op {
+            Op::Images => channels_last(images),
+            Op::Conv { weight, bias, conv } => {
+                let bias = bias.map(|b| &self.params[b]);
+                let dilation = [conv.dilation; 2];
+                let y = x.conv2d(
+                    &self.params[*weight],
+                    bias,
+                    conv.stride,
+                    conv.padding,
+                    dilation,
+                    conv.groups,
+                );
+                // Images of one channel don't tell their memory format; everything after the first convolutions follows.
+                match network.steps[step.inputs[0]].op {
+                    Op::Images => channels_last(&y),
+                    _ => y,
+                }
+            }
+            Op::BatchNorm { scale, running } => {
+                let train = self.mode == Mode::Train;
+                let [_, h, w] = step.shape;
+                if train && x.size()[0] * h * w < 2 {
+                    return Err(Error::Incompatible {
+                        what: "a training batch of one image".into(),
+                        why: "a batch norm of this network sees a single pixel, which has no variance".into(),
+                        help: "take larger batches with `--set trainer.batch_size=N`".into(),
+                    });
+                }
+                let [weight, bias] = match scale {
+                    Some(ids) => ids.map(|id| Some(&self.params[id])),
+                    None => [None, None],
+                };
+                let [mean, var] = running.map(|id| Some(&self.stats[id]));
+                x.batch_norm(
+                    weight,
+                    bias,
+                    mean,
+                    var,
+                    train,
+                    network.momentum,
+                    network.eps,
+                    true,
+                )
+            }
+            // Nobody else reads the batch norm's result, and its gradient doesn't need it.
+            Op::Relu if self.only_reader_of_batch_norm(step.inputs[0]) => x.shallow_clone().relu_(),
+            Op::Relu => x.relu(),
+            Op::MaxPool(p) => {
+                x.max_pool2d([p.kernel; 2], [p.stride; 2], [p.padding; 2], [1; 2], false)
+            }
+            Op::AvgPool(p) => x.avg_pool2d(
+                [p.kernel; 2],
+                [p.stride; 2],
+                [p.padding; 2],
+                false,
+                false,
+                None,
+            ),
+            Op::Add => {
+                let mut sum = x + self.value(step.inputs[1])?;
+                for &input in &step.inputs[2..] {
+                    sum += self.value(input)?;
+                }
+                sum
+            }
+            Op::Concat => {
+                let parts = step.inputs.iter().map(|&i| self.value(i));
+                Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 1)
+            }
+            Op::Channels { first, count } => x.narrow(1, *first, *count),
+            Op::Shift => x.constant_pad_nd([-1, 1, -1, 1]),
+            Op::Zeros => {
+                let [c, h, w] = step.shape;
+                let zeros = Tensor::zeros([x.size()[0], h, w, c], (x.kind(), x.device()));
+                zeros.permute([0, 3, 1, 2])
+            }
+            Op::Noise => {
+                let [c, h, w] = step.shape;
+                let rng = &mut self.noise.at("noise", i as u64);
+                let noise = rng::normal(rng, &[x.size()[0], h, w, c], x.kind(), x.device());
+                noise.permute([0, 3, 1, 2])
+            }
+            Op::DropPath => {
+                let x = x.shallow_clone();
+                match self.masks.pop() {
+                    None => x,
+                    Some(mask) if step.flat => x * mask.flatten(1, -1),
+                    Some(mask) => x * mask,
+                }
+            }
+            Op::GlobalAveragePool => x.mean_dim([2i64, 3].as_slice(), false, x.kind()),
+            Op::Flatten => x.flatten(1, -1),
+            Op::Linear { weight, bias } => {
+                x.linear(&self.params[*weight], Some(&self.params[*bias]))
+            }
+        })
+    }
+
+    /// Whether a value is a batch norm's and has one reader altogether.
+    fn only_reader_of_batch_norm(&self, input: usize) -> bool {
+        let batch_norm = matches!(self.network.steps[input].op, Op::BatchNorm { .. });
+        batch_norm && self.plan.readers[input] == 1
+    }
+}

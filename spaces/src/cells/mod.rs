@@ -1,0 +1,480 @@
+//! Search spaces of cells: what an edge may carry, how cells are stacked, and everything that follows from it, namely
+//! the decisions, the weight-sharing supernet and the network of a found cell.
+//!
+//! DARTS, RobustDARTS's S1 to S4, NAS-Bench-201 and users' own spaces are values of [`CellSpace`].
+
+mod network;
+mod skeleton;
+mod supernet;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use nasfw_framework::prelude::*;
+use rand::RngExt;
+
+use crate::layers::Op;
+use crate::ops::refuse_options;
+pub use skeleton::{Skeleton, Stem};
+
+/// An edge of a cell with its candidates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CellEdge {
+    /// State that it reads: the cell's inputs come first, then its nodes.
+    pub from: usize,
+    /// State that it adds to.
+    pub to: usize,
+    /// What it may carry, in the order of the columns of the architecture's weights.
+    pub candidates: Vec<Op>,
+}
+
+/// What a cell puts out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// All nodes, joined along the channels.
+    Concat,
+    /// The last node.
+    Last,
+}
+
+/// A cell type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CellType {
+    /// Its name in genotypes, for example `normal`.
+    pub name: String,
+    /// Number of preceding cells that it reads, 1 or 2.
+    pub inputs: usize,
+    /// Number of nodes.
+    pub nodes: usize,
+    /// Edges, ordered by target and then by source.
+    pub edges: Vec<CellEdge>,
+    /// How many edges into a node a derived cell has; none means that every edge keeps its best candidate.
+    pub keep: Option<usize>,
+    /// What it puts out.
+    pub output: Output,
+}
+
+impl CellType {
+    /// A cell in which every node reads all earlier states, each edge with the same candidates.
+    pub fn dense(
+        name: &str,
+        inputs: usize,
+        nodes: usize,
+        candidates: &[Op],
+        keep: Option<usize>,
+        output: Output,
+    ) -> Self {
+        let edges = (inputs..inputs + nodes)
+            .flat_map(|to| (0..to).map(move |from| (from, to)))
+            .map(|(from, to)| CellEdge {
+                from,
+                to,
+                candidates: candidates.to_vec(),
+            })
+            .collect();
+        Self {
+            name: name.into(),
+            inputs,
+            nodes,
+            edges,
+            keep,
+            output,
+        }
+    }
+
+    /// Number of states: inputs and nodes.
+    pub fn states(&self) -> usize {
+        self.inputs + self.nodes
+    }
+
+    /// States that make the output.
+    pub fn output_states(&self) -> Vec<usize> {
+        match self.output {
+            Output::Concat => (self.inputs..self.states()).collect(),
+            Output::Last => vec![self.states() - 1],
+        }
+    }
+
+    /// Number of inputs and of joined states.
+    fn shape(&self) -> (usize, usize) {
+        (self.inputs, self.output_states().len())
+    }
+
+    fn input_names(&self) -> Vec<String> {
+        match self.inputs {
+            1 => vec!["input".into()],
+            n => (0..n).map(|i| format!("c_{{k-{}}}", n - i)).collect(),
+        }
+    }
+
+    fn group(&self) -> Group {
+        let rows = self.edges.iter().map(|e| Row {
+            name: format!("{}->{}", e.from, e.to),
+            candidates: e.candidates.iter().map(|o| o.name().to_owned()).collect(),
+            keep: 1,
+        });
+        Group {
+            name: self.name.clone(),
+            role: nasfw_framework::arch::Role::Operations,
+            rows: rows.collect(),
+        }
+    }
+
+    /// Edges into a state, as indices.
+    fn into(&self, to: usize) -> Vec<usize> {
+        (0..self.edges.len())
+            .filter(|&e| self.edges[e].to == to)
+            .collect()
+    }
+
+    /// Candidates of an edge that compute something, as columns.
+    fn real(&self, edge: usize) -> Vec<usize> {
+        let candidates = &self.edges[edge].candidates;
+        (0..candidates.len())
+            .filter(|&c| candidates[c] != Op::None)
+            .collect()
+    }
+
+    /// The discretisation of DARTS (Liu et al. 2019, section 2.4) where [`CellType::keep`] is set: of the edges into a
+    /// node those with the strongest candidates other than `none` stay, with these; of equals the first wins.
+    fn derive(&self, weights: &[Vec<f64>]) -> Vec<Vec<usize>> {
+        let best = |e: usize, columns: &[usize]| -> Option<usize> {
+            let better = |a: usize, b: usize| if weights[e][b] > weights[e][a] { b } else { a };
+            columns.iter().copied().reduce(better)
+        };
+        let mut kept = vec![vec![]; self.edges.len()];
+        let Some(keep) = self.keep else {
+            for (e, kept) in kept.iter_mut().enumerate() {
+                let all: Vec<usize> = (0..self.edges[e].candidates.len()).collect();
+                kept.extend(best(e, &all));
+            }
+            return kept;
+        };
+        for to in self.inputs..self.states() {
+            let mut strongest: Vec<(usize, usize)> = self
+                .into(to)
+                .into_iter()
+                .filter_map(|e| Some((e, best(e, &self.real(e))?)))
+                .collect();
+            strongest.sort_by(|a, b| weights[b.0][b.1].total_cmp(&weights[a.0][a.1]));
+            for (e, c) in strongest.into_iter().take(keep) {
+                kept[e] = vec![c];
+            }
+        }
+        kept
+    }
+
+    /// A uniform draw from what [`CellType::derive`] can give.
+    fn random(&self, rng: &mut Rng) -> Vec<Vec<usize>> {
+        let mut kept = vec![vec![]; self.edges.len()];
+        let Some(keep) = self.keep else {
+            for (e, kept) in kept.iter_mut().enumerate() {
+                kept.push(rng.random_range(0..self.edges[e].candidates.len()));
+            }
+            return kept;
+        };
+        for to in self.inputs..self.states() {
+            let edges: Vec<(usize, Vec<usize>)> = self
+                .into(to)
+                .into_iter()
+                .map(|e| (e, self.real(e)))
+                .filter(|(_, real)| !real.is_empty())
+                .collect();
+            // Sets of edges, each counted as often as there are ways to fill it.
+            let sets = subsets(edges.len(), keep.min(edges.len()));
+            let ways = |set: &Vec<usize>| set.iter().map(|&i| edges[i].1.len()).product::<usize>();
+            let mut left = rng.random_range(0..sets.iter().map(ways).sum::<usize>().max(1));
+            for set in &sets {
+                if left < ways(set) {
+                    for &i in set {
+                        let (e, real) = &edges[i];
+                        kept[*e] = vec![real[rng.random_range(0..real.len())]];
+                    }
+                    break;
+                }
+                left -= ways(set);
+            }
+        }
+        kept
+    }
+
+    fn genotype(&self, kept: &[Vec<usize>]) -> Cell {
+        let nodes = (self.inputs..self.states()).map(|to| Node {
+            op: None,
+            inputs: self
+                .into(to)
+                .into_iter()
+                .flat_map(|e| kept[e].iter().map(move |&c| (e, c)))
+                .map(|(e, c)| (self.edges[e].from, self.edges[e].candidates[c]))
+                .filter(|(_, op)| *op != Op::None)
+                .map(|(from, op)| Edge {
+                    from,
+                    op: Some(op.name().into()),
+                })
+                .collect(),
+        });
+        Cell {
+            name: self.name.clone(),
+            inputs: self.input_names(),
+            nodes: nodes.collect(),
+            output: self.output_states(),
+        }
+    }
+
+    /// The inverse of [`CellType::genotype`]: an edge that the cell lacks keeps `none` where every edge keeps
+    /// something, else nothing.
+    fn choice(&self, cell: &Cell) -> Result<Vec<Vec<usize>>> {
+        let invalid = |why: String| Error::Invalid {
+            what: format!("cell `{}` of the genotype", cell.name),
+            why,
+        };
+        if cell.inputs.len() != self.inputs || cell.nodes.len() != self.nodes {
+            return Err(invalid(format!(
+                "it has {} inputs and {} nodes, the space's has {} and {}",
+                cell.inputs.len(),
+                cell.nodes.len(),
+                self.inputs,
+                self.nodes
+            )));
+        }
+        let mut output = cell.output.clone();
+        output.sort_unstable();
+        if output != self.output_states() {
+            return Err(invalid("its output joins other states".into()));
+        }
+        let mut kept = vec![vec![]; self.edges.len()];
+        for (i, node) in cell.nodes.iter().enumerate() {
+            let to = self.inputs + i;
+            for edge in &node.inputs {
+                let op = edge.op.as_deref().unwrap_or_default();
+                let place = (0..self.edges.len())
+                    .find(|&e| self.edges[e].from == edge.from && self.edges[e].to == to)
+                    .and_then(|e| {
+                        let same = |c: &Op| c.name() == op;
+                        Some((e, self.edges[e].candidates.iter().position(same)?))
+                    });
+                let (e, c) = place.ok_or_else(|| {
+                    invalid(format!(
+                        "the space has no `{op}` on the edge {}->{to}",
+                        edge.from
+                    ))
+                })?;
+                kept[e].push(c);
+            }
+        }
+        for (e, kept) in kept.iter_mut().enumerate() {
+            kept.sort_unstable();
+            kept.dedup();
+            let none = self.edges[e]
+                .candidates
+                .iter()
+                .position(|op| *op == Op::None);
+            if kept.is_empty() && self.keep.is_none() {
+                kept.push(none.ok_or_else(|| {
+                    invalid(format!(
+                        "the edge {}->{} carries nothing, which the space does not have",
+                        self.edges[e].from, self.edges[e].to
+                    ))
+                })?);
+            }
+        }
+        Ok(kept)
+    }
+}
+
+/// All subsets of `k` of `n`.
+fn subsets(n: usize, k: usize) -> Vec<Vec<usize>> {
+    if k == 0 {
+        return vec![vec![]];
+    }
+    (k - 1..n)
+        .flat_map(|last| {
+            subsets(last, k - 1).into_iter().map(move |mut s| {
+                s.push(last);
+                s
+            })
+        })
+        .collect()
+}
+
+/// A search space of cells.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CellSpace {
+    name: String,
+    cells: Arc<Vec<CellType>>,
+    skeleton: Skeleton,
+    /// Channels and cells of the supernet, as [`Skeleton`] counts them.
+    channels: i64,
+    count: usize,
+    spec: ArchSpec,
+}
+
+impl CellSpace {
+    /// A space of these cell types. `channels` and `count` size the supernet.
+    ///
+    /// # Errors
+    /// Cell types that the skeleton can't stack, edges that do not lead forward, edges without candidates.
+    pub fn new(
+        name: &str,
+        cells: Vec<CellType>,
+        skeleton: Skeleton,
+        channels: i64,
+        count: usize,
+    ) -> Result<Self> {
+        skeleton.check(&cells)?;
+        for cell in &cells {
+            let bad = |why: String| Error::Invalid {
+                what: format!("cell type `{}`", cell.name),
+                why,
+            };
+            for (i, e) in cell.edges.iter().enumerate() {
+                let place = format!("edge {}->{}", e.from, e.to);
+                if e.from >= e.to || e.to >= cell.states() || e.to < cell.inputs {
+                    return Err(bad(format!(
+                        "{place} must lead forward, to one of the states {} to {}",
+                        cell.inputs,
+                        cell.states() - 1
+                    )));
+                }
+                if e.candidates.is_empty() {
+                    return Err(bad(format!("{place} has no candidates")));
+                }
+                if (1..e.candidates.len()).any(|c| e.candidates[..c].contains(&e.candidates[c])) {
+                    return Err(bad(format!("{place} has one candidate twice")));
+                }
+                if i > 0 && (cell.edges[i - 1].to, cell.edges[i - 1].from) >= (e.to, e.from) {
+                    return Err(bad(format!("{place} is out of order or there twice")));
+                }
+            }
+        }
+        Ok(Self {
+            name: name.into(),
+            spec: ArchSpec::new(cells.iter().map(CellType::group).collect())?,
+            cells: Arc::new(cells),
+            skeleton,
+            channels,
+            count,
+        })
+    }
+
+    fn each(&self, f: impl FnMut(&CellType) -> Vec<Vec<usize>>) -> Choice {
+        Choice::new(self.cells.iter().map(f).collect())
+    }
+}
+
+impl SearchSpace for CellSpace {
+    fn spec(&self) -> &ArchSpec {
+        &self.spec
+    }
+
+    fn supernet(&self, task: Task, options: &SupernetOptions) -> Result<Box<dyn Supernet>> {
+        refuse_options(&self.name, options, &["channels", "cells"])?;
+        let channels = options.channels.unwrap_or(self.channels);
+        let count = options.cells.unwrap_or(self.count);
+        let types: Vec<(usize, usize)> = self.cells.iter().map(CellType::shape).collect();
+        let plan = self
+            .skeleton
+            .plan(&self.name, &types, task, channels, count, true)?;
+        Ok(Box::new(supernet::CellSupernet::new(
+            Arc::clone(&self.cells),
+            &plan,
+            self.skeleton.search_role(),
+            options.batch_norm,
+        )))
+    }
+
+    fn genotype(&self, choice: &Choice) -> Genotype {
+        let cells = self.cells.iter().zip(choice.groups());
+        Genotype {
+            space: self.name.clone(),
+            cells: cells.map(|(cell, kept)| cell.genotype(kept)).collect(),
+        }
+    }
+
+    fn derive(&self, marginals: &Marginals) -> Choice {
+        let mut groups = marginals.iter();
+        self.each(|cell| cell.derive(groups.next().map_or(&[], Vec::as_slice)))
+    }
+
+    fn random(&self, rng: &mut Rng) -> Choice {
+        self.each(|cell| cell.random(rng))
+    }
+
+    fn choice(&self, genotype: &Genotype) -> Result<Choice> {
+        let invalid = |why: String| Error::Invalid {
+            what: format!("genotype of {}", self.name),
+            why,
+        };
+        let kept = self.cells.iter().map(|cell| {
+            let found = genotype.cells.iter().find(|c| c.name == cell.name);
+            cell.choice(found.ok_or_else(|| invalid(format!("it has no cell `{}`", cell.name)))?)
+        });
+        let choice = Choice::new(kept.collect::<Result<_>>()?);
+        if genotype.cells.len() != self.cells.len() {
+            return Err(invalid("it has cells that the space does not have".into()));
+        }
+        Ok(choice)
+    }
+}
+
+/// Registers a space of `$types`, a `Vec<CellType>`, whose settings are the size of its supernet.
+macro_rules! cell_space {
+    (
+        $config:ident, $name:literal => $types:expr, $skeleton:expr,
+        summary: $summary:expr,
+        source: $source:expr,
+        defaults: $defaults:expr,
+        example: $example:expr
+    ) => {
+        #[doc = concat!("Settings of `", $name, "`.")]
+        #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct $config {
+            /// Channels of the first cells; they double twice.
+            pub channels: i64,
+            /// Number of cells (NAS-Bench-201: in each of three stages).
+            pub cells: usize,
+        }
+
+        #[typetag::serde(name = $name)]
+        impl nasfw_framework::space::SpaceConfig for $config {
+            fn build(
+                &self,
+            ) -> nasfw_framework::Result<Box<dyn nasfw_framework::space::SearchSpace>> {
+                Ok(Box::new($crate::cells::CellSpace::new(
+                    $name,
+                    $types,
+                    $skeleton,
+                    self.channels,
+                    self.cells,
+                )?))
+            }
+
+            fn validate(&self, v: &mut nasfw_framework::config::Validator) {
+                v.range("space.channels", self.channels, 2, 1024);
+                v.range("space.cells", self.cells, 1, 99);
+                if self.channels % 2 != 0 {
+                    v.problem("space.channels", "reductions need an even number");
+                }
+            }
+        }
+
+        nasfw_framework::register! {
+            space $name => $config,
+            summary: $summary,
+            source: $source,
+            defaults: $defaults,
+            example: $example,
+            presets: $crate::cells::PRESETS,
+        }
+    };
+}
+pub(crate) use cell_space;
+
+/// Presets of all cell spaces.
+pub(crate) const PRESETS: &[(&str, &str)] = &[(
+    "small",
+    "[space]\n# For a first look on a CPU.\nchannels = 4\ncells = 3\n",
+)];
