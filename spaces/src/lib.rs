@@ -12,4 +12,5 @@ pub mod ops;
 pub mod published;
 pub mod robust;
 pub mod standalone;
+pub mod tables;
 pub mod toy;

@@ -17,7 +17,7 @@ mod interrupt;
 mod search_trainer;
 
 pub use interrupt::on_signals;
-pub use search_trainer::{Outcome, SearchTrainer};
+pub use search_trainer::{CurvePoint, Outcome, SearchTrainer};
 
 /// A run to be carried out.
 pub struct Job<'a> {
