@@ -9,7 +9,7 @@ use nasfw_framework::space::Task;
 use nasfw_framework::{Error, Result, register};
 use serde::{Deserialize, Serialize};
 
-use crate::download::{Remote, fetch};
+use crate::download::{Lock, Remote, fetch};
 use crate::{files, subset};
 
 /// Bytes of an image.
@@ -144,8 +144,9 @@ fn load(format: &Format, source: &DataSource, per_class: usize) -> Result<ImageD
 
 /// Fetches the archive into `folder` and unpacks the files that are needed there.
 fn download(format: &Format, folder: &Path) -> Result<PathBuf> {
+    let lock = Lock::wait(folder)?;
     let archive = folder.join("archive.tar.gz");
-    fetch(&format.archive, &archive)?;
+    fetch(&format.archive, &archive, &lock)?;
     let broken = |e: std::io::Error| files::corrupt(&archive, e.to_string());
     let file = File::open(&archive).map_err(Error::io("read", &archive))?;
     let mut tar = tar::Archive::new(flate2::read::GzDecoder::new(file));

@@ -7,7 +7,7 @@ use nasfw_framework::space::Task;
 use nasfw_framework::{Result, register};
 use serde::{Deserialize, Serialize};
 
-use crate::download::{Remote, fetch};
+use crate::download::{Lock, Remote, fetch};
 use crate::{files, idx, subset};
 
 /// Rows and columns of an image.
@@ -100,11 +100,13 @@ fn in_folder(folder: &Path, name: &str) -> Option<PathBuf> {
 }
 
 fn download(folder: PathBuf) -> Result<PathBuf> {
+    let lock = Lock::wait(&folder)?;
     for (name, md5) in FILES {
         let url = format!("{URL}/{name}.gz");
         fetch(
             &Remote { url: &url, md5 },
             &folder.join(format!("{name}.gz")),
+            &lock,
         )?;
     }
     Ok(folder)

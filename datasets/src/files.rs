@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
 use nasfw_framework::Error;
-use nasfw_framework::dataset::DataSource;
+use nasfw_framework::dataset::{DataSource, cache_folder};
 use nasfw_framework::prelude::Result;
 
 /// The folders where a dataset's files may lie, best first: `--data-dir` and `subfolder` in it, or,
@@ -15,7 +15,7 @@ pub fn folders(source: &DataSource, subfolder: &str, system: &[&str]) -> Vec<Pat
     match &source.dir {
         Some(dir) => vec![dir.clone(), dir.join(subfolder)],
         None => {
-            let cache = cache().map(|cache| cache.join(subfolder));
+            let cache = cache_folder().map(|cache| cache.join(subfolder));
             cache
                 .into_iter()
                 .chain(system.iter().map(PathBuf::from))
@@ -29,18 +29,7 @@ pub fn download_folder(source: &DataSource, subfolder: &str) -> Option<PathBuf> 
     source
         .dir
         .clone()
-        .or_else(|| cache().map(|cache| cache.join(subfolder)))
-}
-
-/// `$XDG_CACHE_HOME/nasfw`, by default `~/.cache/nasfw`.
-fn cache() -> Option<PathBuf> {
-    let set = |name| {
-        std::env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
-    let base = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")))?;
-    Some(base.join("nasfw"))
+        .or_else(|| cache_folder().map(|cache| cache.join(subfolder)))
 }
 
 /// The bytes of a file, uncompressed if it is gzip-compressed. At most `limit + 1` bytes are read:

@@ -1,6 +1,9 @@
 //! Folders of JPEG and PNG files, one folder a class: ImageNet (Deng et al. 2009; Russakovsky et al. 2015) and any
 //! dataset of one's own. Images are decoded when a batch needs them.
 
+#[cfg(test)]
+mod tests;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

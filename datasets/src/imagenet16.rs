@@ -242,3 +242,243 @@ fn array(value: Value) -> Option<(usize, Vec<u8>)> {
     };
     (images.len() == rows.checked_mul(IMAGE)?).then_some((rows, images))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+    use proptest::prelude::*;
+    use std::fs;
+
+    /// A batch as NumPy pickles it in protocols 2 (by Python 2 or 3), 4 and 5, opcode by opcode.
+    struct Pickle {
+        bytes: Vec<u8>,
+        protocol: u8,
+    }
+
+    impl Pickle {
+        fn put(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
+            self.bytes.extend_from_slice(bytes.as_ref());
+            self
+        }
+
+        fn text(&mut self, text: &str) -> &mut Self {
+            let length = text.len() as u8;
+            match self.protocol {
+                1 => self.put([b'U', length]), // SHORT_BINSTRING, a string of Python 2
+                2 => self.put([b'X', length, 0, 0, 0]), // BINUNICODE
+                _ => self.put([0x8c, length]), // SHORT_BINUNICODE
+            };
+            self.put(text)
+        }
+
+        fn global(&mut self, module: &str, name: &str) -> &mut Self {
+            match self.protocol {
+                1 | 2 => self.put(format!("c{module}\n{name}\n")),
+                _ => self.text(module).text(name).put([0x93]), // STACK_GLOBAL
+            }
+        }
+
+        fn int(&mut self, number: u32) -> &mut Self {
+            self.put(b"J").put(number.to_le_bytes())
+        }
+
+        fn data(&mut self, data: &[u8]) -> &mut Self {
+            let length = data.len() as u32;
+            match self.protocol {
+                1 => self.put(b"T").put(length.to_le_bytes()).put(data), // BINSTRING
+                2 => {
+                    // Python 3 writes bytes as a text that `_codecs.encode` turns into Latin-1.
+                    let text: String = data.iter().map(|&b| char::from(b)).collect();
+                    self.global("_codecs", "encode")
+                        .put(b"X")
+                        .put((text.len() as u32).to_le_bytes());
+                    self.put(text).text("latin1").put([0x86, b'R'])
+                }
+                4 => self.put(b"B").put(length.to_le_bytes()).put(data), // BINBYTES
+                _ => self
+                    .put([0x96])
+                    .put(u64::from(length).to_le_bytes())
+                    .put(data), // BYTEARRAY8
+            }
+        }
+
+        /// dtype('u1') with its state.
+        fn dtype(&mut self) -> &mut Self {
+            self.global("numpy", "dtype")
+                .text("u1")
+                .put([0x89, 0x88, 0x87, b'R', b'('])
+                .int(3)
+                .text("|");
+            self.put("NNN").int(u32::MAX).int(u32::MAX).int(0).put("tb")
+        }
+
+        fn batch(protocol: u8, rows: u32, data: &[u8], labels: &[u32]) -> Vec<u8> {
+            let mut p = Self {
+                bytes: vec![0x80, protocol.max(2)],
+                protocol,
+            };
+            p.put("}(").text("data");
+            if protocol < 5 {
+                p.global("numpy.core.multiarray", "_reconstruct")
+                    .global("numpy", "ndarray");
+                p.int(0).put([0x85]).text("b").put([0x87, b'R', b'(']); // TUPLE1, TUPLE3, REDUCE, MARK
+                p.int(1)
+                    .int(rows)
+                    .int(768)
+                    .put([0x86])
+                    .dtype()
+                    .put([0x89])
+                    .data(data)
+                    .put("tb");
+            } else {
+                p.global("numpy.core.numeric", "_frombuffer")
+                    .put("(")
+                    .data(data)
+                    .dtype();
+                p.int(rows).int(768).put([0x86]).text("C").put("tR");
+            }
+            p.text("labels").put("](");
+            for label in labels {
+                p.int(*label);
+            }
+            p.put("eu.").bytes.clone()
+        }
+    }
+
+    const PROTOCOLS: [u8; 4] = [1, 2, 4, 5];
+
+    fn data(rows: usize, salt: usize) -> Vec<u8> {
+        (0..rows * IMAGE)
+            .map(|i| ((i * 31 + i / IMAGE + salt) % 256) as u8)
+            .collect()
+    }
+
+    /// Eleven files, three images each, with labels 1, 120, 121 in turn.
+    fn write() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for (i, (name, _)) in FILES.iter().enumerate() {
+            let protocol = PROTOCOLS[i % PROTOCOLS.len()];
+            let batch = Pickle::batch(protocol, 3, &data(3, i), &[1, 120, 121]);
+            fs::write(dir.path().join(name), batch).unwrap();
+        }
+        dir
+    }
+
+    fn dataset(classes: u16) -> ImageNet16 {
+        ImageNet16 {
+            classes,
+            per_class: 0,
+        }
+    }
+
+    #[test]
+    fn the_first_classes_are_kept_in_file_order() {
+        let dir = write();
+        let read = dataset(120).read_folder(dir.path()).unwrap();
+        assert_eq!(read.train.labels, [0, 119].repeat(10));
+        assert_eq!(read.test.labels, [0, 119]);
+        let expected: Vec<u8> = (0..10).flat_map(|i| data(2, i)).collect();
+        assert_eq!(read.train.images.bytes(), expected);
+        assert_eq!(read.test.images.bytes(), data(2, 10));
+        assert!((read.mean[0] - 0.481_098).abs() < 1e-6);
+        let more = dataset(150).read_folder(dir.path()).unwrap();
+        assert_eq!(more.train.len(), 30);
+        assert_eq!(more.train.labels[..3], [0, 119, 120]);
+    }
+
+    #[test]
+    fn each_mistake_is_named() {
+        let images = data(2, 0);
+        for protocol in PROTOCOLS {
+            let wrong = |rows: u32, data: &[u8], labels: &[u32], words: &str| {
+                let error = unpickle(&Pickle::batch(protocol, rows, data, labels))
+                    .err()
+                    .unwrap();
+                assert!(error.contains(words), "{error}");
+            };
+            wrong(2, &images, &[1], "holds 2 images and 1 labels");
+            wrong(2, &images[1..], &[1, 2], "`data` is no array [n, 768]");
+            wrong(2, &images, &[1, 0], "image 1 (from 0) has label 0");
+            wrong(2, &images, &[1, 1001], "has label 1001");
+            let whole = Pickle::batch(protocol, 2, &images, &[1, 2]);
+            for cut in [0, 1, 50, 900, whole.len() - 1] {
+                let error = unpickle(&whole[..cut]).err().unwrap();
+                assert!(error.len() < 300, "{error}");
+            }
+        }
+        assert!(
+            unpickle(b"\x80\x02K\x01.")
+                .err()
+                .unwrap()
+                .contains("no dictionary")
+        );
+        assert!(
+            unpickle(b"\x80\x02}.")
+                .err()
+                .unwrap()
+                .contains("has no `data`")
+        );
+    }
+
+    #[test]
+    fn missing_files_and_other_counts_say_what_to_type() {
+        let dir = write();
+        let source = DataSource {
+            dir: Some(dir.path().to_owned()),
+            ..DataSource::default()
+        };
+        let error = dataset(120).load(&source).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("20 + 2 images of the first 120 classes, 151700 + 6000"),
+            "{error}"
+        );
+        assert_eq!(dataset(121).load(&source).unwrap().train.len(), 30);
+        let some = ImageNet16 {
+            per_class: 4,
+            ..dataset(121)
+        };
+        assert_eq!(some.load(&source).unwrap().train.len(), 12);
+        fs::remove_file(dir.path().join("train_data_batch_7")).unwrap();
+        let error = dataset(120).load(&source).unwrap_err();
+        assert!(error.to_string().contains("train_data_batch_7"), "{error}");
+        assert!(error.help().unwrap().contains("--data-dir"));
+        let source = DataSource {
+            dir: Some(dir.path().join("nowhere")),
+            ..DataSource::default()
+        };
+        let error = dataset(120).load(&source).unwrap_err();
+        assert_eq!(error.exit_code(), 3);
+        assert!(
+            error
+                .help()
+                .unwrap()
+                .contains("--dataset imagenet16-120 --data-dir DIR")
+        );
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        /// Whatever happens to a file, the result is an error or whole images with labels in range, never a panic.
+        #[test]
+        fn damage_is_an_error_or_harmless(
+            which in 0usize..4, at in 0.0f64..1.0, value in any::<u8>(), end in any::<bool>(), cut in any::<bool>(),
+        ) {
+            let mut bytes = Pickle::batch(PROTOCOLS[which], 2, &data(2, 0), &[1, 2]);
+            // Half of the time outside of the pixels, where the structure is.
+            let from = if end { bytes.len() - 60 } else { 0 };
+            let at = from + ((bytes.len() - from - 1) as f64 * at) as usize;
+            bytes[at] = value;
+            if cut {
+                bytes.truncate(at);
+            }
+            if let Ok(batch) = unpickle(&bytes) {
+                prop_assert_eq!(batch.images.len(), batch.labels.len() * IMAGE);
+                prop_assert!(batch.labels.iter().all(|l| (1..=1000).contains(l)));
+            }
+        }
+    }
+}

@@ -9,26 +9,51 @@ use crate::arch::Genotype;
 use crate::error::Result;
 
 /// What a benchmark knows of an architecture: named metrics (higher is better) and what training it would cost.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Score {
     /// Metric name, for example `test/cifar10`, to value.
     pub metrics: BTreeMap<String, f64>,
     /// Simulated seconds of training, where known.
     pub seconds: Option<f64>,
+    /// What else is known and is no judgement, for example the number of parameters.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub facts: BTreeMap<String, f64>,
+}
+
+/// Where a benchmark's numbers come from. Kept with what a run found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Provenance {
+    /// What is looked up in, in words.
+    pub source: String,
+    /// What tells two tables apart, for example a BLAKE3; none for a closed form. A run does not go on with another.
+    pub checksum: Option<String>,
+    /// What [`Benchmark::optimum`] is the best of, in words.
+    pub optimum: String,
 }
 
 /// A table, or a closed form, that answers without training.
 pub trait Benchmark: Send + Sync {
     /// The score of an architecture; none where a partial table lacks it.
+    ///
+    /// # Errors
+    /// An architecture of another space, and a table that can't be read.
     fn query(&self, genotype: &Genotype) -> Result<Option<Score>>;
 
-    /// The best value of every metric over the whole space, for regret.
+    /// The best value of every metric, for regret: over the whole space, or over what is known of it, as
+    /// [`Benchmark::provenance`] says.
     fn optimum(&self) -> &BTreeMap<String, f64>;
+
+    /// Where the numbers come from.
+    fn provenance(&self) -> Provenance;
 }
 
 /// The typed settings of a benchmark.
 #[typetag::serde(tag = "name")]
 pub trait BenchmarkConfig: Send + Sync + std::fmt::Debug {
-    /// Opens the benchmark for a space, given the space's resolved settings (its section of the configuration).
-    fn open(&self, space: &Value) -> Result<Box<dyn Benchmark>>;
+    /// Opens the benchmark for a space, given the space's resolved settings (its section of the configuration). None
+    /// where its table has not been imported and none is named: the search then runs without.
+    ///
+    /// # Errors
+    /// A space that it does not know, and a table that is named but can't be used.
+    fn open(&self, space: &Value) -> Result<Option<Box<dyn Benchmark>>>;
 }

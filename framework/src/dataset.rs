@@ -20,6 +20,19 @@ pub struct DataSource {
     pub seed: u64,
 }
 
+/// nasfw's own folder for files that outlive a run: `$XDG_CACHE_HOME/nasfw`, by default `~/.cache/nasfw`. Downloaded
+/// datasets and imported tables lie below it. None where neither variable is set.
+#[must_use]
+pub fn cache_folder() -> Option<PathBuf> {
+    let set = |name| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    let base = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")))?;
+    Some(base.join("nasfw"))
+}
+
 /// Images that do not fit in memory: they are decoded when a batch needs them, on several threads at once.
 pub trait ImageSource: Send + Sync + Debug {
     /// Writes the bytes of image number `index`, channel × height × width of the task, to `image`. For training,

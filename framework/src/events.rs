@@ -75,6 +75,9 @@ pub enum Event {
         metrics: Option<BTreeMap<String, f64>>,
         /// Optimum minus metric.
         regret: Option<BTreeMap<String, f64>>,
+        /// Whether the benchmark knows the architecture; none without a benchmark.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        known: Option<bool>,
     },
     /// A command of the strategy was carried out.
     Control {

@@ -40,7 +40,7 @@ pub mod prelude {
         ArchSpec, Cell, Choice, Edge, Genotype, Group, Marginals, Node, RelaxedArch, Role, Row,
     };
     pub use crate::batches::Batch;
-    pub use crate::benchmark::{Benchmark, BenchmarkConfig, Score};
+    pub use crate::benchmark::{Benchmark, BenchmarkConfig, Provenance, Score};
     pub use crate::config::Validator;
     pub use crate::dataset::{DataSource, Dataset, ImageData, ImageSource, Images, Part};
     pub use crate::distribution::{ArchDistribution, IndependentSoftmax};

@@ -501,6 +501,11 @@ impl Search {
         self.benchmark.as_deref()
     }
 
+    /// Goes on without a benchmark.
+    pub(crate) fn forget_benchmark(&mut self) {
+        self.benchmark = None;
+    }
+
     /// Reports a named number with the next progress event.
     pub fn log(&mut self, name: &str, value: f64) {
         self.scalars.insert(name.to_owned(), value);

@@ -1,6 +1,7 @@
 //! First-party search spaces of nasfw.
 
 pub mod cells;
+pub mod custom;
 pub mod darts;
 pub mod formats;
 pub mod layers;
@@ -11,4 +12,5 @@ pub mod ops;
 pub mod published;
 pub mod robust;
 pub mod standalone;
+pub mod tables;
 pub mod toy;

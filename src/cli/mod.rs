@@ -1,5 +1,6 @@
 //! The command line: one file per verb.
 
+mod bench;
 mod config;
 mod describe;
 mod doctor;
@@ -59,6 +60,9 @@ enum Verb {
     Draw(draw::Draw),
     /// Print an architecture in another form, or list the published ones.
     Genotype(genotype::Genotype),
+    /// Import, check and query tables of published results.
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Check libtorch, GPUs, plugins and folders of this machine.
     Doctor(doctor::Doctor),
 }
@@ -75,6 +79,7 @@ impl Verb {
             Self::Config(v) => v.carry_out(),
             Self::Draw(v) => v.carry_out(),
             Self::Genotype(v) => v.carry_out(),
+            Self::Bench(v) => v.carry_out(),
             Self::Doctor(v) => v.carry_out(),
         }
     }

@@ -1,5 +1,6 @@
 //! Progress: a bar on a terminal, plain lines elsewhere.
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -85,6 +86,16 @@ impl Progress {
     }
 }
 
+/// Regret in a line: of test metrics where there are any, and not of short trainings (`…@12`).
+fn show_regret(regret: &BTreeMap<String, f64>) -> String {
+    let long = || regret.iter().filter(|(name, _)| !name.contains('@'));
+    let test = long().any(|(name, _)| name.starts_with("test"));
+    long()
+        .filter(|(name, _)| !test || name.starts_with("test"))
+        .map(|(name, v)| format!(" regret {name} {v:.4}"))
+        .collect()
+}
+
 impl Subscriber for Progress {
     fn on_event(&mut self, event: &Event) -> Result<()> {
         match event {
@@ -143,16 +154,16 @@ impl Subscriber for Progress {
                 entropy,
                 sharpness,
                 regret,
+                known,
                 ..
             } => {
                 let show = |name: &str, v: &Option<f64>| {
                     v.map_or(String::new(), |v| format!(" {name} {v:.3}"))
                 };
-                let regret: String = regret
-                    .iter()
-                    .flatten()
-                    .map(|(k, v)| format!(" regret {k} {v:.4}"))
-                    .collect();
+                let regret = match known {
+                    Some(false) => " not in the benchmark's table".into(),
+                    _ => regret.as_ref().map_or(String::new(), show_regret),
+                };
                 line(&format!(
                     "epochs done: {epoch};{}{}{regret}",
                     show("entropy", entropy),

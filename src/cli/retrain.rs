@@ -11,7 +11,7 @@ use nasfw_framework::run::RUN;
 use nasfw_framework::{Error, Result};
 use serde_json::Value;
 
-use super::selection::{Pair, Settings, text};
+use super::selection::{Pair, Settings, space_options, text};
 use super::{genotype, logging, run};
 
 /// Options of `retrain`.
@@ -19,6 +19,10 @@ use super::{genotype, logging, run};
 pub struct Retrain {
     /// The architecture: a run folder, a file, a published cell's name, or a genotype as text
     what: String,
+    /// The space whose network is built, by name or TOML file [default: the architecture's own; `darts-imagenet` for
+    /// the large network of a DARTS cell]
+    #[arg(long, short = 'S', value_name = "NAME|FILE.toml")]
+    space: Option<String>,
     /// Published settings [default: those of the architecture's space; see `nasfw describe train`]
     #[arg(long, value_name = "NAME")]
     preset: Option<String>,
@@ -42,7 +46,6 @@ impl Retrain {
         logging::to_terminal();
         let registry = Registry::load()?;
         let genotype = genotype::load(&self.what, &[])?;
-        registry.get(Kind::Space, &genotype.space)?;
         let origin = Origin::of(&self.what)?;
 
         let from = format!("retrain {}", self.what);
@@ -93,8 +96,10 @@ impl Retrain {
         parts.extend(text("space.preset", "preset", &Some(preset)));
         parts.extend(number("space.channels", "channels", self.channels));
         parts.extend(number("space.cells", "cells", self.cells));
-        if let Some(definition) = &origin.definition {
-            parts.push(set("space.definition", definition)?);
+        match (&self.space, &origin.definition) {
+            (Some(space), _) => parts.extend(space_options("space.of", space)?),
+            (None, Some(definition)) => parts.push(set("space.definition", definition)?),
+            (None, None) => {}
         }
         let resolved = self.settings.resolve(&registry, weakest, parts)?;
         let config = RunConfig::new(&registry, &resolved)?;

@@ -16,8 +16,8 @@ pub struct Selection {
     /// How to search [see `nasfw list strategies`]
     #[arg(long, short = 's', value_name = "NAME")]
     strategy: Option<String>,
-    /// Where to search [see `nasfw list spaces`]
-    #[arg(long, short = 'S', value_name = "NAME")]
+    /// Where to search: a name [see `nasfw list spaces`], or a TOML file that declares a space
+    #[arg(long, short = 'S', value_name = "NAME|FILE.toml")]
     space: Option<String>,
     /// Named settings of the strategy [see `nasfw describe STRATEGY`]
     #[arg(long, value_name = "NAME")]
@@ -63,10 +63,12 @@ impl Selection {
     pub fn resolve(&self, registry: &Registry) -> Result<Resolved> {
         let parts = [
             text("strategy.name", "strategy", &self.strategy),
-            text("space.name", "space", &self.space),
             text("strategy.preset", "preset", &self.preset),
         ];
-        let parts = parts.into_iter().flatten().collect();
+        let mut parts: Vec<Pair> = parts.into_iter().flatten().collect();
+        if let Some(space) = &self.space {
+            parts.extend(space_options("space.name", space)?);
+        }
         self.settings.resolve(registry, vec![], parts)
     }
 }
@@ -128,6 +130,23 @@ impl Settings {
         }
         Ok(options)
     }
+}
+
+/// Settings that choose a space, at `key`: by name or, for the name of a TOML file, with its text as the definition.
+pub fn space_options(key: &str, space: &str) -> Result<Vec<Pair>> {
+    let option = format!("--space {space}");
+    let set = |key: &str, value: &str| (key.to_owned(), quoted(value), option.clone());
+    if !space.ends_with(".toml") {
+        return Ok(vec![set(key, space)]);
+    }
+    let text = std::fs::read_to_string(space).map_err(|e| {
+        let problem = format!("{space} can't be read: {e}");
+        let help = "`nasfw describe custom` shows what such a file looks like";
+        Error::Config(Box::new(
+            ConfigError::one("space", problem, None).with_help(help),
+        ))
+    })?;
+    Ok(vec![set(key, "custom"), set("space.definition", &text)])
 }
 
 /// An option whose value is text.

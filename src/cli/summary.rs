@@ -31,6 +31,12 @@ pub fn print(outcome: &Outcome, run: &RunFolder, next: &[String]) -> Result<()> 
         let regret = regret.map_or(String::new(), |r| format!(", regret {r:.4}"));
         say(format!("{name}: {value:.4}{regret}"));
     }
+    if let Some(benchmark) = &outcome.benchmark {
+        match outcome.known {
+            Some(false) => say(format!("not in {}", benchmark.source)),
+            _ => say(format!("regret is against {}", benchmark.optimum)),
+        }
+    }
     say(format!(
         "{} epochs, {} steps: {}",
         outcome.epochs, outcome.steps, outcome.reason

@@ -161,6 +161,9 @@ impl RunConfig {
                 map.remove(key);
             }
         }
+        if let Some(map) = value.get_mut("benchmark").and_then(Value::as_object_mut) {
+            map.remove("file");
+        }
         Ok(blake3::hash(value.to_string().as_bytes())
             .to_hex()
             .to_string())

@@ -27,6 +27,9 @@ pub struct Manifest {
     pub threads: i32,
     /// BLAKE3 of all images and labels.
     pub data: String,
+    /// Checksum of the benchmark's table; none without one.
+    #[serde(default)]
+    pub benchmark: Option<String>,
     /// BLAKE3 of the settings that decide the numbers.
     pub fingerprint: String,
     /// When the run was started, RFC 3339.
@@ -35,7 +38,12 @@ pub struct Manifest {
 
 impl Manifest {
     /// The manifest of a run that starts now.
-    pub fn now(device: String, data: String, fingerprint: String) -> Result<Self> {
+    pub fn now(
+        device: String,
+        data: String,
+        benchmark: Option<String>,
+        fingerprint: String,
+    ) -> Result<Self> {
         let plugins = Registry::load()?
             .all()
             .iter()
@@ -49,6 +57,7 @@ impl Manifest {
             platform: format!("{} {}", std::env::consts::ARCH, std::env::consts::OS),
             threads: tch::get_num_threads(),
             data,
+            benchmark,
             fingerprint,
             started: jiff::Timestamp::now().to_string(),
         })

@@ -12,12 +12,12 @@ use crate::events::{Meter, Subscriber};
 use crate::network::Cost;
 use crate::run::RunFolder;
 
-mod checkpoint;
+pub(crate) mod checkpoint;
 mod interrupt;
 mod search_trainer;
 
 pub use interrupt::on_signals;
-pub use search_trainer::{Outcome, SearchTrainer};
+pub use search_trainer::{CurvePoint, Outcome, SearchTrainer};
 
 /// A run to be carried out.
 pub struct Job<'a> {

@@ -11,6 +11,7 @@ use super::checkpoint::{self, Checkpoint};
 use super::{Evaluate, Evaluation, Job, Trainer};
 use crate::arch::{Choice, Genotype, Marginals};
 use crate::batches::{Augment, Order};
+use crate::benchmark::Provenance;
 use crate::config::{RunConfig, Validator};
 use crate::device;
 use crate::distribution::normalised_entropy;
@@ -82,12 +83,35 @@ pub struct Outcome {
     pub metrics: Option<BTreeMap<String, f64>>,
     /// Optimum minus metric.
     pub regret: Option<BTreeMap<String, f64>>,
+    /// Whether the benchmark knows the architecture; none without a benchmark.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known: Option<bool>,
+    /// Where metrics and regret come from; none without a benchmark.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub benchmark: Option<Provenance>,
+    /// What the benchmark says of the architecture before training and after every epoch, in the order of the events:
+    /// an epoch that was rolled back is there, and comes again. Empty without a benchmark.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub curve: Vec<CurvePoint>,
     /// Epochs done.
     pub epochs: u64,
     /// Steps done.
     pub steps: u64,
     /// Why the search ended.
     pub reason: String,
+}
+
+/// A point of [`Outcome::curve`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CurvePoint {
+    /// Epochs done.
+    pub epoch: u64,
+    /// Whether the benchmark knows the architecture.
+    pub known: bool,
+    /// The benchmark's metrics, where it does.
+    pub metrics: Option<BTreeMap<String, f64>>,
+    /// Optimum minus metric.
+    pub regret: Option<BTreeMap<String, f64>>,
 }
 
 #[typetag::serde(name = "search")]
@@ -168,16 +192,29 @@ impl<'a> Session<'a> {
         let fingerprint = config.fingerprint()?;
         let restored = checkpoint::newest(job.run, &fingerprint)?;
         let (mut search, strategy, checksum) = trainer.assemble(config, restored.as_ref())?;
+        let table = search.benchmark().and_then(|b| b.provenance().checksum);
         match &restored {
             None => job.run.write_json(
                 run::MANIFEST,
                 &Manifest::now(
                     device::describe(search.device()),
                     checksum,
+                    table,
                     fingerprint.clone(),
                 )?,
             )?,
-            Some(_) => same_data(&job, &checksum)?,
+            Some(_) => {
+                let manifest: Manifest = job.run.read_json(run::MANIFEST)?;
+                same_data(&job, &manifest, &checksum)?;
+                if table.is_some() && manifest.benchmark.is_none() {
+                    tracing::info!(
+                        "a table was imported since this run began without one: it goes on without"
+                    );
+                    search.forget_benchmark();
+                } else {
+                    same_table(&job, &manifest, table.as_deref())?;
+                }
+            }
         }
         let (mut events_bytes, mut finished) = (0, None);
         if let Some(checkpoint) = &restored {
@@ -331,6 +368,9 @@ impl<'a> Session<'a> {
             sharpness: found.sharpness,
             metrics: found.metrics,
             regret: found.regret,
+            known: found.known,
+            benchmark: self.search.benchmark().map(|b| b.provenance()),
+            curve: self.curve()?,
             epochs: self.search.clock.epoch,
             steps: self.search.clock.step,
             reason: reason.clone(),
@@ -375,6 +415,7 @@ impl<'a> Session<'a> {
             sharpness,
             metrics,
             regret,
+            known,
         } = self.found(&genotype)?;
         let epoch = self.search.clock.epoch;
         self.emit(Event::Architecture {
@@ -385,7 +426,32 @@ impl<'a> Session<'a> {
             genotype,
             metrics,
             regret,
+            known,
         })
+    }
+
+    /// What the events say of the benchmark. A resumed run reads what earlier processes wrote.
+    fn curve(&self) -> Result<Vec<CurvePoint>> {
+        if self.search.benchmark().is_none() {
+            return Ok(vec![]);
+        }
+        let events = run::read_events(&self.job.run.path().join(run::EVENTS))?;
+        let points = events.into_iter().filter_map(|event| match event {
+            Event::Architecture {
+                epoch,
+                metrics,
+                regret,
+                known,
+                ..
+            } => Some(CurvePoint {
+                epoch,
+                known: known.unwrap_or(metrics.is_some()),
+                metrics,
+                regret,
+            }),
+            _ => None,
+        });
+        Ok(points.collect())
     }
 
     fn found(&self, genotype: &Genotype) -> Result<Found> {
@@ -414,6 +480,7 @@ impl<'a> Session<'a> {
             entropy: marginals.as_ref().map(normalised_entropy),
             sharpness: marginals.as_ref().map(sharpness),
             marginals,
+            known: self.search.benchmark().map(|_| metrics.is_some()),
             metrics,
             regret,
         })
@@ -454,6 +521,7 @@ struct Found {
     sharpness: Option<f64>,
     metrics: Option<BTreeMap<String, f64>>,
     regret: Option<BTreeMap<String, f64>>,
+    known: Option<bool>,
 }
 
 impl SearchTrainer {
@@ -481,12 +549,14 @@ impl SearchTrainer {
             strategy.restore(checkpoint.strategy_state())?;
         }
         let benchmark = match &config.benchmark {
-            Some(b) => Some(b.open(&serde_json::to_value(&config.space).map_err(|e| {
-                Error::Invalid {
-                    what: "space settings".into(),
-                    why: e.to_string(),
-                }
-            })?)?),
+            Some(b) => {
+                b.open(
+                    &serde_json::to_value(&config.space).map_err(|e| Error::Invalid {
+                        what: "space settings".into(),
+                        why: e.to_string(),
+                    })?,
+                )?
+            }
             None => None,
         };
         let data = config.dataset.load(&common.source())?;
@@ -533,8 +603,7 @@ fn sharpness(marginals: &Marginals) -> f64 {
 }
 
 /// Refuses to go on with other data than the run began with.
-fn same_data(job: &Job<'_>, checksum: &str) -> Result<()> {
-    let manifest: Manifest = job.run.read_json(run::MANIFEST)?;
+fn same_data(job: &Job<'_>, manifest: &Manifest, checksum: &str) -> Result<()> {
     if manifest.data == checksum {
         return Ok(());
     }
@@ -542,6 +611,23 @@ fn same_data(job: &Job<'_>, checksum: &str) -> Result<()> {
         path: job.run.path().to_owned(),
         problem: "the dataset's files have changed since this run began".into(),
         help: "put the files back that the run began with (`--data-dir DIR`), or start a new run"
+            .into(),
+    })
+}
+
+/// Refuses to go on with another table than the run began with: its curve would be one of two measures.
+fn same_table(job: &Job<'_>, manifest: &Manifest, table: Option<&str>) -> Result<()> {
+    if manifest.benchmark.as_deref() == table {
+        return Ok(());
+    }
+    let problem = match table {
+        Some(_) => "the benchmark's table is another one than this run began with",
+        None => "the benchmark's table that this run began with is gone",
+    };
+    Err(Error::Run {
+        path: job.run.path().to_owned(),
+        problem: problem.into(),
+        help: "put the table back (`nasfw bench list` shows where it is looked for), or start a new run"
             .into(),
     })
 }

@@ -221,7 +221,7 @@ register! {
 
 #[typetag::serde(name = "toy-planted")]
 impl BenchmarkConfig for PlantedTable {
-    fn open(&self, space: &Value) -> Result<Box<dyn Benchmark>> {
+    fn open(&self, space: &Value) -> Result<Option<Box<dyn Benchmark>>> {
         let mut settings = space.clone();
         if let Some(map) = settings.as_object_mut() {
             map.remove("name");
@@ -234,11 +234,11 @@ impl BenchmarkConfig for PlantedTable {
             })?;
         let space = config.build()?;
         let optimum = BTreeMap::from([("value".to_owned(), 1.0)]);
-        Ok(Box::new(PlantedBenchmark {
+        Ok(Some(Box::new(PlantedBenchmark {
             landscape: Landscape::new(&config),
             space,
             optimum,
-        }))
+        })))
     }
 }
 
@@ -253,12 +253,20 @@ impl Benchmark for PlantedBenchmark {
         let value = self.landscape.value(&self.space.choice(genotype)?);
         Ok(Some(Score {
             metrics: BTreeMap::from([("value".to_owned(), value)]),
-            seconds: None,
+            ..Score::default()
         }))
     }
 
     fn optimum(&self) -> &BTreeMap<String, f64> {
         &self.optimum
+    }
+
+    fn provenance(&self) -> Provenance {
+        Provenance {
+            source: "the formula of toy-planted".into(),
+            checksum: None,
+            optimum: "the best of the space".into(),
+        }
     }
 }
 

@@ -1,0 +1,145 @@
+//! A table as a benchmark of a search.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use nasfw_framework::prelude::*;
+use serde_json::Value;
+
+use super::{Family, Row, Table};
+
+/// The best of a space as its authors published it, for tables that know more than the space.
+#[derive(Debug, Clone, Copy)]
+pub struct Published {
+    /// Metric and its best value, in percent.
+    pub optimum: [(&'static str, f64); 2],
+    /// In words.
+    pub source: &'static str,
+}
+
+/// What opens a table for a search.
+#[derive(Debug, Clone, Copy)]
+pub struct TableConfig<'a> {
+    /// Which benchmark.
+    pub family: &'static Family,
+    /// Its file; empty for the default one.
+    pub file: &'a Path,
+    /// The space's settings; `name` counts.
+    pub space: &'a Value,
+}
+
+impl TableConfig<'_> {
+    /// Opens the table. Where no file is named and none has been imported there is none, and a message says what to
+    /// type.
+    ///
+    /// `published` is the best of the space, where the table knows all architectures of more than that space; such a
+    /// table gives no regret of other metrics.
+    ///
+    /// # Errors
+    /// A space that the benchmark does not know; a file that is named but not there, or that can't be used.
+    pub fn open(self, published: Option<&Published>) -> Result<Option<Box<dyn Benchmark>>> {
+        let family = self.family;
+        let space = self
+            .space
+            .get("name")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        if !family.spaces.contains(&space) {
+            return Err(Error::Incompatible {
+                what: format!("benchmark `{}` on space `{space}`", family.name),
+                why: format!("it knows {}", family.spaces.join(", ")),
+                help: "`--set benchmark.name=auto` takes the one that fits, `none` runs without"
+                    .into(),
+            });
+        }
+        let named = !self.file.as_os_str().is_empty();
+        let default = family.default_file();
+        let path = match (named, &default) {
+            (true, _) => self.file,
+            (false, Ok(path)) if path.exists() => path,
+            (false, _) => {
+                tracing::info!(
+                    "no table of {name} is imported, so accuracy and regret are not reported; \
+                     `nasfw bench import {name} FILE` imports one (docs/tables.md)",
+                    name = family.name
+                );
+                return Ok(None);
+            }
+        };
+        let table = family.open(path)?;
+        let header = table.header();
+        let (optimum, of) = match published.filter(|_| header.complete()) {
+            Some(p) => (
+                p.optimum
+                    .iter()
+                    .map(|(n, v)| ((*n).to_owned(), *v))
+                    .collect(),
+                p.source.to_owned(),
+            ),
+            None => (
+                header.optimum.clone(),
+                format!("the best of {}", header.coverage()),
+            ),
+        };
+        let provenance = Provenance {
+            source: format!(
+                "{} ({}, from {})",
+                header.name,
+                header.coverage(),
+                header.source
+            ),
+            checksum: Some(table.checksum().to_owned()),
+            optimum: of,
+        };
+        Ok(Some(Box::new(Lookup {
+            family,
+            table,
+            optimum,
+            provenance,
+        })))
+    }
+}
+
+#[derive(Debug)]
+struct Lookup {
+    family: &'static Family,
+    table: Table,
+    optimum: BTreeMap<String, f64>,
+    provenance: Provenance,
+}
+
+impl Benchmark for Lookup {
+    fn query(&self, genotype: &Genotype) -> Result<Option<Score>> {
+        let row = match (self.family.key)(genotype)? {
+            Some(key) => self.table.row(&key)?,
+            None => None,
+        };
+        Ok(row.map(|row| score(&self.table, &row)))
+    }
+
+    fn optimum(&self) -> &BTreeMap<String, f64> {
+        &self.optimum
+    }
+
+    fn provenance(&self) -> Provenance {
+        self.provenance.clone()
+    }
+}
+
+/// The score that a row of a table stands for. Its seconds are the first training times of the row: those on CIFAR-10,
+/// for the full number of epochs.
+pub(super) fn score(table: &Table, row: &Row) -> Score {
+    let means = |scores: bool| {
+        let metrics = table.header().metrics.iter().enumerate();
+        metrics
+            .filter(move |(_, m)| m.score == scores)
+            .filter_map(|(i, m)| Some((m.name.clone(), row.mean(i)?)))
+    };
+    Score {
+        metrics: means(true).collect(),
+        seconds: means(false)
+            .find(|(name, _)| name.starts_with("train-seconds"))
+            .map(|(_, s)| s),
+        facts: means(false).collect(),
+    }
+}

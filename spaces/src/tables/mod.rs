@@ -1,0 +1,153 @@
+//! Tables of published results, in a compact format of nasfw's own, and the benchmarks that look them up.
+//!
+//! Published tables are gigabytes of pickles and records that take minutes to load. `nasfw bench import` turns them,
+//! once, into a [`Table`]: sorted rows of fixed width that a query reads a handful of. `docs/tables.md` has the format.
+
+mod format;
+mod lookup;
+mod pickle;
+mod source;
+mod tfrecord;
+
+pub mod nasbench101;
+pub mod nasbench201;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+use nasfw_framework::arch::Genotype;
+use nasfw_framework::dataset::cache_folder;
+use nasfw_framework::{Error, Result};
+use serde_json::Value;
+
+pub use format::{Builder, Column, Header, Kind, Measure, Metric, Row, Table};
+pub use lookup::TableConfig;
+
+/// A benchmark that is a table: its keys, and how published files become rows.
+#[derive(Debug, Clone, Copy)]
+pub struct Family {
+    /// Name of the benchmark, and of its file without the ending.
+    pub name: &'static str,
+    /// Spaces whose architectures it knows.
+    pub spaces: &'static [&'static str],
+    /// What `nasfw bench import` takes.
+    pub takes: &'static str,
+    /// Reads published files.
+    pub import: fn(&[PathBuf]) -> Result<Builder>,
+    /// The key of a genotype of one of the spaces; none where the benchmark can't contain it.
+    pub key: fn(&Genotype) -> Result<Option<Vec<u8>>>,
+    /// The key that a text names, if it is one of the benchmark's own notations.
+    pub parse_key: fn(&str) -> Option<Result<Vec<u8>>>,
+    /// The key of a JSON value in a notation of the benchmark's own.
+    pub json_key: fn(&Value) -> Option<Result<Vec<u8>>>,
+    /// A key for people.
+    pub show_key: fn(&[u8]) -> String,
+}
+
+/// All of them.
+pub const FAMILIES: [&Family; 2] = [&nasbench101::FAMILY, &nasbench201::FAMILY];
+
+impl Family {
+    /// The family of this name.
+    ///
+    /// # Errors
+    /// When there is none, with the names that there are.
+    pub fn named(name: &str) -> Result<&'static Self> {
+        FAMILIES
+            .into_iter()
+            .find(|f| f.name == name)
+            .ok_or_else(|| Error::UnknownPlugin {
+                kind: "benchmark",
+                name: name.into(),
+                similar: nasfw_framework::registry::similar(name, FAMILIES.iter().map(|f| f.name)),
+                known: FAMILIES.iter().map(|f| f.name.to_owned()).collect(),
+            })
+    }
+
+    /// Where its table lies unless something else is said: `tables/NAME.table` in nasfw's cache.
+    ///
+    /// # Errors
+    /// On a system that has neither `XDG_CACHE_HOME` nor `HOME`.
+    pub fn default_file(&self) -> Result<PathBuf> {
+        let cache = cache_folder().ok_or_else(|| Error::Incompatible {
+            what: format!("the table of {}", self.name),
+            why: "this system has no folder for it: neither XDG_CACHE_HOME nor HOME is set".into(),
+            help: "say where: `--set benchmark.file=FILE`, `nasfw bench import … -o FILE`".into(),
+        })?;
+        Ok(cache.join("tables").join(format!("{}.table", self.name)))
+    }
+
+    /// Opens a table and checks that it is one of this family.
+    ///
+    /// # Errors
+    /// As [`Table::open`]; a table of another benchmark.
+    pub fn open(&self, path: &Path) -> Result<Table> {
+        let table = Table::open(path)?;
+        if table.header().name == self.name {
+            return Ok(table);
+        }
+        Err(Error::Data {
+            path: path.into(),
+            problem: format!(
+                "this is a table of {}, not of {}",
+                table.header().name,
+                self.name
+            ),
+            help: format!(
+                "give another file, or make one: `nasfw bench import {} FILE`",
+                self.name
+            ),
+        })
+    }
+
+    /// The key that a text names: one of the benchmark's own notations, or JSON of a genotype, a run's result or the
+    /// benchmark's own kind. `what` is named in errors.
+    ///
+    /// # Errors
+    /// When it can't be understood, or is of another space.
+    pub fn key_of_text(&self, text: &str, what: &str) -> Result<Option<Vec<u8>>> {
+        if let Some(key) = (self.parse_key)(text.trim()) {
+            return key.map(Some);
+        }
+        let wrong = |why: String| Error::Incompatible {
+            what: what.to_owned(),
+            why,
+            help: format!(
+                "give {}, a run folder, or a JSON file with a genotype",
+                match self.name {
+                    "nasbench201" => "a string such as `|nor_conv_3x3~0|+|none~0|none~1|+|…|`",
+                    _ => "a hash, JSON with `matrix` and `ops`",
+                }
+            ),
+        };
+        if !text.trim_start().starts_with('{') {
+            return Err(wrong(format!(
+                "this is no architecture of {} and no file",
+                self.name
+            )));
+        }
+        let mut value: Value =
+            serde_json::from_str(text).map_err(|e| wrong(format!("this is no JSON: {e}")))?;
+        if let Some(key) = (self.json_key)(&value) {
+            return key.map(Some);
+        }
+        if let Some(inner) = value.get_mut("genotype") {
+            value = inner.take();
+        }
+        let genotype: Genotype = serde_json::from_value(value)
+            .map_err(|e| wrong(format!("this is no genotype: {e}")))?;
+        genotype.check()?;
+        (self.key)(&genotype)
+    }
+}
+
+/// A genotype of a space that a benchmark does not know.
+fn foreign(family: &Family, genotype: &Genotype) -> Error {
+    Error::Incompatible {
+        what: format!("an architecture of space `{}`", genotype.space),
+        why: format!("benchmark `{}` knows {}", family.name, family.spaces.join(", ")),
+        help: "`nasfw list benchmarks` shows which there are; `--set benchmark.name=none` runs without".into(),
+    }
+}

@@ -1,0 +1,344 @@
+//! `nasfw bench`: tables of published results.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::{Args, Subcommand};
+use nasfw_framework::run::RESULT;
+use nasfw_framework::{Error, Result};
+use nasfw_spaces::tables::{FAMILIES, Family, Header, Table};
+use serde_json::{Map, Value, json};
+
+use super::output::say;
+
+/// Verbs of `bench`.
+#[derive(Debug, Subcommand)]
+pub enum Bench {
+    /// Turn published files into a table that searches look up.
+    Import(Import),
+    /// List the benchmarks that are tables, and which are imported.
+    List(List),
+    /// Show what a table holds, and where it comes from.
+    Info(Info),
+    /// Read a whole table and check it.
+    Verify(Verify),
+    /// Look an architecture up.
+    Query(Query),
+}
+
+impl Bench {
+    /// Carries the verb out.
+    pub fn carry_out(self) -> Result<()> {
+        match self {
+            Self::Import(v) => v.carry_out(),
+            Self::List(v) => v.carry_out(),
+            Self::Info(v) => v.carry_out(),
+            Self::Verify(v) => v.carry_out(),
+            Self::Query(v) => v.carry_out(),
+        }
+    }
+}
+
+/// Options of `bench import`.
+#[derive(Debug, Args)]
+pub struct Import {
+    /// The benchmark: nasbench101 or nasbench201
+    name: String,
+    /// The published files [see `nasfw bench list`]
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Write the table to this file [default: where searches look]
+    #[arg(long, short = 'o', value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+impl Import {
+    fn carry_out(self) -> Result<()> {
+        let family = Family::named(&self.name)?;
+        let path = match &self.output {
+            Some(path) => path.clone(),
+            None => family.default_file()?,
+        };
+        let began = Instant::now();
+        let header = (family.import)(&self.files)?.write(&path)?;
+        let table = family.open(&path)?;
+        say(format!(
+            "{}: {}, {:.1} MB, in {:.1} s",
+            path.display(),
+            header.coverage(),
+            table.bytes() as f64 / 1e6,
+            began.elapsed().as_secs_f64()
+        ));
+        print_optimum(&header);
+        let option = match &self.output {
+            Some(path) => format!(" --set benchmark.file={}", path.display()),
+            None => String::new(),
+        };
+        let space = family.spaces.last().copied().unwrap_or_default();
+        say(format!("\nnext:\n  nasfw run --space {space}{option}"));
+        Ok(())
+    }
+}
+
+/// Options of `bench list`.
+#[derive(Debug, Args)]
+pub struct List {
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl List {
+    fn carry_out(self) -> Result<()> {
+        let mut all = vec![];
+        for family in FAMILIES {
+            let path = family.default_file()?;
+            let opened = path.exists().then(|| family.open(&path));
+            if self.json {
+                all.push(json!({
+                    "name": family.name, "file": path, "spaces": family.spaces, "takes": family.takes,
+                    "table": opened.as_ref().and_then(|t| t.as_ref().ok()).map(describe),
+                    "error": opened.as_ref().and_then(|t| t.as_ref().err()).map(ToString::to_string),
+                }));
+                continue;
+            }
+            let state = match opened {
+                None => "not imported".into(),
+                Some(Ok(table)) => table.header().coverage(),
+                Some(Err(e)) => e.to_string(),
+            };
+            say(format!(
+                "{}: {state}\n  file    {}\n  spaces  {}\n  import  nasfw bench import {} FILE, with {}",
+                family.name,
+                path.display(),
+                family.spaces.join(", "),
+                family.name,
+                family.takes
+            ));
+        }
+        if self.json {
+            say(format!("{:#}", Value::Array(all)));
+        }
+        Ok(())
+    }
+}
+
+/// Options of `bench info`.
+#[derive(Debug, Args)]
+pub struct Info {
+    /// A benchmark's name, or a table's file
+    table: String,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Info {
+    fn carry_out(self) -> Result<()> {
+        let (_, table) = open(&self.table)?;
+        if self.json {
+            say(format!("{:#}", describe(&table)));
+            return Ok(());
+        }
+        let header = table.header();
+        say(format!(
+            "{}: {}\n  file      {} ({:.1} MB)\n  source    {}\n  checksum  {}\n",
+            header.name,
+            header.coverage(),
+            table.path().display(),
+            table.bytes() as f64 / 1e6,
+            header.source,
+            table.checksum()
+        ));
+        for metric in &header.metrics {
+            let repeats = match metric.columns.len() {
+                1 => String::new(),
+                n => format!(", up to {n} repeats"),
+            };
+            let best = header.optimum.get(&metric.name);
+            let best = best.map_or(String::new(), |v| format!(", best {v:.4}"));
+            say(format!(
+                "  {:28} {}{repeats}{best}",
+                metric.name,
+                unit(&metric.unit)
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn unit(unit: &str) -> &str {
+    if unit.is_empty() { "number" } else { unit }
+}
+
+fn describe(table: &Table) -> Value {
+    let mut value = serde_json::to_value(table.header()).unwrap_or_default();
+    value["complete"] = table.header().complete().into();
+    value["file"] = json!(table.path());
+    value["bytes"] = table.bytes().into();
+    value["checksum"] = table.checksum().into();
+    value
+}
+
+fn print_optimum(header: &Header) {
+    for (name, best) in header
+        .optimum
+        .iter()
+        .filter(|(name, _)| !name.contains('@'))
+    {
+        say(format!("  best {name:24} {best:.4}"));
+    }
+}
+
+/// Options of `bench verify`.
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// A benchmark's name, or a table's file
+    table: String,
+}
+
+impl Verify {
+    fn carry_out(self) -> Result<()> {
+        let (_, table) = open(&self.table)?;
+        table.verify()?;
+        say(format!(
+            "{}: {} are as they were written: checksum, order of keys and optimum are right",
+            table.path().display(),
+            table.header().coverage()
+        ));
+        Ok(())
+    }
+}
+
+/// Options of `bench query`.
+#[derive(Debug, Args)]
+pub struct Query {
+    /// A benchmark's name, or a table's file
+    table: String,
+    /// A run folder, a JSON file with a genotype (or, for nasbench101, `matrix` and `ops`), a string such as
+    /// `|skip_connect~0|+|none~0|none~1|+|…|`, or a hash of NAS-Bench-101
+    architecture: String,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Query {
+    fn carry_out(self) -> Result<()> {
+        let (family, table) = open(&self.table)?;
+        let key = key(family, &self.architecture)?;
+        let row = match &key {
+            Some(key) => table.row(key)?,
+            None => None,
+        };
+        let shown = key.as_deref().map(family.show_key);
+        let (Some(row), Some(shown)) = (row, shown.clone()) else {
+            let shown = shown.unwrap_or_else(|| self.architecture.clone());
+            return Err(Error::Data {
+                path: table.path().into(),
+                problem: format!("it lacks {shown} (it has {})", table.header().coverage()),
+                help: match table.header().complete() {
+                    true => "this is no architecture of the benchmark: it has too many edges, no path, or \
+                             operations that the benchmark does not know"
+                        .into(),
+                    false => format!("import a complete table: `nasfw bench import {} FILE`", family.name),
+                },
+            });
+        };
+        let mut out = Map::new();
+        if !self.json {
+            say(&shown);
+        }
+        for (i, metric) in table.header().metrics.iter().enumerate() {
+            let Some(mean) = row.mean(i) else { continue };
+            let repeats: Vec<f64> = row
+                .repeats
+                .get(i)
+                .into_iter()
+                .flatten()
+                .copied()
+                .flatten()
+                .collect();
+            let best = table.header().optimum.get(&metric.name);
+            let regret = best.map(|b| b - mean);
+            if self.json {
+                out.insert(
+                    metric.name.clone(),
+                    json!({ "value": mean, "unit": metric.unit, "repeats": repeats, "regret": regret }),
+                );
+                continue;
+            }
+            let regret = regret.map_or(String::new(), |r| format!("  regret {r:.4}"));
+            let each = match repeats.as_slice() {
+                [_] => String::new(),
+                many => format!(
+                    "  ({})",
+                    many.iter()
+                        .map(|v| format!("{v:.4}"))
+                        .collect::<Vec<_>>()
+                        .join(", ")
+                ),
+            };
+            let value = match metric.unit.as_str() {
+                "" => format!("{mean}"),
+                unit => format!("{mean:.4} {unit}"),
+            };
+            say(format!("  {:28} {value}{regret}{each}", metric.name));
+        }
+        if self.json {
+            say(format!(
+                "{:#}",
+                json!({ "architecture": shown, "metrics": out })
+            ));
+        } else {
+            say(format!(
+                "regret is against the best of {}",
+                table.header().coverage()
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The table of a benchmark's name, in its default place, or of a file.
+fn open(what: &str) -> Result<(&'static Family, Table)> {
+    let path = Path::new(what);
+    if path.is_file() || what.contains(['/', '.']) {
+        let table = Table::open(path)?;
+        let family = Family::named(&table.header().name)?;
+        return Ok((family, table));
+    }
+    let family = Family::named(what)?;
+    let path = family.default_file()?;
+    if !path.exists() {
+        return Err(Error::Data {
+            path,
+            problem: format!("no table of {what} is imported"),
+            help: format!(
+                "type `nasfw bench import {what} FILE`; it takes {}",
+                family.takes
+            ),
+        });
+    }
+    Ok((family, family.open(&path)?))
+}
+
+/// The key of what was typed: none where the benchmark can't contain it.
+fn key(family: &Family, architecture: &str) -> Result<Option<Vec<u8>>> {
+    let mut path = PathBuf::from(architecture);
+    if path.is_dir() {
+        path = path.join(RESULT);
+        if !path.exists() {
+            return Err(Error::Run {
+                path: architecture.into(),
+                problem: "this run has no result yet".into(),
+                help: format!("finish it with `nasfw resume {architecture}`"),
+            });
+        }
+    }
+    if path.is_file() {
+        let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+        return family.key_of_text(&text, &path.display().to_string());
+    }
+    family.key_of_text(architecture, architecture)
+}
