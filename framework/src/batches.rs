@@ -17,6 +17,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::dataset::{ImageData, ImageSource, Images, Part};
 use crate::error::{Error, Result};
+use crate::network::channels_last;
 use crate::rng::{Rng, Streams};
 use crate::space::Task;
 use crate::strategy::Split;
@@ -413,14 +414,6 @@ impl Batches {
     fn normalise(&self, images: &Tensor) -> Tensor {
         (images - &self.mean) / &self.std
     }
-}
-
-/// The same tensor with channels innermost in memory, which convolutions on CPUs and GPUs prefer.
-fn channels_last(images: &Tensor) -> Tensor {
-    images
-        .permute([0, 2, 3, 1])
-        .contiguous()
-        .permute([0, 3, 1, 2])
 }
 
 impl Augment {
