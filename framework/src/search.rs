@@ -43,6 +43,8 @@ pub struct Settings {
     pub schedule_epochs: u64,
     /// When rates move.
     pub schedule_by: Tick,
+    /// Epochs in which the weights' rate grows to its full size.
+    pub warmup_epochs: u64,
     /// Planned epochs.
     pub epochs: u64,
 }
@@ -179,6 +181,11 @@ impl Search {
         } else {
             self.clock.step as f64 / total as f64
         }
+    }
+
+    /// The images and classes that it works on.
+    pub fn task(&self) -> Task {
+        self.task
     }
 
     /// The space.
@@ -398,7 +405,13 @@ impl Search {
 
     /// The current learning rate of θ.
     pub fn theta_lr(&self) -> f64 {
-        self.rate(&self.settings.weights)
+        let (done, warmup) = (self.clock.epoch + 1, self.settings.warmup_epochs);
+        let share = if done < warmup {
+            done as f64 / warmup as f64
+        } else {
+            1.0
+        };
+        self.rate(&self.settings.weights) * share
     }
 
     /// The current learning rate of φ; 0 without a distribution.
@@ -415,7 +428,7 @@ impl Search {
             Tick::Step => self.clock.step_in_epoch as f64 / self.steps_per_epoch().max(1) as f64,
         };
         c.schedule
-            .at(c.lr, c.lr_min, (self.clock.epoch as f64 + within) / epochs)
+            .over(c.lr, c.lr_min, self.clock.epoch as f64 + within, epochs)
     }
 
     /// Starts θ, its statistics and its optimizer afresh, from another draw each time.

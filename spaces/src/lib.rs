@@ -1,6 +1,7 @@
 //! First-party search spaces of nasfw.
 
 pub mod cells;
+pub mod custom;
 pub mod darts;
 pub mod formats;
 pub mod layers;
@@ -10,4 +11,5 @@ pub mod nasbench201;
 pub mod ops;
 pub mod published;
 pub mod robust;
+pub mod standalone;
 pub mod toy;

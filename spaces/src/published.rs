@@ -72,23 +72,29 @@ pub fn all() -> Result<Vec<Published>> {
 }
 
 /// The published cell of this name; capitals do not matter, nor whether parts are joined by `-` or `_`.
-///
-/// # Errors
-/// The most similar name, if any is.
-pub fn find(name: &str) -> Result<Result<Published, Option<String>>> {
-    let plain = |name: &str| name.to_lowercase().replace(['-', ' '], "_");
+pub fn find(name: &str) -> Result<Option<Published>> {
     let wanted = plain(name);
+    Ok(all()?
+        .into_iter()
+        .find(|p| p.names().any(|n| plain(n) == wanted)))
+}
+
+/// The name most like `name`, of the published cells' and `others`, if any is like it.
+pub fn nearest(name: &str, others: &[&str]) -> Result<Option<String>> {
     let all = all()?;
-    if let Some(found) = all.iter().find(|p| p.names().any(|n| plain(n) == wanted)) {
-        return Ok(Ok(found.clone()));
-    }
-    let known: Vec<(String, &str)> = all
+    let names: Vec<&str> = all
         .iter()
         .flat_map(Published::names)
-        .map(|n| (plain(n), n))
+        .chain(others.iter().copied())
         .collect();
-    let nearest = similar(&wanted, known.iter().map(|k| k.0.as_str()));
-    Ok(Err(nearest.and_then(|n| {
-        known.iter().find(|k| k.0 == n).map(|k| k.1.to_owned())
-    })))
+    let plain_names: Vec<String> = names.iter().map(|n| plain(n)).collect();
+    let nearest = similar(&plain(name), plain_names.iter().map(String::as_str));
+    Ok(nearest.and_then(|n| {
+        let at = plain_names.iter().position(|p| *p == n)?;
+        Some(names[at].to_owned())
+    }))
+}
+
+fn plain(name: &str) -> String {
+    name.to_lowercase().replace(['-', ' '], "_")
 }

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use clap::{Args, ValueEnum};
 use nasfw_framework::arch::Genotype as Architecture;
-use nasfw_framework::registry::similar;
 use nasfw_framework::run::RESULT;
 use nasfw_framework::{Error, Result};
 use nasfw_spaces::{formats, published};
@@ -116,14 +115,17 @@ pub fn load(what: &str, others: &[&str]) -> Result<Architecture> {
                 .into(),
         });
     }
-    let nearest = match published::find(what)? {
-        Ok(cell) => return cell.genotype(),
-        Err(nearest) => nearest.or_else(|| similar(what, others.iter().copied())),
-    };
+    if let Some(cell) = published::find(what)? {
+        return cell.genotype();
+    }
+    let nearest = published::nearest(what, others)?;
     let list = "`nasfw genotype --list` shows the published cells";
     Err(Error::Incompatible {
         what: format!("`{what}`"),
-        why: "this is no run folder, no file and no published cell".into(),
+        why: format!(
+            "this is no run folder, no file{} and no published cell",
+            if others.is_empty() { "" } else { ", no space" }
+        ),
         help: nearest.map_or(list.into(), |n| format!("did you mean `{n}`? {list}")),
     })
 }

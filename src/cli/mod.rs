@@ -4,6 +4,7 @@ mod config;
 mod describe;
 mod doctor;
 mod draw;
+mod eval;
 mod genotype;
 mod list;
 mod logging;
@@ -11,6 +12,7 @@ mod output;
 mod progress;
 mod render;
 mod resume;
+mod retrain;
 mod run;
 mod selection;
 mod summary;
@@ -40,8 +42,12 @@ struct Cli {
 enum Verb {
     /// Search for an architecture.
     Run(run::Run),
-    /// Go on with an interrupted search.
+    /// Go on with an interrupted search or training.
     Resume(resume::Resume),
+    /// Train a found or published architecture alone, from scratch.
+    Retrain(retrain::Retrain),
+    /// Measure a run on the test images.
+    Eval(eval::Eval),
     /// List the plugins of this program.
     List(list::List),
     /// Explain a plugin: options with defaults, presets, example, source.
@@ -62,6 +68,8 @@ impl Verb {
         match self {
             Self::Run(v) => v.carry_out(),
             Self::Resume(v) => v.carry_out(),
+            Self::Retrain(v) => v.carry_out(),
+            Self::Eval(v) => v.carry_out(),
             Self::List(v) => v.carry_out(),
             Self::Describe(v) => v.carry_out(),
             Self::Config(v) => v.carry_out(),

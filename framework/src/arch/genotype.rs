@@ -113,7 +113,10 @@ impl Genotype {
                 Err(_) => return Err(e.to_string()),
             },
         };
-        genotype.check().map_err(|e| e.to_string())?;
+        genotype.check().map_err(|e| match e {
+            Error::Invalid { why, .. } => why,
+            other => other.to_string(),
+        })?;
         Ok(genotype)
     }
 

@@ -214,8 +214,10 @@ impl NetworkBuilder {
     /// DARTS' factorized reduction reads. The official code cuts the pixel off instead, which is the same for a 1×1
     /// convolution of stride 2 on even sizes and fails on odd ones.
     pub fn shift(&mut self, x: Value) -> Value {
-        self.image("shift", x);
-        self.like(Op::Shift, x)
+        match self.image("shift", x) {
+            [_, 1, _] | [.., 1] => self.zeros(x, 1),
+            _ => self.like(Op::Shift, x),
+        }
     }
 
     /// Zeros of the shape of `x` at every `stride`-th pixel.
@@ -311,10 +313,11 @@ impl NetworkBuilder {
             shape,
             flat,
         };
-        if step.op.is_pure()
-            && let Some(same) = self.steps.iter().position(|s| *s == step)
-        {
-            return Value(same);
+        if step.op.is_pure() {
+            let after = step.inputs.iter().max().map_or(0, |input| input + 1);
+            if let Some(same) = self.steps[after..].iter().position(|s| *s == step) {
+                return Value(after + same);
+            }
         }
         self.steps.push(step);
         Value(self.steps.len() - 1)

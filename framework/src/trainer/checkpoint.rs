@@ -45,10 +45,10 @@ pub(crate) struct Checkpoint {
     path: PathBuf,
 }
 
-struct Bytes {
+pub(crate) struct Bytes {
     dtype: Dtype,
     shape: Vec<usize>,
-    bytes: Vec<u8>,
+    pub bytes: Vec<u8>,
 }
 
 impl View for Bytes {
@@ -66,7 +66,7 @@ impl View for Bytes {
     }
 }
 
-fn to_bytes(tensor: &Tensor) -> Result<Bytes> {
+pub(crate) fn to_bytes(tensor: &Tensor) -> Result<Bytes> {
     let tensor = tensor.detach().to_device(Device::Cpu).contiguous();
     let dtype = match tensor.kind() {
         Kind::Float => Dtype::F32,
@@ -253,7 +253,8 @@ pub(crate) fn of_epoch(run: &RunFolder, epoch: u64, fingerprint: &str) -> Result
     read(&history_file(run, epoch), fingerprint)
 }
 
-fn read(path: &Path, fingerprint: &str) -> Result<Checkpoint> {
+/// Reads a checkpoint of the run whose settings have this fingerprint.
+pub(crate) fn read(path: &Path, fingerprint: &str) -> Result<Checkpoint> {
     let broken = |problem: String| Error::Run {
         path: path.to_owned(),
         problem,

@@ -7,16 +7,17 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::checkpoint;
-use super::{Job, Trainer};
+use super::checkpoint::{self, Checkpoint};
+use super::{Evaluate, Evaluation, Job, Trainer};
 use crate::arch::{Choice, Genotype, Marginals};
 use crate::batches::{Augment, Order};
-use crate::config::Validator;
+use crate::config::{RunConfig, Validator};
 use crate::device;
 use crate::distribution::normalised_entropy;
 use crate::draw::Drawing;
 use crate::error::{Error, Result};
 use crate::events::{Event, Subscriber};
+use crate::network::NetworkOptions;
 use crate::optim::OptimizerConfig;
 use crate::rng::Streams;
 use crate::run::{self, EventLog, Manifest};
@@ -37,6 +38,8 @@ pub struct SearchTrainer {
     pub schedule_epochs: u64,
     /// When learning rates move.
     pub schedule_by: Tick,
+    /// Epochs in which the weights' learning rate grows, in equal steps, to what the schedule says.
+    pub warmup_epochs: u64,
     /// How batches of the architecture's half follow each other.
     pub val_order: Order,
     /// Steps between two progress events.
@@ -75,7 +78,7 @@ pub struct Outcome {
     pub entropy: Option<f64>,
     /// Mean over rows of the largest weight.
     pub sharpness: Option<f64>,
-    /// The benchmark's metrics.
+    /// The benchmark's metrics, and the strategy's own figures.
     pub metrics: Option<BTreeMap<String, f64>>,
     /// Optimum minus metric.
     pub regret: Option<BTreeMap<String, f64>>,
@@ -91,6 +94,32 @@ pub struct Outcome {
 impl Trainer for SearchTrainer {
     fn search(&self, job: Job<'_>) -> Result<Outcome> {
         Session::open(self, job)?.run()
+    }
+
+    fn evaluate(&self, job: Evaluate<'_>) -> Result<Evaluation> {
+        let restored = match job.checkpoint {
+            Some(path) => checkpoint::read(path, job.fingerprint)?,
+            None => checkpoint::newest(job.run, job.fingerprint)?.ok_or_else(|| Error::Run {
+                path: job.run.path().to_owned(),
+                problem: "this run has no checkpoint yet".into(),
+                help: format!("go on with `nasfw resume {}`", job.run.path().display()),
+            })?,
+        };
+        let (mut search, strategy, _) = self.assemble(job.config, Some(&restored))?;
+        restored.restore(&mut search)?;
+        let choice = strategy.derive(&search)?;
+        let genotype = search.space().genotype(&choice);
+        let options = NetworkOptions::default();
+        Ok(Evaluation {
+            epoch: search.epoch(),
+            test: search.evaluate(&search.one_hot(&choice), None, None)?,
+            cost: search
+                .space()
+                .network(&genotype, search.task(), &options)
+                .ok()
+                .map(|n| n.cost()),
+            genotype,
+        })
     }
 
     fn validate(&self, v: &mut Validator) {
@@ -136,53 +165,20 @@ impl<'a> Session<'a> {
     fn open(trainer: &'a SearchTrainer, job: Job<'a>) -> Result<Self> {
         let began = Instant::now();
         let config = job.config;
-        let common = &config.common;
-        let device = device::choose(&common.device)?;
-        if common.threads > 0 {
-            tch::set_num_threads(i32::try_from(common.threads).unwrap_or(i32::MAX));
-        }
         let fingerprint = config.fingerprint()?;
         let restored = checkpoint::newest(job.run, &fingerprint)?;
-
-        let space = config.space.build()?;
-        let streams = Streams::new(common.seed);
-        let mut strategy = config.strategy.build(BuildContext {
-            spec: space.spec(),
-            streams: streams.child("build", 0),
-            kind: common.kind(),
-            device,
-            epochs: trainer.epochs,
-        })?;
-        if let Some(checkpoint) = &restored {
-            strategy.restore(checkpoint.strategy_state())?;
-        }
-        let benchmark = match &config.benchmark {
-            Some(b) => Some(b.open(&serde_json::to_value(&config.space).map_err(|e| {
-                Error::Invalid {
-                    what: "space settings".into(),
-                    why: e.to_string(),
-                }
-            })?)?),
-            None => None,
-        };
-        let data = config.dataset.load(&common.source())?;
-        let checksum = data.checksum();
+        let (mut search, strategy, checksum) = trainer.assemble(config, restored.as_ref())?;
         match &restored {
             None => job.run.write_json(
                 run::MANIFEST,
-                &Manifest::now(device::describe(device), checksum, fingerprint.clone())?,
+                &Manifest::now(
+                    device::describe(search.device()),
+                    checksum,
+                    fingerprint.clone(),
+                )?,
             )?,
             Some(_) => same_data(&job, &checksum)?,
         }
-        let parts = Parts {
-            space,
-            benchmark,
-            data: &data,
-            streams,
-            kind: common.kind(),
-            device,
-        };
-        let mut search = Search::new(parts, strategy.as_ref(), trainer.settings())?;
         let (mut events_bytes, mut finished) = (0, None);
         if let Some(checkpoint) = &restored {
             checkpoint.restore(&mut search)?;
@@ -406,6 +402,14 @@ impl<'a> Session<'a> {
                     .filter_map(|(k, v)| Some((k.clone(), best.get(k)? - v)))
                     .collect()
             });
+        let mut own = self.strategy.metrics();
+        let metrics = match metrics {
+            Some(known) => {
+                own.extend(known);
+                Some(own)
+            }
+            None => (!own.is_empty()).then_some(own),
+        };
         Ok(Found {
             entropy: marginals.as_ref().map(normalised_entropy),
             sharpness: marginals.as_ref().map(sharpness),
@@ -453,6 +457,52 @@ struct Found {
 }
 
 impl SearchTrainer {
+    /// Search, strategy and checksum of the data; as they were then if there is a checkpoint, but for weights.
+    fn assemble(
+        &self,
+        config: &RunConfig,
+        restored: Option<&Checkpoint>,
+    ) -> Result<(Search, Box<dyn Strategy>, String)> {
+        let common = &config.common;
+        let device = device::choose(&common.device)?;
+        if common.threads > 0 {
+            tch::set_num_threads(i32::try_from(common.threads).unwrap_or(i32::MAX));
+        }
+        let space = config.space.build()?;
+        let streams = Streams::new(common.seed);
+        let mut strategy = config.strategy.build(BuildContext {
+            spec: space.spec(),
+            streams: streams.child("build", 0),
+            kind: common.kind(),
+            device,
+            epochs: self.epochs,
+        })?;
+        if let Some(checkpoint) = restored {
+            strategy.restore(checkpoint.strategy_state())?;
+        }
+        let benchmark = match &config.benchmark {
+            Some(b) => Some(b.open(&serde_json::to_value(&config.space).map_err(|e| {
+                Error::Invalid {
+                    what: "space settings".into(),
+                    why: e.to_string(),
+                }
+            })?)?),
+            None => None,
+        };
+        let data = config.dataset.load(&common.source())?;
+        let checksum = data.checksum();
+        let parts = Parts {
+            space,
+            benchmark,
+            data: &data,
+            streams,
+            kind: common.kind(),
+            device,
+        };
+        let search = Search::new(parts, strategy.as_ref(), self.settings())?;
+        Ok((search, strategy, checksum))
+    }
+
     fn settings(&self) -> Settings {
         Settings {
             batch_size: self.batch_size,
@@ -466,6 +516,7 @@ impl SearchTrainer {
                 self.schedule_epochs
             },
             schedule_by: self.schedule_by,
+            warmup_epochs: self.warmup_epochs,
             epochs: self.epochs,
         }
     }
