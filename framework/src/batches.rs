@@ -4,6 +4,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -92,6 +93,8 @@ pub(crate) struct Batches {
     /// Training images that belong to the weights.
     split: usize,
     ahead: BTreeMap<Split, Ahead<Draw>>,
+    /// The order of a pass over each split, kept because shuffling a million images takes longer than a small batch.
+    shuffled: RefCell<BTreeMap<Split, (u64, Vec<i64>)>>,
     mean: Tensor,
     std: Tensor,
     kind: Kind,
@@ -268,6 +271,7 @@ impl Batches {
             test: Held::new(&data.test, data.task, device)?,
             split: data.split.unwrap_or(data.train.len() / 2),
             ahead: BTreeMap::new(),
+            shuffled: RefCell::default(),
             mean: scale(&data.mean),
             std: scale(&data.std),
             kind,
@@ -310,8 +314,13 @@ impl Batches {
         let name = format!("batch {:?}", draw.split);
         match draw.order {
             Order::Shuffled => {
-                let mut all: Vec<i64> = (first as i64..(first + len) as i64).collect();
-                all.shuffle(&mut self.streams.at(&name, draw.pass));
+                let mut shuffled = self.shuffled.borrow_mut();
+                let (pass, all) = shuffled.entry(draw.split).or_default();
+                if all.is_empty() || *pass != draw.pass {
+                    *pass = draw.pass;
+                    *all = (first as i64..(first + len) as i64).collect();
+                    all.shuffle(&mut self.streams.at(&name, draw.pass));
+                }
                 let from = (draw.index as usize * draw.batch_size).min(len);
                 all[from..(from + draw.batch_size).min(len)].to_vec()
             }
