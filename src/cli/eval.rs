@@ -7,11 +7,32 @@ use nasfw_framework::config::RunConfig;
 use nasfw_framework::device::load_cuda;
 use nasfw_framework::registry::{Kind, Parse, Registry};
 use nasfw_framework::run::{RUN, RunFolder};
-use nasfw_framework::trainer::Evaluate;
+use nasfw_framework::trainer::{Reopen, Reopened};
 use nasfw_framework::{Error, Result};
 
 use super::logging;
 use super::output::say;
+
+/// Opens a run, or one of its checkpoints, after `change` of what does not decide what it is.
+pub fn open(what: &Path, change: impl FnOnce(&mut RunConfig) -> Result<()>) -> Result<Reopened> {
+    let checkpoint = what.is_file().then_some(what);
+    // RUN/checkpoints/NUMBER.safetensors
+    let folder = checkpoint.map_or(Some(what), |file| file.parent().and_then(Path::parent));
+    let here = Path::new(".");
+    let run = RunFolder::open(match folder {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => here,
+    })?;
+    let mut config: RunConfig = run.read_json(RUN)?;
+    let fingerprint = config.fingerprint()?;
+    change(&mut config)?;
+    config.trainer.reopen(Reopen {
+        config: &config,
+        fingerprint: &fingerprint,
+        run: &run,
+        checkpoint,
+    })
+}
 
 /// Options of `eval`.
 #[derive(Debug, Args)]
@@ -38,41 +59,23 @@ impl Eval {
         load_cuda();
         logging::to_terminal();
         let registry = Registry::load()?;
-        let checkpoint = self.what.is_file().then_some(self.what.as_path());
-        let folder = match checkpoint {
-            // RUN/checkpoints/NUMBER.safetensors
-            Some(file) => file
-                .parent()
-                .and_then(Path::parent)
-                .unwrap_or(Path::new("")),
-            None => &self.what,
-        };
-        let run = RunFolder::open(if folder.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            folder
-        })?;
-        let mut config: RunConfig = run.read_json(RUN)?;
-        let fingerprint = config.fingerprint()?;
-        if let Some(name) = &self.dataset {
-            let plugin = registry.get(Kind::Dataset, name)?;
-            if let Parse::Dataset(parse) = plugin.parse {
-                config.dataset = parse(&plugin.default_section()?).map_err(Box::new)?;
-                config.common.data_dir = PathBuf::new();
+        let opened = open(&self.what, |config| {
+            if let Some(name) = &self.dataset {
+                let plugin = registry.get(Kind::Dataset, name)?;
+                if let Parse::Dataset(parse) = plugin.parse {
+                    config.dataset = parse(&plugin.default_section()?).map_err(Box::new)?;
+                    config.common.data_dir = PathBuf::new();
+                }
             }
-        }
-        if let Some(dir) = self.data_dir {
-            config.common.data_dir = dir;
-        }
-        if let Some(device) = self.device {
-            config.common.device = device;
-        }
-        let found = config.trainer.evaluate(Evaluate {
-            config: &config,
-            fingerprint: &fingerprint,
-            run: &run,
-            checkpoint,
+            if let Some(dir) = &self.data_dir {
+                config.common.data_dir.clone_from(dir);
+            }
+            if let Some(device) = &self.device {
+                config.common.device.clone_from(device);
+            }
+            Ok(())
         })?;
+        let found = opened.evaluate()?;
         if self.json {
             let json = serde_json::to_string_pretty(&found).map_err(|e| Error::Invalid {
                 what: "evaluation".into(),

@@ -6,6 +6,7 @@ mod describe;
 mod doctor;
 mod draw;
 mod eval;
+mod export;
 mod genotype;
 mod list;
 mod logging;
@@ -49,6 +50,8 @@ enum Verb {
     Retrain(retrain::Retrain),
     /// Measure a run on the test images.
     Eval(eval::Eval),
+    /// Write a trained network as ONNX model and safetensors file.
+    Export(export::Export),
     /// List the plugins of this program.
     List(list::List),
     /// Explain a plugin: options with defaults, presets, example, source.
@@ -74,6 +77,7 @@ impl Verb {
             Self::Resume(v) => v.carry_out(),
             Self::Retrain(v) => v.carry_out(),
             Self::Eval(v) => v.carry_out(),
+            Self::Export(v) => v.carry_out(),
             Self::List(v) => v.carry_out(),
             Self::Describe(v) => v.carry_out(),
             Self::Config(v) => v.carry_out(),

@@ -153,6 +153,7 @@ impl Subscriber for Progress {
                 epoch,
                 entropy,
                 sharpness,
+                metrics,
                 regret,
                 known,
                 ..
@@ -160,12 +161,18 @@ impl Subscriber for Progress {
                 let show = |name: &str, v: &Option<f64>| {
                     v.map_or(String::new(), |v| format!(" {name} {v:.3}"))
                 };
-                let regret = match known {
-                    Some(false) => " not in the benchmark's table".into(),
-                    _ => regret.as_ref().map_or(String::new(), show_regret),
+                let figures = match (known, regret) {
+                    (Some(false), _) => " not in the benchmark's table".into(),
+                    (_, Some(regret)) => show_regret(regret),
+                    // Of a strategy that measures for itself.
+                    _ => metrics
+                        .iter()
+                        .flatten()
+                        .map(|(k, v)| format!(" {k} {v:.4}"))
+                        .collect(),
                 };
                 line(&format!(
-                    "epochs done: {epoch};{}{}{regret}",
+                    "epochs done: {epoch};{}{}{figures}",
                     show("entropy", entropy),
                     show("largest weight", sharpness)
                 ));

@@ -71,6 +71,19 @@ impl Retrain {
             .preset
             .clone()
             .unwrap_or_else(|| default_preset(&genotype).into());
+        // Published settings are stronger than what a dataset suggests for searches.
+        for plugin in [
+            registry.get(Kind::Strategy, "train")?,
+            registry.get(Kind::Space, "standalone")?,
+        ] {
+            let toml = plugin.preset(&preset).unwrap_or_default();
+            let tree: Value = toml::from_str(toml)
+                .map_err(|e| Error::Registry(format!("preset `{preset}`: {e}")))?;
+            for (key, value) in flatten(&tree) {
+                let (key, value, _) = set(&key, &value)?;
+                weakest.push((key, value, format!("preset {preset}")));
+            }
+        }
         let number = |key: &str, option: &str, value: Option<u64>| {
             value.map(|v| (key.into(), v.to_string(), format!("--{option} {v}")))
         };

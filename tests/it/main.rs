@@ -15,4 +15,5 @@ mod interrupts;
 mod readme;
 mod registry;
 mod resume;
+mod retrain;
 mod strategies;

@@ -11,6 +11,8 @@ use nasfw::framework::run::{EVENTS, RunFolder, read_events};
 use nasfw::framework::trainer::{Job, Outcome};
 use nasfw::framework::{Error, Result};
 
+use crate::resume::searches;
+
 fn config(set: &[String]) -> Result<RunConfig> {
     let registry = Registry::load()?;
     let base = ["device=cpu", "threads=1"].map(str::to_owned);
@@ -51,19 +53,11 @@ fn search(set: &[&str]) -> Result<Done> {
     })
 }
 
-fn strategies() -> Vec<&'static str> {
-    Registry::load()
-        .unwrap()
-        .of(Kind::Strategy)
-        .map(|p| p.name)
-        .collect()
-}
-
 const TOYS: [&str; 3] = ["toy-planted", "toy-quadratic", "toy-conv"];
 
 #[test]
 fn losses_are_finite_and_genotypes_valid_on_every_toy() {
-    for strategy in strategies() {
+    for strategy in searches() {
         for space in TOYS {
             let name = format!("{strategy} on {space}");
             let set = [
@@ -113,7 +107,7 @@ fn losses_are_finite_and_genotypes_valid_on_every_toy() {
 
 #[test]
 fn the_seed_decides_the_run() {
-    for strategy in strategies() {
+    for strategy in searches() {
         let run = |seed: u64| {
             let (s, seed) = (format!("strategy.name={strategy}"), format!("seed={seed}"));
             let Done { outcome, events } = search(&[
@@ -165,7 +159,7 @@ fn the_planted_optimum_is_found_at_the_stated_rate() {
     const SEEDS: u64 = 12;
     println!("strategy  coupling  found  mean value ({SEEDS} seeds, 3 rows of 3 candidates)");
     let mut rate = std::collections::BTreeMap::new();
-    for strategy in strategies() {
+    for strategy in searches() {
         for coupling in [0.0, 0.5, 1.0] {
             let (found, mean) = planted(strategy, coupling, SEEDS);
             println!("{strategy:8}  {coupling:.1}       {found:.2}   {mean:.3}");

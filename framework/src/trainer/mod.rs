@@ -3,20 +3,18 @@
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use serde::Serialize;
-
-use crate::arch::Genotype;
 use crate::config::{RunConfig, Validator};
 use crate::error::Result;
-use crate::events::{Meter, Subscriber};
-use crate::network::Cost;
+use crate::events::Subscriber;
 use crate::run::RunFolder;
 
 pub(crate) mod checkpoint;
 mod interrupt;
+mod reopened;
 mod search_trainer;
 
 pub use interrupt::on_signals;
+pub use reopened::{Evaluation, Normalisation, Reopened};
 pub use search_trainer::{CurvePoint, Outcome, SearchTrainer};
 
 /// A run to be carried out.
@@ -31,8 +29,8 @@ pub struct Job<'a> {
     pub interrupt: &'a AtomicBool,
 }
 
-/// A run to be measured.
-pub struct Evaluate<'a> {
+/// A run to be looked at again.
+pub struct Reopen<'a> {
     /// How it was made, or with another dataset of images of the same shape, or another device.
     pub config: &'a RunConfig,
     /// [`RunConfig::fingerprint`] of how it was made.
@@ -41,19 +39,6 @@ pub struct Evaluate<'a> {
     pub run: &'a RunFolder,
     /// One of its checkpoints; none means the newest.
     pub checkpoint: Option<&'a Path>,
-}
-
-/// What was measured on the test images.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Evaluation {
-    /// Epochs done at the checkpoint.
-    pub epoch: u64,
-    /// The architecture.
-    pub genotype: Genotype,
-    /// Loss and accuracy.
-    pub test: Meter,
-    /// Size of the standalone network, where the space has one.
-    pub cost: Option<Cost>,
 }
 
 /// What runs a search.
@@ -66,11 +51,11 @@ pub trait Trainer: Send + Sync + std::fmt::Debug {
     /// space, strategy or disk have to say.
     fn search(&self, job: Job<'_>) -> Result<Outcome>;
 
-    /// Measures what a run has on the test images, as it was at `checkpoint`, or else at the newest good one.
+    /// A run as it was at a checkpoint, to be measured or exported.
     ///
     /// # Errors
     /// A run without checkpoints, a checkpoint of another run, and whatever data, space and strategy have to say.
-    fn evaluate(&self, job: Evaluate<'_>) -> Result<Evaluation>;
+    fn reopen(&self, job: Reopen<'_>) -> Result<Reopened>;
 
     /// Checks ranges before anything is built.
     fn validate(&self, _v: &mut Validator) {}

@@ -8,17 +8,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::checkpoint::{self, Checkpoint};
-use super::{Evaluate, Evaluation, Job, Trainer};
+use super::{Job, Normalisation, Reopen, Reopened, Trainer};
 use crate::arch::{Choice, Genotype, Marginals};
 use crate::batches::{Augment, Order};
 use crate::benchmark::Provenance;
 use crate::config::{RunConfig, Validator};
+use crate::dataset::ImageData;
 use crate::device;
 use crate::distribution::normalised_entropy;
 use crate::draw::Drawing;
 use crate::error::{Error, Result};
 use crate::events::{Event, Subscriber};
-use crate::network::NetworkOptions;
 use crate::optim::OptimizerConfig;
 use crate::rng::Streams;
 use crate::run::{self, EventLog, Manifest};
@@ -120,7 +120,7 @@ impl Trainer for SearchTrainer {
         Session::open(self, job)?.run()
     }
 
-    fn evaluate(&self, job: Evaluate<'_>) -> Result<Evaluation> {
+    fn reopen(&self, job: Reopen<'_>) -> Result<Reopened> {
         let restored = match job.checkpoint {
             Some(path) => checkpoint::read(path, job.fingerprint)?,
             None => checkpoint::newest(job.run, job.fingerprint)?.ok_or_else(|| Error::Run {
@@ -129,20 +129,16 @@ impl Trainer for SearchTrainer {
                 help: format!("go on with `nasfw resume {}`", job.run.path().display()),
             })?,
         };
-        let (mut search, strategy, _) = self.assemble(job.config, Some(&restored))?;
+        let (mut search, strategy, data) = self.assemble(job.config, Some(&restored))?;
         restored.restore(&mut search)?;
-        let choice = strategy.derive(&search)?;
-        let genotype = search.space().genotype(&choice);
-        let options = NetworkOptions::default();
-        Ok(Evaluation {
-            epoch: search.epoch(),
-            test: search.evaluate(&search.one_hot(&choice), None, None)?,
-            cost: search
-                .space()
-                .network(&genotype, search.task(), &options)
-                .ok()
-                .map(|n| n.cost()),
-            genotype,
+        Ok(Reopened {
+            choice: strategy.derive(&search)?,
+            search,
+            normalisation: Normalisation {
+                mean: data.mean,
+                std: data.std,
+                classes: data.classes,
+            },
         })
     }
 
@@ -191,7 +187,8 @@ impl<'a> Session<'a> {
         let config = job.config;
         let fingerprint = config.fingerprint()?;
         let restored = checkpoint::newest(job.run, &fingerprint)?;
-        let (mut search, strategy, checksum) = trainer.assemble(config, restored.as_ref())?;
+        let (mut search, strategy, data) = trainer.assemble(config, restored.as_ref())?;
+        let checksum = data.checksum();
         let table = search.benchmark().and_then(|b| b.provenance().checksum);
         match &restored {
             None => job.run.write_json(
@@ -468,6 +465,7 @@ impl<'a> Session<'a> {
                     .filter_map(|(k, v)| Some((k.clone(), best.get(k)? - v)))
                     .collect()
             });
+        let known = self.search.benchmark().map(|_| metrics.is_some());
         let mut own = self.strategy.metrics();
         let metrics = match metrics {
             Some(known) => {
@@ -480,7 +478,7 @@ impl<'a> Session<'a> {
             entropy: marginals.as_ref().map(normalised_entropy),
             sharpness: marginals.as_ref().map(sharpness),
             marginals,
-            known: self.search.benchmark().map(|_| metrics.is_some()),
+            known,
             metrics,
             regret,
         })
@@ -525,12 +523,12 @@ struct Found {
 }
 
 impl SearchTrainer {
-    /// Search, strategy and checksum of the data; as they were then if there is a checkpoint, but for weights.
+    /// Search, strategy and data; as they were then if there is a checkpoint, but for weights.
     fn assemble(
         &self,
         config: &RunConfig,
         restored: Option<&Checkpoint>,
-    ) -> Result<(Search, Box<dyn Strategy>, String)> {
+    ) -> Result<(Search, Box<dyn Strategy>, ImageData)> {
         let common = &config.common;
         let device = device::choose(&common.device)?;
         if common.threads > 0 {
@@ -560,7 +558,6 @@ impl SearchTrainer {
             None => None,
         };
         let data = config.dataset.load(&common.source())?;
-        let checksum = data.checksum();
         let parts = Parts {
             space,
             benchmark,
@@ -570,7 +567,7 @@ impl SearchTrainer {
             device,
         };
         let search = Search::new(parts, strategy.as_ref(), self.settings())?;
-        Ok((search, strategy, checksum))
+        Ok((search, strategy, data))
     }
 
     fn settings(&self) -> Settings {
