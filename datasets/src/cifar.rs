@@ -9,7 +9,7 @@ use nasfw_framework::space::Task;
 use nasfw_framework::{Error, Result, register};
 use serde::{Deserialize, Serialize};
 
-use crate::download::{Remote, fetch};
+use crate::download::{Lock, Remote, fetch};
 use crate::{files, subset};
 
 /// Bytes of an image.
@@ -144,8 +144,9 @@ fn load(format: &Format, source: &DataSource, per_class: usize) -> Result<ImageD
 
 /// Fetches the archive into `folder` and unpacks the files that are needed there.
 fn download(format: &Format, folder: &Path) -> Result<PathBuf> {
+    let lock = Lock::wait(folder)?;
     let archive = folder.join("archive.tar.gz");
-    fetch(&format.archive, &archive)?;
+    fetch(&format.archive, &archive, &lock)?;
     let broken = |e: std::io::Error| files::corrupt(&archive, e.to_string());
     let file = File::open(&archive).map_err(Error::io("read", &archive))?;
     let mut tar = tar::Archive::new(flate2::read::GzDecoder::new(file));
@@ -169,12 +170,8 @@ fn download(format: &Format, folder: &Path) -> Result<PathBuf> {
 }
 
 fn read_folder(format: &Format, folder: &Path, rows: usize, test_rows: usize) -> Result<ImageData> {
-    let mut train = Part::default();
-    for name in format.train {
-        read_batch(format, &folder.join(name), rows, &mut train)?;
-    }
-    let mut test = Part::default();
-    read_batch(format, &folder.join(format.test), test_rows, &mut test)?;
+    let train = read_batches(format, folder, format.train, rows)?;
+    let test = read_batches(format, folder, &[format.test], test_rows)?;
     let task = Task {
         channels: 3,
         height: 32,
@@ -185,6 +182,7 @@ fn read_folder(format: &Format, folder: &Path, rows: usize, test_rows: usize) ->
         task,
         train,
         test,
+        split: None,
         mean: format.mean.to_vec(),
         std: format.std.to_vec(),
         classes: class_names(format, folder),
@@ -207,29 +205,36 @@ fn class_names(format: &Format, folder: &Path) -> Vec<String> {
     (0..format.classes).map(|c| c.to_string()).collect()
 }
 
-fn read_batch(format: &Format, path: &Path, rows: usize, part: &mut Part) -> Result<()> {
+fn read_batches(format: &Format, folder: &Path, names: &[&str], rows: usize) -> Result<Part> {
     let row = format.labels + IMAGE;
-    let bytes = files::read(path, rows * row)?;
-    if bytes.len() != rows * row {
-        return Err(files::corrupt(
-            path,
-            files::length_problem(bytes.len(), rows * row, "bytes"),
-        ));
-    }
-    for (i, row) in bytes.chunks_exact(row).enumerate() {
-        let (labels, image) = row.split_at(format.labels);
-        let label = labels[format.labels - 1];
-        if label >= format.classes {
-            let problem = format!(
-                "image {i} (from 0) has label {label}, labels are 0 to {}",
-                format.classes - 1
-            );
-            return Err(files::corrupt(path, problem));
+    let (mut images, mut labels) = (vec![], vec![]);
+    for name in names {
+        let path = folder.join(name);
+        let bytes = files::read(&path, rows * row)?;
+        if bytes.len() != rows * row {
+            return Err(files::corrupt(
+                &path,
+                files::length_problem(bytes.len(), rows * row, "bytes"),
+            ));
         }
-        part.labels.push(label);
-        part.images.extend_from_slice(image);
+        for (i, row) in bytes.chunks_exact(row).enumerate() {
+            let (row_labels, image) = row.split_at(format.labels);
+            let label = row_labels[format.labels - 1];
+            if label >= format.classes {
+                let problem = format!(
+                    "image {i} (from 0) has label {label}, labels are 0 to {}",
+                    format.classes - 1
+                );
+                return Err(files::corrupt(&path, problem));
+            }
+            labels.push(u16::from(label));
+            images.extend_from_slice(image);
+        }
     }
-    Ok(())
+    Ok(Part {
+        images: images.into(),
+        labels,
+    })
 }
 
 #[cfg(test)]
@@ -271,14 +276,14 @@ mod tests {
             assert_eq!(data.train.len(), ROWS * format.train.len());
             assert_eq!(
                 data.train.labels[1],
-                (7 % format.classes as usize) as u8,
+                7 % u16::from(format.classes),
                 "the last label byte counts"
             );
             let first = &batch(format, ROWS, 0)[format.labels..format.labels + IMAGE];
-            assert_eq!(&data.train.images[..IMAGE], first);
+            assert_eq!(&data.train.images.bytes()[..IMAGE], first);
             let test =
                 &batch(format, ROWS, format.train.len())[format.labels..format.labels + IMAGE];
-            assert_eq!(&data.test.images[..IMAGE], test);
+            assert_eq!(&data.test.images.bytes()[..IMAGE], test);
         }
     }
 

@@ -7,7 +7,7 @@ use nasfw_framework::space::Task;
 use nasfw_framework::{Result, register};
 use serde::{Deserialize, Serialize};
 
-use crate::download::{Remote, fetch};
+use crate::download::{Lock, Remote, fetch};
 use crate::{files, idx, subset};
 
 /// Rows and columns of an image.
@@ -100,11 +100,13 @@ fn in_folder(folder: &Path, name: &str) -> Option<PathBuf> {
 }
 
 fn download(folder: PathBuf) -> Result<PathBuf> {
+    let lock = Lock::wait(&folder)?;
     for (name, md5) in FILES {
         let url = format!("{URL}/{name}.gz");
         fetch(
             &Remote { url: &url, md5 },
             &folder.join(format!("{name}.gz")),
+            &lock,
         )?;
     }
     Ok(folder)
@@ -148,7 +150,10 @@ pub(crate) fn part(
         let problem = format!("label {row} (from 0) is {}, labels are 0 to 9", labels[row]);
         return Err(files::corrupt(labels_path, problem));
     }
-    Ok(Part { images, labels })
+    Ok(Part {
+        images: images.into(),
+        labels: labels.into_iter().map(u16::from).collect(),
+    })
 }
 
 pub(crate) fn data(train: Part, test: Part, path: &Path) -> Result<ImageData> {
@@ -163,6 +168,7 @@ pub(crate) fn data(train: Part, test: Part, path: &Path) -> Result<ImageData> {
         task,
         train,
         test,
+        split: None,
         mean: vec![MEAN],
         std: vec![STD],
         classes,

@@ -1,11 +1,12 @@
 //! Datasets: standard files on disk in, bytes of images and labels out.
 
+use std::fmt::Debug;
 use std::path::PathBuf;
-
-use tch::{Device, Kind, Tensor};
+use std::sync::Arc;
 
 use crate::config::Validator;
 use crate::error::{Error, Result};
+use crate::rng::Rng;
 use crate::space::Task;
 
 /// Where a dataset may look and what it may do.
@@ -32,17 +33,62 @@ pub fn cache_folder() -> Option<PathBuf> {
     Some(base.join("nasfw"))
 }
 
-/// Images and labels of one part of a dataset.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Part {
-    /// Bytes, image after image, each channel × height × width.
-    pub images: Vec<u8>,
-    /// One class a image.
-    pub labels: Vec<u8>,
+/// Images that do not fit in memory: they are decoded when a batch needs them, on several threads at once.
+pub trait ImageSource: Send + Sync + Debug {
+    /// Writes the bytes of image number `index`, channel × height × width of the task, to `image`. For training,
+    /// `random` decides the random crop of this view, and nothing else does; without it the image is cropped as for
+    /// testing.
+    ///
+    /// # Errors
+    /// [`Error::Data`] that names the file, where it is missing, truncated or no image.
+    fn decode(&self, index: usize, random: Option<&mut Rng>, image: &mut [u8]) -> Result<()>;
+
+    /// What stands for the content in the manifest: a hash of whatever can be known without decoding everything.
+    fn checksum(&self) -> String;
 }
 
-/// A dataset in memory.
-#[derive(Debug, Clone, PartialEq)]
+/// The images of a part.
+#[derive(Debug, Clone)]
+pub enum Images {
+    /// Bytes in memory, image after image, each channel × height × width.
+    Bytes(Vec<u8>),
+    /// One image a label, decoded when it is needed.
+    Source(Arc<dyn ImageSource>),
+}
+
+impl Images {
+    /// The bytes of images in memory; none of a source.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Source(_) => &[],
+        }
+    }
+}
+
+impl Default for Images {
+    fn default() -> Self {
+        Self::Bytes(vec![])
+    }
+}
+
+impl From<Vec<u8>> for Images {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::Bytes(bytes)
+    }
+}
+
+/// Images and labels of one part of a dataset.
+#[derive(Debug, Clone, Default)]
+pub struct Part {
+    /// The images.
+    pub images: Images,
+    /// One class an image.
+    pub labels: Vec<u16>,
+}
+
+/// A dataset as a search uses it.
+#[derive(Debug, Clone)]
 pub struct ImageData {
     /// Shape of an image and number of classes.
     pub task: Task,
@@ -50,6 +96,9 @@ pub struct ImageData {
     pub train: Part,
     /// Test images.
     pub test: Part,
+    /// How many training images, the first ones, belong to the weights where a strategy splits them; the others are
+    /// the architecture's. None is half of them.
+    pub split: Option<usize>,
     /// Mean of every channel, in units of [0, 1].
     pub mean: Vec<f64>,
     /// Standard deviation of every channel, in units of [0, 1].
@@ -66,11 +115,13 @@ impl ImageData {
         let problem = [("training", &self.train), ("test", &self.test)]
             .into_iter()
             .find_map(|(name, p)| {
-                if p.images.len() != p.labels.len() * bytes {
+                if let Images::Bytes(images) = &p.images
+                    && images.len() != p.labels.len() * bytes
+                {
                     return Some(format!(
                         "{} {name} labels but {} bytes of images of {bytes} bytes each",
                         p.labels.len(),
-                        p.images.len()
+                        images.len()
                     ));
                 }
                 let at = p.labels.iter().position(|&l| i64::from(l) >= t.classes)?;
@@ -89,6 +140,13 @@ impl ImageData {
                 )
             })
         });
+        let images = self.train.len();
+        let problem = problem.or_else(|| {
+            let split = self.split.filter(|&s| s > images)?;
+            Some(format!(
+                "the weights get {split} of {images} training images"
+            ))
+        });
         match problem {
             None => Ok(self),
             Some(problem) => Err(Error::Data {
@@ -99,11 +157,17 @@ impl ImageData {
         }
     }
 
-    /// BLAKE3 of all bytes, for the manifest.
+    /// BLAKE3 of all labels and bytes, or of a source's own checksum in their place, for the manifest.
     pub fn checksum(&self) -> String {
         let mut h = blake3::Hasher::new();
         for part in [&self.train, &self.test] {
-            h.update(&part.images).update(&part.labels);
+            match &part.images {
+                Images::Bytes(bytes) => h.update(bytes),
+                Images::Source(source) => h.update(source.checksum().as_bytes()),
+            };
+            for label in &part.labels {
+                h.update(&label.to_le_bytes());
+            }
         }
         h.finalize().to_hex().to_string()
     }
@@ -119,24 +183,12 @@ impl Part {
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
     }
-
-    /// Bytes `[n, channels, height, width]` and labels `[n]` (int64) on a device.
-    pub(crate) fn tensors(&self, task: Task, device: Device) -> (Tensor, Tensor) {
-        let shape = [self.len() as i64, task.channels, task.height, task.width];
-        let images = Tensor::from_slice(&self.images)
-            .view(shape)
-            .to_device(device);
-        let labels = Tensor::from_slice(&self.labels)
-            .to_kind(Kind::Int64)
-            .to_device(device);
-        (images, labels)
-    }
 }
 
 /// A dataset: its settings are its own fields, kept with a run.
 #[typetag::serde(tag = "name")]
 pub trait Dataset: Send + Sync + std::fmt::Debug {
-    /// Reads everything into memory.
+    /// Reads everything into memory, or finds the files of an [`ImageSource`].
     ///
     /// # Errors
     /// [`Error::Data`] for files that are missing, truncated or corrupt, with what to type.

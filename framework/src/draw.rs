@@ -168,9 +168,13 @@ fn cell_graph(cell: &Cell) -> Graph {
     let nodes = vertices(cell, |k| {
         let state = cell.inputs.len() + k;
         let op = cell.nodes[k].op.clone();
-        let label = std::iter::once(cell.state_name(state))
-            .chain(op.clone())
-            .collect();
+        let name = cell.state_name(state);
+        // The sum of nothing.
+        let name = match (cell.nodes[k].inputs.is_empty(), &op) {
+            (true, None) => format!("{name} = 0"),
+            _ => name,
+        };
+        let label = std::iter::once(name).chain(op.clone()).collect();
         Vertex {
             label,
             op,

@@ -15,6 +15,9 @@ pub struct Meter {
     pub loss: f64,
     /// Fraction of images classified correctly.
     pub accuracy: f64,
+    /// Fraction of images whose class is among the five best; only of evaluations, and only of more than five classes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top5: Option<f64>,
     /// Images that the means are over.
     pub images: f64,
 }

@@ -42,7 +42,7 @@ pub mod prelude {
     pub use crate::batches::Batch;
     pub use crate::benchmark::{Benchmark, BenchmarkConfig, Provenance, Score};
     pub use crate::config::Validator;
-    pub use crate::dataset::{DataSource, Dataset, ImageData, Part};
+    pub use crate::dataset::{DataSource, Dataset, ImageData, ImageSource, Images, Part};
     pub use crate::distribution::{ArchDistribution, IndependentSoftmax};
     pub use crate::network::{Network, NetworkBuilder, NetworkOptions};
     pub use crate::optim::OptimizerConfig;

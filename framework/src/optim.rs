@@ -17,16 +17,23 @@ pub struct OptimizerConfig {
     pub lr_min: f64,
     /// How the rate moves from `lr` to `lr_min`.
     pub schedule: crate::schedule::Shape,
-    /// SGD: momentum.
+    /// SGD and RMSProp: momentum.
     pub momentum: f64,
     /// SGD: Nesterov's form of momentum.
     pub nesterov: bool,
-    /// Adam: decay rates of the first and second moment.
+    /// Adam: decay rates of the first and second moment. RMSProp: the second is that of the squared gradients.
     pub betas: [f64; 2],
+    /// Adam and RMSProp: added where they divide.
+    #[serde(default = "adam_eps")]
+    pub eps: f64,
     /// L2 decay added to the gradient.
     pub weight_decay: f64,
     /// Largest gradient norm; 0 means no clipping.
     pub clip: f64,
+}
+
+fn adam_eps() -> f64 {
+    1e-8
 }
 
 /// The update rules.
@@ -37,6 +44,9 @@ pub enum Rule {
     Sgd,
     /// Adam with L2 decay (not AdamW).
     Adam,
+    /// RMSProp with momentum as TensorFlow has it, which NAS-Bench-101 was trained with: the mean of squares begins at
+    /// one, `eps` is added below the root, the rate goes into the momentum.
+    RmsProp,
 }
 
 impl OptimizerConfig {
@@ -48,6 +58,7 @@ impl OptimizerConfig {
         for (i, b) in self.betas.iter().enumerate() {
             v.below(&format!("{at}.betas[{i}]"), *b, 0.0, 1.0);
         }
+        v.at_least(&format!("{at}.eps"), self.eps, 0.0);
         v.at_least(&format!("{at}.weight_decay"), self.weight_decay, 0.0);
         v.at_least(&format!("{at}.clip"), self.clip, 0.0);
         if self.nesterov && self.momentum == 0.0 {
@@ -67,6 +78,7 @@ impl OptimizerConfig {
                 Tensor::zeros([0], (params.kind(), params.device())),
             ),
             Rule::Adam => (zeros(), zeros()),
+            Rule::RmsProp => (zeros(), params.detach().ones_like()),
         };
         FlatOptimizer {
             config: self.clone(),
@@ -80,18 +92,16 @@ impl OptimizerConfig {
 /// An optimizer of one flat vector.
 ///
 /// Sources: SGD with momentum as in libtorch (Sutskever et al. 2013 without dampening), Adam of Kingma & Ba 2015,
-/// algorithm 1, with L2 decay added to the gradient.
+/// algorithm 1, RMSProp of Tieleman & Hinton 2012 as in TensorFlow, each with L2 decay added to the gradient.
 #[derive(Debug)]
 pub struct FlatOptimizer {
     config: OptimizerConfig,
-    /// SGD: momentum buffer; Adam: first moment.
+    /// SGD and RMSProp: momentum buffer; Adam: first moment.
     first: Tensor,
-    /// Adam: second moment; SGD: empty.
+    /// Adam: second moment; RMSProp: mean of squared gradients; SGD: empty.
     second: Tensor,
     steps: i64,
 }
-
-const ADAM_EPS: f64 = 1e-8;
 
 impl FlatOptimizer {
     /// Descends `grad` (same shape as `params`) at rate `lr`, in place and outside the graph.
@@ -132,8 +142,15 @@ impl FlatOptimizer {
                     self.second = &self.second * b2 + &g * &g * (1.0 - b2);
                     let t = self.steps as f64;
                     let (c1, c2) = (1.0 - b1.powf(t), 1.0 - b2.powf(t));
-                    let denominator = self.second.sqrt() / c2.sqrt() + ADAM_EPS;
+                    let denominator = self.second.sqrt() / c2.sqrt() + c.eps;
                     let _ = params.g_sub_(&(&self.first / denominator * (lr / c1)));
+                }
+                Rule::RmsProp => {
+                    let decay = c.betas[1];
+                    self.second = &self.second * decay + &g * &g * (1.0 - decay);
+                    let direction = &g / (&self.second + c.eps).sqrt() * lr;
+                    self.first = &self.first * c.momentum + direction;
+                    let _ = params.g_sub_(&self.first);
                 }
             }
         });

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::arch::{Choice, Genotype, Marginals, RelaxedArch};
-use crate::batches::{Augment, Batch, Batches, Order};
+use crate::batches::{Augment, Batch, Batches, Draw, Order};
 use crate::benchmark::{Benchmark, Score};
 use crate::dataset::ImageData;
 use crate::error::{Error, Result};
@@ -43,6 +43,8 @@ pub struct Settings {
     pub schedule_epochs: u64,
     /// When rates move.
     pub schedule_by: Tick,
+    /// Epochs in which the weights' rate grows to its full size.
+    pub warmup_epochs: u64,
     /// Planned epochs.
     pub epochs: u64,
 }
@@ -181,6 +183,11 @@ impl Search {
         }
     }
 
+    /// The images and classes that it works on.
+    pub fn task(&self) -> Task {
+        self.task
+    }
+
     /// The space.
     pub fn space(&self) -> &dyn SearchSpace {
         self.space.as_ref()
@@ -209,22 +216,31 @@ impl Search {
     }
 
     /// The next training batch of a split, augmented.
-    pub fn batch(&mut self, split: Split) -> Batch {
+    ///
+    /// # Errors
+    /// An image file that can't be decoded, where the dataset is not in memory.
+    pub fn batch(&mut self, split: Split) -> Result<Batch> {
         let size = self.settings.batch_size;
         let per_pass = self.batches.per_pass(split, size);
         let at = self.clock.drawn.entry(split).or_default();
         if at.1 >= per_pass {
             *at = (at.0 + 1, 0);
         }
-        let now = *at;
+        let (pass, index) = *at;
         at.1 += 1;
         let order = if split == Split::Val {
             self.settings.val_order
         } else {
             Order::Shuffled
         };
-        self.batches
-            .batch(split, order, now, size, self.settings.augment)
+        let draw = Draw {
+            split,
+            order,
+            pass,
+            index,
+            batch_size: size,
+        };
+        self.batches.batch(draw, self.settings.augment)
     }
 
     // ---- the supernet ------------------------------------------------------------------------------------------
@@ -297,7 +313,8 @@ impl Search {
     }
 
     /// Loss and accuracy of `arch` without training: the first `batches` plain batches of a split, or of the test
-    /// images where `split` is none; all of them where `batches` is none. Reads the result on the host.
+    /// images where `split` is none; all of them where `batches` is none. Also gives the top-5 accuracy where there
+    /// are more than five classes. Reads the result on the host.
     pub fn evaluate(
         &self,
         arch: &RelaxedArch,
@@ -307,6 +324,8 @@ impl Search {
         let size = self.settings.eval_batch_size;
         let limit = batches.unwrap_or(usize::MAX);
         let mut total = Tensor::zeros([3], (Kind::Double, self.device));
+        let mut in_top5: Option<Tensor> = None;
+        let classes = self.task.classes;
         let weights = Weights {
             params: &self.theta,
             stats: &self.stats,
@@ -320,21 +339,31 @@ impl Search {
                 .forward(weights, &batch.images, arch, Mode::Eval, noise)?;
             let loss = self.supernet.loss(&output, &batch.labels);
             total += self.sums(&output, &loss, batch);
+            // Not where a space's output is something else than logits.
+            if classes > 5 && output.size() == [batch.len(), classes] {
+                let (_, best) = output.topk(5, -1, true, false);
+                let found = best.eq_tensor(&batch.labels.unsqueeze(-1));
+                let found = found.sum(Kind::Double);
+                in_top5 = Some(
+                    in_top5
+                        .take()
+                        .map_or_else(|| found.shallow_clone(), |t| t + &found),
+                );
+            }
             Ok(())
         };
         no_grad(|| match split {
             Some(split) => self
                 .batches
-                .plain(split, size)
-                .take(limit)
-                .try_for_each(|b| add(&b)),
-            None => self
-                .batches
-                .test(size)
-                .take(limit)
-                .try_for_each(|b| add(&b)),
+                .plain(split, size, limit)
+                .try_for_each(|b| add(&b?)),
+            None => self.batches.test(size, limit).try_for_each(|b| add(&b?)),
         })?;
-        Ok(meter(&total))
+        let meter = meter(&total);
+        Ok(Meter {
+            top5: in_top5.map(|found| found.double_value(&[]) / meter.images),
+            ..meter
+        })
     }
 
     // ---- updates -----------------------------------------------------------------------------------------------
@@ -376,7 +405,13 @@ impl Search {
 
     /// The current learning rate of θ.
     pub fn theta_lr(&self) -> f64 {
-        self.rate(&self.settings.weights)
+        let (done, warmup) = (self.clock.epoch + 1, self.settings.warmup_epochs);
+        let share = if done < warmup {
+            done as f64 / warmup as f64
+        } else {
+            1.0
+        };
+        self.rate(&self.settings.weights) * share
     }
 
     /// The current learning rate of φ; 0 without a distribution.
@@ -393,7 +428,7 @@ impl Search {
             Tick::Step => self.clock.step_in_epoch as f64 / self.steps_per_epoch().max(1) as f64,
         };
         c.schedule
-            .at(c.lr, c.lr_min, (self.clock.epoch as f64 + within) / epochs)
+            .over(c.lr, c.lr_min, self.clock.epoch as f64 + within, epochs)
     }
 
     /// Starts θ, its statistics and its optimizer afresh, from another draw each time.
@@ -466,6 +501,10 @@ impl Search {
         self.benchmark.as_deref()
     }
 
+    pub(crate) fn forget_benchmark(&mut self) {
+        self.benchmark = None;
+    }
+
     /// Reports a named number with the next progress event.
     pub fn log(&mut self, name: &str, value: f64) {
         self.scalars.insert(name.to_owned(), value);
@@ -497,6 +536,7 @@ fn meter(sums: &Tensor) -> Meter {
     Meter {
         loss: loss / images,
         accuracy: correct / images,
+        top5: None,
         images,
     }
 }

@@ -139,6 +139,12 @@ pub trait Strategy: Send {
         }
     }
 
+    /// Figures of the strategy's own for the reports after every epoch and for the result, beside a benchmark's: the
+    /// test accuracy of what it trains, say. They must follow from [`Strategy::state`].
+    fn metrics(&self) -> BTreeMap<String, f64> {
+        BTreeMap::new()
+    }
+
     /// What a checkpoint must keep beyond φ and the optimizers.
     fn state(&self) -> Result<StrategyState> {
         Ok(StrategyState::default())

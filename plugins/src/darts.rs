@@ -90,14 +90,14 @@ impl Strategy for Darts {
         let (w, alpha) = (search.theta(), search.phi());
 
         // 1. Update α by descending ∇_α L_val(w, α).
-        let val = search.batch(Split::Val);
+        let val = search.batch(Split::Val)?;
         let arch = self.softmax.sample(&alpha, &mut search.rng("sample"))?;
         let loss = search.loss(&w, &arch, &val)?;
         let gradient = search.gradients(&loss, &[&alpha])?;
         search.descend_phi(&gradient[0])?;
 
         // 2. Update w by descending ∇_w L_train(w, α).
-        let train = search.batch(Split::Train);
+        let train = search.batch(Split::Train)?;
         let arch = self
             .softmax
             .sample(&alpha, &mut search.rng("sample"))?

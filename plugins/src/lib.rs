@@ -2,4 +2,5 @@
 
 pub mod darts;
 pub mod random;
+pub mod train;
 pub mod vim;

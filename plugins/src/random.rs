@@ -153,7 +153,7 @@ impl Strategy for Random {
             search.restart_weights();
         }
         let arch = search.one_hot(&self.current(search));
-        let (w, batch) = (search.theta(), search.batch(Split::Train));
+        let (w, batch) = (search.theta(), search.batch(Split::Train)?);
         let loss = search.loss(&w, &arch, &batch)?;
         let gradient = search.gradients(&loss, &[&w])?;
         search.descend_theta(&gradient[0]);

@@ -1,12 +1,16 @@
 //! First-party search spaces of nasfw.
 
 pub mod cells;
+pub mod custom;
 pub mod darts;
+pub mod formats;
 pub mod layers;
 pub mod nasbench101;
 pub mod nasbench1shot1;
 pub mod nasbench201;
 pub mod ops;
+pub mod published;
 pub mod robust;
+pub mod standalone;
 pub mod tables;
 pub mod toy;

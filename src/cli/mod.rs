@@ -5,12 +5,15 @@ mod config;
 mod describe;
 mod doctor;
 mod draw;
+mod eval;
+mod genotype;
 mod list;
 mod logging;
 mod output;
 mod progress;
 mod render;
 mod resume;
+mod retrain;
 mod run;
 mod selection;
 mod summary;
@@ -40,8 +43,12 @@ struct Cli {
 enum Verb {
     /// Search for an architecture.
     Run(run::Run),
-    /// Go on with an interrupted search.
+    /// Go on with an interrupted search or training.
     Resume(resume::Resume),
+    /// Train a found or published architecture alone, from scratch.
+    Retrain(retrain::Retrain),
+    /// Measure a run on the test images.
+    Eval(eval::Eval),
     /// List the plugins of this program.
     List(list::List),
     /// Explain a plugin: options with defaults, presets, example, source.
@@ -51,6 +58,8 @@ enum Verb {
     Config(config::Config),
     /// Draw a space, a run's result or a genotype as SVG or DOT.
     Draw(draw::Draw),
+    /// Print an architecture in another form, or list the published ones.
+    Genotype(genotype::Genotype),
     /// Import, check and query tables of published results.
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -63,10 +72,13 @@ impl Verb {
         match self {
             Self::Run(v) => v.carry_out(),
             Self::Resume(v) => v.carry_out(),
+            Self::Retrain(v) => v.carry_out(),
+            Self::Eval(v) => v.carry_out(),
             Self::List(v) => v.carry_out(),
             Self::Describe(v) => v.carry_out(),
             Self::Config(v) => v.carry_out(),
             Self::Draw(v) => v.carry_out(),
+            Self::Genotype(v) => v.carry_out(),
             Self::Bench(v) => v.carry_out(),
             Self::Doctor(v) => v.carry_out(),
         }

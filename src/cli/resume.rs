@@ -34,7 +34,7 @@ impl Resume {
         if folder.path().join(RESULT).exists() {
             say("this run is finished");
             let outcome: Outcome = folder.read_json(RESULT)?;
-            let next = run::next(folder.path(), config.common.seed);
+            let next = run::next(folder.path(), &config, &outcome.genotype);
             // The run may have ended just before it was written; on a read-only copy it does not matter.
             let _ = run::keep_next(&folder, &next);
             return summary::print(&outcome, &folder, &next);

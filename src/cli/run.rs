@@ -3,10 +3,13 @@
 use std::path::Path;
 
 use clap::Args;
-use nasfw_framework::config::RunConfig;
+use nasfw_framework::arch::Genotype;
+use nasfw_framework::config::{Resolved, RunConfig};
 use nasfw_framework::device::load_cuda;
+use nasfw_framework::network::NetworkOptions;
 use nasfw_framework::registry::{Kind, Registry};
 use nasfw_framework::run::{CHECKPOINTS, CONFIG, RUN, RunFolder};
+use nasfw_framework::space::Task;
 use nasfw_framework::trainer::{Job, on_signals};
 use nasfw_framework::{Error, Result};
 
@@ -31,45 +34,54 @@ impl Run {
         let registry = Registry::load()?;
         let resolved = self.selection.resolve(&registry)?;
         let config = RunConfig::new(&registry, &resolved)?;
-        let name_of = |kind: Kind| {
-            resolved.section(kind)["name"]
-                .as_str()
-                .unwrap_or_default()
-                .to_owned()
-        };
-        let name = match self.name {
-            Some(name) if name.contains('/') || name.is_empty() || name.starts_with('.') => {
-                return Err(Error::Incompatible {
-                    what: format!("--name {name}"),
-                    why: "this is no name of a folder".into(),
-                    help: "give a plain name here, and the folder around it with `--out DIR`"
-                        .into(),
-                });
-            }
-            Some(name) => name,
-            None => format!(
-                "{}-{}-{}-s{}-{}",
-                name_of(Kind::Strategy),
-                name_of(Kind::Space),
-                name_of(Kind::Dataset),
-                config.common.seed,
-                jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S"),
-            ),
-        };
-        let run = RunFolder::create(&config.common.out, &name)?;
-        let command: Vec<String> = std::env::args().skip(1).collect();
-        let command = command.join(" ").replace(char::is_control, " ");
-        let header = format!("# Made by: nasfw {command}\n\n");
-        let outcome = run
-            .write(CONFIG, (header + &resolved.to_toml()).as_bytes())
-            .and_then(|()| run.write_json(RUN, &config))
-            .and_then(|()| search(&config, &run));
-        if outcome.is_err() && !run.path().join(CHECKPOINTS).exists() {
-            // Nothing was searched, so nothing is lost.
-            let _ = std::fs::remove_dir_all(run.path());
-        }
-        outcome
+        let parts = [Kind::Strategy, Kind::Space, Kind::Dataset].map(|k| name_of(&resolved, k));
+        begin(&config, &resolved, self.name, &parts.join("-"))
     }
+}
+
+/// Name of the plugin of a kind.
+pub fn name_of(resolved: &Resolved, kind: Kind) -> String {
+    resolved.section(kind)["name"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+/// Trains in a new run folder called `name`, or else after `parts`, the seed and the time.
+pub fn begin(
+    config: &RunConfig,
+    resolved: &Resolved,
+    name: Option<String>,
+    parts: &str,
+) -> Result<()> {
+    let name = match name {
+        Some(name) if name.contains('/') || name.is_empty() || name.starts_with('.') => {
+            return Err(Error::Incompatible {
+                what: format!("--name {name}"),
+                why: "this is no name of a folder".into(),
+                help: "give a plain name here, and the folder around it with `--out DIR`".into(),
+            });
+        }
+        Some(name) => name,
+        None => format!(
+            "{parts}-s{}-{}",
+            config.common.seed,
+            jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S"),
+        ),
+    };
+    let run = RunFolder::create(&config.common.out, &name)?;
+    let command: Vec<String> = std::env::args().skip(1).collect();
+    let command = command.join(" ").replace(char::is_control, " ");
+    let header = format!("# Made by: nasfw {command}\n\n");
+    let outcome = run
+        .write(CONFIG, (header + &resolved.to_toml()).as_bytes())
+        .and_then(|()| run.write_json(RUN, config))
+        .and_then(|()| search(config, &run));
+    if outcome.is_err() && !run.path().join(CHECKPOINTS).exists() {
+        // Nothing was searched, so nothing is lost.
+        let _ = std::fs::remove_dir_all(run.path());
+    }
+    outcome
 }
 
 /// Searches, or goes on, in a run folder, and says what was found.
@@ -85,7 +97,7 @@ pub fn search(config: &RunConfig, run: &RunFolder) -> Result<()> {
     });
     progress::clear();
     let outcome = outcome?;
-    let next = next(run.path(), config.common.seed);
+    let next = next(run.path(), config, &outcome.genotype);
     keep_next(run, &next)?;
     summary::print(&outcome, run, &next)
 }
@@ -95,11 +107,36 @@ pub fn keep_next(run: &RunFolder, next: &[String]) -> Result<()> {
     run.write("next.txt", (next.join("\n") + "\n").as_bytes())
 }
 
-/// What to type next.
-pub fn next(run: &Path, seed: u64) -> Vec<String> {
+/// What to type next: draw it, train it, measure it, repeat it.
+pub fn next(run: &Path, config: &RunConfig, genotype: &Genotype) -> Vec<String> {
     let run = run.display();
-    vec![
-        format!("nasfw draw {run} -o cell.svg"),
-        format!("nasfw run --config {run}/{CONFIG} --seed {}", seed + 1),
-    ]
+    let again = format!(
+        "nasfw run --config {run}/{CONFIG} --seed {}",
+        config.common.seed + 1
+    );
+    if config.strategy.typetag_name() == "train" {
+        return vec![
+            format!("nasfw eval {run}"),
+            format!("nasfw export {run} --onnx network.onnx --safetensors network.safetensors"),
+            again,
+        ];
+    }
+    // Toy spaces have no network to train.
+    let task = Task {
+        channels: 3,
+        height: 32,
+        width: 32,
+        classes: 10,
+    };
+    let trainable = config
+        .space
+        .build()
+        .and_then(|s| s.network(genotype, task, &NetworkOptions::default()))
+        .is_ok();
+    let retrain = format!("nasfw retrain {run}");
+    let draw = format!("nasfw draw {run} -o cell.svg");
+    [Some(draw), trainable.then_some(retrain), Some(again)]
+        .into_iter()
+        .flatten()
+        .collect()
 }

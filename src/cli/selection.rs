@@ -1,4 +1,4 @@
-//! What `run` and `config show` have in common: which parts, with which settings.
+//! What `run`, `config show` and `retrain` have in common: which parts, with which settings.
 
 use std::path::PathBuf;
 
@@ -7,25 +7,35 @@ use nasfw_framework::config::{ConfigError, Layer, Resolved, resolve};
 use nasfw_framework::registry::Registry;
 use nasfw_framework::{Error, Result};
 
-/// Settings from a file, the environment (`NASFW_STRATEGY__LR=0.05`) and these options, the later the stronger.
+/// An option: dotted key, value as typed, and how it was typed for messages.
+pub type Pair = (String, String, String);
+
+/// The parts of a search and its settings.
 #[derive(Debug, Args)]
 pub struct Selection {
     /// How to search [see `nasfw list strategies`]
     #[arg(long, short = 's', value_name = "NAME")]
     strategy: Option<String>,
-    /// Where to search [see `nasfw list spaces`]
-    #[arg(long, short = 'S', value_name = "NAME")]
+    /// Where to search: a name [see `nasfw list spaces`], or a TOML file that declares a space
+    #[arg(long, short = 'S', value_name = "NAME|FILE.toml")]
     space: Option<String>,
-    /// What to learn from [see `nasfw list datasets`]
-    #[arg(long, short = 'd', value_name = "NAME")]
-    dataset: Option<String>,
     /// Named settings of the strategy [see `nasfw describe STRATEGY`]
     #[arg(long, value_name = "NAME")]
     preset: Option<String>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// Settings from a file, the environment (`NASFW_STRATEGY__LR=0.05`) and these options, the later the stronger.
+#[derive(Debug, Args)]
+pub struct Settings {
+    /// What to learn from [see `nasfw list datasets`]
+    #[arg(long, short = 'd', value_name = "NAME")]
+    pub dataset: Option<String>,
     /// Seed of every random draw
     #[arg(long)]
     seed: Option<u64>,
-    /// Epochs of search
+    /// Epochs of training
     #[arg(long)]
     epochs: Option<u64>,
     /// `auto`, `cpu` or `cuda:N`
@@ -42,7 +52,7 @@ pub struct Selection {
     out: Option<PathBuf>,
     /// TOML file of settings
     #[arg(long, short = 'c', value_name = "FILE")]
-    config: Option<PathBuf>,
+    pub config: Option<PathBuf>,
     /// Any other setting, for example `--set strategy.arch.lr=0.05`
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -51,7 +61,27 @@ pub struct Selection {
 impl Selection {
     /// Merges all layers.
     pub fn resolve(&self, registry: &Registry) -> Result<Resolved> {
-        let mut layers = vec![];
+        let parts = [
+            text("strategy.name", "strategy", &self.strategy),
+            text("strategy.preset", "preset", &self.preset),
+        ];
+        let mut parts: Vec<Pair> = parts.into_iter().flatten().collect();
+        if let Some(space) = &self.space {
+            parts.extend(space_options("space.name", space)?);
+        }
+        self.settings.resolve(registry, vec![], parts)
+    }
+}
+
+impl Settings {
+    /// Merges all layers; `weakest` lies below the file, `parts` beside the options.
+    pub fn resolve(
+        &self,
+        registry: &Registry,
+        weakest: Vec<Pair>,
+        parts: Vec<Pair>,
+    ) -> Result<Resolved> {
+        let mut layers = vec![Layer::CommandLine(weakest)];
         if let Some(path) = &self.config {
             let text = std::fs::read_to_string(path).map_err(|e| {
                 let problem = format!("{} can't be read: {e}", path.display());
@@ -67,36 +97,25 @@ impl Selection {
                 .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
                 .collect(),
         ));
-        layers.push(Layer::CommandLine(self.options()?));
+        layers.push(Layer::CommandLine(self.options(parts)?));
         resolve(registry, &layers)
     }
 
-    /// Dotted key, value as typed, and the option for messages.
-    fn options(&self) -> Result<Vec<(String, String, String)>> {
-        let text = |key: &str, option: &str, value: &Option<String>| {
-            value
-                .as_ref()
-                .map(|v| (key.to_owned(), quoted(v), format!("--{option} {v}")))
-        };
+    fn options(&self, mut options: Vec<Pair>) -> Result<Vec<Pair>> {
         let number = |key: &str, option: &str, value: Option<u64>| {
             value.map(|v| (key.to_owned(), v.to_string(), format!("--{option} {v}")))
         };
         let path = |p: &Option<PathBuf>| p.as_ref().map(|p| p.display().to_string());
-        let mut options: Vec<_> = [
-            text("strategy.name", "strategy", &self.strategy),
-            text("space.name", "space", &self.space),
+        let own = [
             text("dataset.name", "dataset", &self.dataset),
-            text("strategy.preset", "preset", &self.preset),
             number("seed", "seed", self.seed),
             number("trainer.epochs", "epochs", self.epochs),
             text("device", "device", &self.device),
             number("threads", "threads", self.threads),
             text("data_dir", "data-dir", &path(&self.data_dir)),
             text("out", "out", &path(&self.out)),
-        ]
-        .into_iter()
-        .flatten()
-        .collect();
+        ];
+        options.extend(own.into_iter().flatten());
         for pair in &self.set {
             let (key, value) = pair.split_once('=').ok_or_else(|| Error::Incompatible {
                 what: format!("--set {pair}"),
@@ -111,6 +130,30 @@ impl Selection {
         }
         Ok(options)
     }
+}
+
+/// Settings that choose a space, at `key`: by name or, for the name of a TOML file, with its text as the definition.
+pub fn space_options(key: &str, space: &str) -> Result<Vec<Pair>> {
+    let option = format!("--space {space}");
+    let set = |key: &str, value: &str| (key.to_owned(), quoted(value), option.clone());
+    if !space.ends_with(".toml") {
+        return Ok(vec![set(key, space)]);
+    }
+    let text = std::fs::read_to_string(space).map_err(|e| {
+        let problem = format!("{space} can't be read: {e}");
+        let help = "`nasfw describe custom` shows what such a file looks like";
+        Error::Config(Box::new(
+            ConfigError::one("space", problem, None).with_help(help),
+        ))
+    })?;
+    Ok(vec![set(key, "custom"), set("space.definition", &text)])
+}
+
+/// An option whose value is text.
+pub fn text(key: &str, option: &str, value: &Option<String>) -> Option<Pair> {
+    value
+        .as_ref()
+        .map(|v| (key.to_owned(), quoted(v), format!("--{option} {v}")))
 }
 
 /// As a TOML string, so that a folder called `1` stays a folder.

@@ -58,7 +58,7 @@ impl Strategy for AnnealedSearch {
     fn step(&mut self, search: &mut Search) -> Result<()> {
         let temperature = Shape::Cosine.at(self.config.hot, self.config.cold, search.progress());
         search.log("temperature", temperature);
-        let (w, alpha, batch) = (search.theta(), search.phi(), search.batch(Split::Full));
+        let (w, alpha, batch) = (search.theta(), search.phi(), search.batch(Split::Full)?);
         let arch = RelaxedArch::new(self.spec.softmax(&(&alpha / temperature)));
         let loss = search.loss(&w, &arch, &batch)?;
         let gradients = search.gradients(&loss, &[&w, &alpha])?;

@@ -94,6 +94,32 @@ impl std::fmt::Display for Genotype {
 }
 
 impl Genotype {
+    /// Reads a genotype from its own JSON, or from an object that has it as `genotype`, such as a run's `result.json`,
+    /// and checks it.
+    ///
+    /// # Errors
+    /// What is wrong, with line and column where it is the text.
+    pub fn from_json(text: &str) -> Result<Self, String> {
+        #[derive(Deserialize)]
+        struct Holder {
+            genotype: Genotype,
+        }
+        let genotype = match serde_json::from_str::<Self>(text) {
+            Ok(genotype) => genotype,
+            Err(e) => match serde_json::from_str::<Holder>(text) {
+                Ok(holder) => holder.genotype,
+                // The error of the form that the text seems to have.
+                Err(inner) if text.contains("\"genotype\"") => return Err(inner.to_string()),
+                Err(_) => return Err(e.to_string()),
+            },
+        };
+        genotype.check().map_err(|e| match e {
+            Error::Invalid { why, .. } => why,
+            other => other.to_string(),
+        })?;
+        Ok(genotype)
+    }
+
     /// Checks that every edge and output names an earlier state.
     ///
     /// # Errors

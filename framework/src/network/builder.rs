@@ -311,10 +311,11 @@ impl NetworkBuilder {
             shape,
             flat,
         };
-        if step.op.is_pure()
-            && let Some(same) = self.steps.iter().position(|s| *s == step)
-        {
-            return Value(same);
+        if step.op.is_pure() {
+            let after = step.inputs.iter().max().map_or(0, |input| input + 1);
+            if let Some(same) = self.steps[after..].iter().position(|s| *s == step) {
+                return Value(after + same);
+            }
         }
         self.steps.push(step);
         Value(self.steps.len() - 1)

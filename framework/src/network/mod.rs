@@ -21,9 +21,11 @@
 
 mod builder;
 mod forward;
+mod standalone;
 
 pub use builder::{Conv, NetworkBuilder, Value};
 pub use forward::{Logits, channels_last};
+pub use standalone::{DROP_PATH, Standalone};
 
 use serde::{Deserialize, Serialize};
 

@@ -253,7 +253,8 @@ pub(crate) fn of_epoch(run: &RunFolder, epoch: u64, fingerprint: &str) -> Result
     read(&history_file(run, epoch), fingerprint)
 }
 
-fn read(path: &Path, fingerprint: &str) -> Result<Checkpoint> {
+/// Reads a checkpoint of the run whose settings have this fingerprint.
+pub(crate) fn read(path: &Path, fingerprint: &str) -> Result<Checkpoint> {
     let broken = |problem: String| Error::Run {
         path: path.to_owned(),
         problem,

@@ -1,10 +1,15 @@
 //! What runs a search. There is one trainer; it is a plugin like everything else.
 
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
+use serde::Serialize;
+
+use crate::arch::Genotype;
 use crate::config::{RunConfig, Validator};
 use crate::error::Result;
-use crate::events::Subscriber;
+use crate::events::{Meter, Subscriber};
+use crate::network::Cost;
 use crate::run::RunFolder;
 
 mod checkpoint;
@@ -26,6 +31,31 @@ pub struct Job<'a> {
     pub interrupt: &'a AtomicBool,
 }
 
+/// A run to be measured.
+pub struct Evaluate<'a> {
+    /// How it was made, or with another dataset of images of the same shape, or another device.
+    pub config: &'a RunConfig,
+    /// [`RunConfig::fingerprint`] of how it was made.
+    pub fingerprint: &'a str,
+    /// Where it is.
+    pub run: &'a RunFolder,
+    /// One of its checkpoints; none means the newest.
+    pub checkpoint: Option<&'a Path>,
+}
+
+/// What was measured on the test images.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Evaluation {
+    /// Epochs done at the checkpoint.
+    pub epoch: u64,
+    /// The architecture.
+    pub genotype: Genotype,
+    /// Loss and accuracy.
+    pub test: Meter,
+    /// Size of the standalone network, where the space has one.
+    pub cost: Option<Cost>,
+}
+
 /// What runs a search.
 #[typetag::serde(tag = "name")]
 pub trait Trainer: Send + Sync + std::fmt::Debug {
@@ -35,6 +65,12 @@ pub trait Trainer: Send + Sync + std::fmt::Debug {
     /// [`Error::Interrupted`](crate::Error::Interrupted) after a signal, with everything saved; and whatever data,
     /// space, strategy or disk have to say.
     fn search(&self, job: Job<'_>) -> Result<Outcome>;
+
+    /// Measures what a run has on the test images, as it was at `checkpoint`, or else at the newest good one.
+    ///
+    /// # Errors
+    /// A run without checkpoints, a checkpoint of another run, and whatever data, space and strategy have to say.
+    fn evaluate(&self, job: Evaluate<'_>) -> Result<Evaluation>;
 
     /// Checks ranges before anything is built.
     fn validate(&self, _v: &mut Validator) {}

@@ -7,17 +7,18 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::checkpoint;
-use super::{Job, Trainer};
+use super::checkpoint::{self, Checkpoint};
+use super::{Evaluate, Evaluation, Job, Trainer};
 use crate::arch::{Choice, Genotype, Marginals};
 use crate::batches::{Augment, Order};
 use crate::benchmark::Provenance;
-use crate::config::Validator;
+use crate::config::{RunConfig, Validator};
 use crate::device;
 use crate::distribution::normalised_entropy;
 use crate::draw::Drawing;
 use crate::error::{Error, Result};
 use crate::events::{Event, Subscriber};
+use crate::network::NetworkOptions;
 use crate::optim::OptimizerConfig;
 use crate::rng::Streams;
 use crate::run::{self, EventLog, Manifest};
@@ -38,6 +39,8 @@ pub struct SearchTrainer {
     pub schedule_epochs: u64,
     /// When learning rates move.
     pub schedule_by: Tick,
+    /// Epochs in which the weights' learning rate grows, in equal steps, to what the schedule says.
+    pub warmup_epochs: u64,
     /// How batches of the architecture's half follow each other.
     pub val_order: Order,
     /// Steps between two progress events.
@@ -76,7 +79,7 @@ pub struct Outcome {
     pub entropy: Option<f64>,
     /// Mean over rows of the largest weight.
     pub sharpness: Option<f64>,
-    /// The benchmark's metrics.
+    /// The benchmark's metrics, and the strategy's own figures.
     pub metrics: Option<BTreeMap<String, f64>>,
     /// Optimum minus metric.
     pub regret: Option<BTreeMap<String, f64>>,
@@ -105,7 +108,7 @@ pub struct CurvePoint {
     pub epoch: u64,
     /// Whether the benchmark knows the architecture.
     pub known: bool,
-    /// The benchmark's metrics, where it does.
+    /// The benchmark's metrics, where it does, and the strategy's own figures.
     pub metrics: Option<BTreeMap<String, f64>>,
     /// Optimum minus metric.
     pub regret: Option<BTreeMap<String, f64>>,
@@ -115,6 +118,32 @@ pub struct CurvePoint {
 impl Trainer for SearchTrainer {
     fn search(&self, job: Job<'_>) -> Result<Outcome> {
         Session::open(self, job)?.run()
+    }
+
+    fn evaluate(&self, job: Evaluate<'_>) -> Result<Evaluation> {
+        let restored = match job.checkpoint {
+            Some(path) => checkpoint::read(path, job.fingerprint)?,
+            None => checkpoint::newest(job.run, job.fingerprint)?.ok_or_else(|| Error::Run {
+                path: job.run.path().to_owned(),
+                problem: "this run has no checkpoint yet".into(),
+                help: format!("go on with `nasfw resume {}`", job.run.path().display()),
+            })?,
+        };
+        let (mut search, strategy, _) = self.assemble(job.config, Some(&restored))?;
+        restored.restore(&mut search)?;
+        let choice = strategy.derive(&search)?;
+        let genotype = search.space().genotype(&choice);
+        let options = NetworkOptions::default();
+        Ok(Evaluation {
+            epoch: search.epoch(),
+            test: search.evaluate(&search.one_hot(&choice), None, None)?,
+            cost: search
+                .space()
+                .network(&genotype, search.task(), &options)
+                .ok()
+                .map(|n| n.cost()),
+            genotype,
+        })
     }
 
     fn validate(&self, v: &mut Validator) {
@@ -131,6 +160,14 @@ impl Trainer for SearchTrainer {
             64,
         );
         v.at_least("trainer.augment.cutout", self.augment.cutout, 0);
+        for (strength, most) in self
+            .augment
+            .color_jitter
+            .into_iter()
+            .zip([1.0, 1.0, 1.0, 0.5])
+        {
+            v.range("trainer.augment.color_jitter", strength, 0.0, most);
+        }
         self.weights.validate("trainer.weights", v);
     }
 }
@@ -152,45 +189,15 @@ impl<'a> Session<'a> {
     fn open(trainer: &'a SearchTrainer, job: Job<'a>) -> Result<Self> {
         let began = Instant::now();
         let config = job.config;
-        let common = &config.common;
-        let device = device::choose(&common.device)?;
-        if common.threads > 0 {
-            tch::set_num_threads(i32::try_from(common.threads).unwrap_or(i32::MAX));
-        }
         let fingerprint = config.fingerprint()?;
         let restored = checkpoint::newest(job.run, &fingerprint)?;
-
-        let space = config.space.build()?;
-        let streams = Streams::new(common.seed);
-        let mut strategy = config.strategy.build(BuildContext {
-            spec: space.spec(),
-            streams: streams.child("build", 0),
-            kind: common.kind(),
-            device,
-            epochs: trainer.epochs,
-        })?;
-        if let Some(checkpoint) = &restored {
-            strategy.restore(checkpoint.strategy_state())?;
-        }
-        let mut benchmark = match &config.benchmark {
-            Some(b) => {
-                b.open(
-                    &serde_json::to_value(&config.space).map_err(|e| Error::Invalid {
-                        what: "space settings".into(),
-                        why: e.to_string(),
-                    })?,
-                )?
-            }
-            None => None,
-        };
-        let table = benchmark.as_ref().and_then(|b| b.provenance().checksum);
-        let data = config.dataset.load(&common.source())?;
-        let checksum = data.checksum();
+        let (mut search, strategy, checksum) = trainer.assemble(config, restored.as_ref())?;
+        let table = search.benchmark().and_then(|b| b.provenance().checksum);
         match &restored {
             None => job.run.write_json(
                 run::MANIFEST,
                 &Manifest::now(
-                    device::describe(device),
+                    device::describe(search.device()),
                     checksum,
                     table,
                     fingerprint.clone(),
@@ -199,25 +206,16 @@ impl<'a> Session<'a> {
             Some(_) => {
                 let manifest: Manifest = job.run.read_json(run::MANIFEST)?;
                 same_data(&job, &manifest, &checksum)?;
-                if table.is_some() && manifest.benchmark.is_none() {
+                if manifest.benchmark.is_none() && table.is_some() {
                     tracing::info!(
-                        "a table was imported since this run began without one: it goes on without"
+                        "this run began without the table that is there now, and goes on without it"
                     );
-                    benchmark = None;
+                    search.forget_benchmark();
                 } else {
                     same_table(&job, &manifest, table.as_deref())?;
                 }
             }
         }
-        let parts = Parts {
-            space,
-            benchmark,
-            data: &data,
-            streams,
-            kind: common.kind(),
-            device,
-        };
-        let mut search = Search::new(parts, strategy.as_ref(), trainer.settings())?;
         let (mut events_bytes, mut finished) = (0, None);
         if let Some(checkpoint) = &restored {
             checkpoint.restore(&mut search)?;
@@ -447,7 +445,7 @@ impl<'a> Session<'a> {
                 ..
             } => Some(CurvePoint {
                 epoch,
-                known: known.unwrap_or(metrics.is_some()),
+                known: known.unwrap_or(regret.is_some()),
                 metrics,
                 regret,
             }),
@@ -459,6 +457,7 @@ impl<'a> Session<'a> {
     fn found(&self, genotype: &Genotype) -> Result<Found> {
         let marginals = self.search.marginals(self.strategy.as_ref())?;
         let metrics = self.search.query(genotype)?.map(|score| score.metrics);
+        let known = self.search.benchmark().map(|_| metrics.is_some());
         let regret = self
             .search
             .benchmark()
@@ -470,13 +469,21 @@ impl<'a> Session<'a> {
                     .filter_map(|(k, v)| Some((k.clone(), best.get(k)? - v)))
                     .collect()
             });
+        let mut own = self.strategy.metrics();
+        let metrics = match metrics {
+            Some(known) => {
+                own.extend(known);
+                Some(own)
+            }
+            None => (!own.is_empty()).then_some(own),
+        };
         Ok(Found {
             entropy: marginals.as_ref().map(normalised_entropy),
             sharpness: marginals.as_ref().map(sharpness),
             marginals,
-            known: self.search.benchmark().map(|_| metrics.is_some()),
             metrics,
             regret,
+            known,
         })
     }
 
@@ -519,6 +526,54 @@ struct Found {
 }
 
 impl SearchTrainer {
+    /// Search, strategy and checksum of the data; as they were then if there is a checkpoint, but for weights.
+    fn assemble(
+        &self,
+        config: &RunConfig,
+        restored: Option<&Checkpoint>,
+    ) -> Result<(Search, Box<dyn Strategy>, String)> {
+        let common = &config.common;
+        let device = device::choose(&common.device)?;
+        if common.threads > 0 {
+            tch::set_num_threads(i32::try_from(common.threads).unwrap_or(i32::MAX));
+        }
+        let space = config.space.build()?;
+        let streams = Streams::new(common.seed);
+        let mut strategy = config.strategy.build(BuildContext {
+            spec: space.spec(),
+            streams: streams.child("build", 0),
+            kind: common.kind(),
+            device,
+            epochs: self.epochs,
+        })?;
+        if let Some(checkpoint) = restored {
+            strategy.restore(checkpoint.strategy_state())?;
+        }
+        let benchmark = match &config.benchmark {
+            Some(b) => {
+                b.open(
+                    &serde_json::to_value(&config.space).map_err(|e| Error::Invalid {
+                        what: "space settings".into(),
+                        why: e.to_string(),
+                    })?,
+                )?
+            }
+            None => None,
+        };
+        let data = config.dataset.load(&common.source())?;
+        let checksum = data.checksum();
+        let parts = Parts {
+            space,
+            benchmark,
+            data: &data,
+            streams,
+            kind: common.kind(),
+            device,
+        };
+        let search = Search::new(parts, strategy.as_ref(), self.settings())?;
+        Ok((search, strategy, checksum))
+    }
+
     fn settings(&self) -> Settings {
         Settings {
             batch_size: self.batch_size,
@@ -532,6 +587,7 @@ impl SearchTrainer {
                 self.schedule_epochs
             },
             schedule_by: self.schedule_by,
+            warmup_epochs: self.warmup_epochs,
             epochs: self.epochs,
         }
     }

@@ -162,35 +162,73 @@ impl Supernet for LinearNet {
 #[serde(deny_unknown_fields)]
 pub struct Stripes {
     images: usize,
+    /// "no": in memory; "plain": decoded; "random": decoded with random changes; "bad": image 7 can't be decoded.
+    decoded: String,
+    classes: i64,
+}
+
+#[derive(Debug)]
+struct Decoded {
+    bytes: Vec<u8>,
+    how: String,
+}
+
+impl ImageSource for Decoded {
+    fn decode(&self, index: usize, random: Option<&mut Rng>, image: &mut [u8]) -> Result<()> {
+        if self.how == "bad" && index == 7 {
+            return Err(Error::Data {
+                path: "stripes/7.jpg".into(),
+                problem: "is no image".into(),
+                help: "replace it".into(),
+            });
+        }
+        image.copy_from_slice(&self.bytes[16 * index..][..16]);
+        if let Some(rng) = random.filter(|_| self.how == "random") {
+            image.rotate_left(rand::RngExt::random_range(rng, 0..16));
+        }
+        Ok(())
+    }
+
+    fn checksum(&self) -> String {
+        format!("{self:?}")
+    }
 }
 
 register! {
     dataset "fixture-data" => Stripes,
     summary: "stripes",
     source: "tests",
-    defaults: "[dataset]\n# Training images.\nimages = 26\n",
+    defaults: "[dataset]\n# Training images.\nimages = 26\n# Kind.\ndecoded = \"no\"\nclasses = 2\n",
     example: "nasfw run --dataset fixture-data",
 }
 
 #[typetag::serde(name = "fixture-data")]
 impl Dataset for Stripes {
     fn load(&self, source: &DataSource) -> Result<ImageData> {
-        let part = |n: usize| Part {
-            images: (0..n)
+        let part = |n: usize| {
+            let bytes: Vec<u8> = (0..n)
                 .flat_map(|i| (0..16).map(move |p| ((p / 4 + p % 4 * (i % 2)) * 40 + i) as u8))
-                .collect(),
-            labels: (0..n).map(|i| (i % 2) as u8).collect(),
+                .collect();
+            let how = self.decoded.clone();
+            Part {
+                images: match how.as_str() {
+                    "no" => bytes.into(),
+                    _ => Images::Source(std::sync::Arc::new(Decoded { bytes, how })),
+                },
+                labels: (0..n).map(|i| (i as i64 % self.classes) as u16).collect(),
+            }
         };
         let task = Task {
             channels: 1,
             height: 4,
             width: 4,
-            classes: 2,
+            classes: self.classes,
         };
         ImageData {
             task,
             train: part(self.images),
             test: part(10),
+            split: None,
             mean: vec![0.5],
             std: vec![0.25],
             classes: vec!["a".into(), "b".into()],
@@ -252,12 +290,12 @@ impl Strategy for Script {
             search.device(),
         );
         self.memory = &self.memory * 0.9 + noise;
-        let batch = search.batch(Split::Val);
+        let batch = search.batch(Split::Val)?;
         let arch = self.softmax.sample(&phi, &mut search.rng("sample"))?;
         let loss = search.loss(&theta, &arch, &batch)?;
         let grad = search.gradients(&loss, &[&phi])?;
         search.descend_phi(&grad[0])?;
-        let batch = search.batch(Split::Train);
+        let batch = search.batch(Split::Train)?;
         let arch = self
             .softmax
             .sample(&phi, &mut search.rng("sample"))?

@@ -59,7 +59,7 @@ impl Probe {
     /// vector (DARTS, equation 8), beside a finite difference in φ of the validation loss at the stepped weights.
     fn second_order(&self, s: &mut Search) -> (Vec<f64>, Vec<f64>) {
         let (theta, phi) = (s.theta(), s.phi());
-        let (train, val) = (s.batch(Split::Train), s.batch(Split::Val));
+        let (train, val) = (s.batch(Split::Train).unwrap(), s.batch(Split::Val).unwrap());
         let c = s.theta_optimizer().config().clone();
         let (xi, mu, decay) = (s.theta_lr(), c.momentum, c.weight_decay);
         let buffer = s.theta_optimizer().momentum_buffer().copy();
@@ -101,7 +101,7 @@ impl Probe {
     /// sampled candidate's logit is that of the dense supernet with the same weights.
     fn hard_sampling(&self, s: &mut Search) -> (Vec<f64>, Vec<f64>) {
         let (theta, phi) = (s.theta(), s.phi());
-        let batch = s.batch(Split::Train);
+        let batch = s.batch(Split::Train).unwrap();
         let dense = self.softmax.sample(&phi, &mut s.rng("a")).unwrap();
         let choice = s.space().derive(&s.marginals(self).unwrap().unwrap());
         let hard = s.one_hot(&choice);
@@ -129,7 +129,7 @@ impl Probe {
     /// (REINFORCE), beside the exact gradient by enumeration with the same rewards.
     fn score_function(&self, s: &mut Search) -> (Vec<f64>, Vec<f64>) {
         let (theta, phi) = (s.theta(), s.phi());
-        let batch = s.batch(Split::Val);
+        let batch = s.batch(Split::Val).unwrap();
         let spec = s.space().spec().clone();
         let mut gradient = Tensor::zeros_like(&phi);
         let mut expected = Tensor::zeros([], (s.kind(), s.device()));
@@ -153,7 +153,7 @@ impl Probe {
     fn perturbation(&self, s: &mut Search) -> (Vec<f64>, Vec<f64>) {
         let (theta, phi) = (s.theta(), s.phi());
         let before = numbers(&phi);
-        let batch = s.batch(Split::Train);
+        let batch = s.batch(Split::Train).unwrap();
         let mut arch = self.softmax.sample(&phi, &mut s.rng("a")).unwrap().detach();
         let noise = rng::uniform(
             &mut s.rng("delta"),
@@ -167,6 +167,33 @@ impl Probe {
         s.descend_theta(&g[0]);
         (before, numbers(&s.phi()))
     }
+
+    /// Top-1 and top-5 accuracy over all training images, beside those of an argsort of the logits.
+    fn top5(&self, s: &mut Search) -> (Vec<f64>, Vec<f64>) {
+        let (theta, batch) = (s.theta(), s.batch(Split::Full).unwrap());
+        let arch = self.softmax.sample(&s.phi(), &mut s.rng("a")).unwrap();
+        let meter = s.evaluate(&arch, Some(Split::Full), None).unwrap();
+        let weights = Weights {
+            params: &theta,
+            stats: &s
+                .supernet()
+                .stats_layout()
+                .init(Streams::new(0), s.kind(), s.device()),
+        };
+        let net = s.supernet();
+        let output = net
+            .forward(weights, &batch.images, &arch, Mode::Eval, Streams::new(0))
+            .unwrap();
+        let rank = output
+            .argsort(-1, true)
+            .eq_tensor(&batch.labels.unsqueeze(-1));
+        let within =
+            |k: i64| rank.narrow(1, 0, k).sum(Kind::Double).double_value(&[]) / batch.len() as f64;
+        (
+            vec![meter.accuracy, meter.top5.unwrap()],
+            vec![within(1), within(5)],
+        )
+    }
 }
 
 impl Strategy for Probe {
@@ -176,6 +203,7 @@ impl Strategy for Probe {
                 "second-order" => self.second_order(s),
                 "hard" => self.hard_sampling(s),
                 "score" => self.score_function(s),
+                "top-5" => self.top5(s),
                 _ => self.perturbation(s),
             };
             FOUND
@@ -184,7 +212,7 @@ impl Strategy for Probe {
                 .push((self.config.probe.clone(), [ours, reference].concat()));
         }
         // A plain weight step, so that momentum is not zero.
-        let (theta, phi, batch) = (s.theta(), s.phi(), s.batch(Split::Train));
+        let (theta, phi, batch) = (s.theta(), s.phi(), s.batch(Split::Train).unwrap());
         let l = self.loss(s, &theta, &phi, &batch);
         let g = s.gradients(&l, &[&theta])?;
         s.descend_theta(&g[0]);
@@ -199,13 +227,11 @@ impl Strategy for Probe {
 }
 
 /// Runs a probe; the largest difference between what it computed and its reference, relative to the reference.
-fn probe(name: &str) -> f64 {
+fn probe(name: &str, settings: &[&str]) -> f64 {
     let dir = tempfile::tempdir().unwrap();
-    let config = config(&[
-        "strategy.name=fixture-probe",
-        &format!("strategy.probe={name}"),
-    ])
-    .unwrap();
+    let probe = format!("strategy.probe={name}");
+    let set = [&["strategy.name=fixture-probe", &probe], settings].concat();
+    let config = config(&set).unwrap();
     search(&config, &folder(dir.path(), &config), false).unwrap();
     let found = FOUND.lock().unwrap();
     let (_, both) = found.iter().find(|(n, _)| n == name).unwrap();
@@ -220,23 +246,34 @@ fn probe(name: &str) -> f64 {
 
 #[test]
 fn an_unrolled_step_has_its_place() {
-    let error = probe("second-order");
+    let error = probe("second-order", &[]);
     assert!(error < 1e-6, "{error}");
 }
 
 #[test]
 fn hard_samples_skip_what_is_masked() {
-    let error = probe("hard");
+    let error = probe("hard", &[]);
     assert!(error < 1e-12, "{error}");
 }
 
 #[test]
 fn score_function_updates_have_their_place() {
-    let error = probe("score");
+    let error = probe("score", &[]);
     assert!(error < 1e-12, "{error}");
 }
 
 #[test]
 fn perturbed_weight_steps_leave_phi_alone() {
-    assert_eq!(probe("perturbation"), 0.0);
+    assert_eq!(probe("perturbation", &[]), 0.0);
+}
+
+#[test]
+fn an_evaluation_gives_the_top_5_accuracy() {
+    let settings = [
+        "dataset.classes=7",
+        "trainer.batch_size=26",
+        "trainer.augment.crop_padding=0",
+        "trainer.augment.flip=false",
+    ];
+    assert!(probe("top-5", &settings) < 1e-12);
 }

@@ -15,6 +15,7 @@ fn config(optimizer: Rule) -> OptimizerConfig {
         momentum: 0.0,
         nesterov: false,
         betas: [0.9, 0.999],
+        eps: 1e-8,
         weight_decay: 0.0,
         clip: 0.0,
     }
@@ -111,7 +112,7 @@ proptest! {
     }
 
     #[test]
-    fn saved_state_goes_on_as_if_never_saved(rule in prop_oneof![Just(Rule::Sgd), Just(Rule::Adam)], n in 1i64..6) {
+    fn saved_state_goes_on_as_if_never_saved(rule in prop_oneof![Just(Rule::Sgd), Just(Rule::Adam), Just(Rule::RmsProp)], n in 1i64..6) {
         let c = OptimizerConfig { momentum: 0.9, weight_decay: 1e-3, ..config(rule) };
         let run = |upto: i64, w: &mut Tensor, o: &mut nasfw_framework::optim::FlatOptimizer, from: i64| {
             for step in from..upto {
@@ -141,6 +142,56 @@ fn a_state_of_another_shape_is_refused() {
     let t = || Tensor::zeros([4], (Kind::Float, Device::Cpu));
     assert!(!o.restore(t(), t(), 3));
     assert_eq!(o.state().1, 0);
+}
+
+/// Three steps of `tf.train.RMSPropOptimizer(0.2, 0.9, momentum=0.9, epsilon=1.0)` with L2 decay 1e-4, by hand.
+#[test]
+fn rmsprop_is_tensorflows() {
+    let c = OptimizerConfig {
+        betas: [0.0, 0.9],
+        eps: 1.0,
+        momentum: 0.9,
+        weight_decay: 1e-4,
+        ..config(Rule::RmsProp)
+    };
+    let mut w = Tensor::from_slice(&[1.0f64]);
+    let mut o = c.build(&w);
+    for (gradient, expected) in [
+        (0.5, 0.927910775248173),
+        (-1.0, 1.0068874790681972),
+        (2.0, 0.8106489502937789),
+    ] {
+        o.step(&mut w, &Tensor::from_slice(&[gradient]), 0.2);
+        assert!(
+            (w.double_value(&[0]) - expected).abs() < 1e-14,
+            "{gradient}"
+        );
+    }
+}
+
+#[test]
+fn schedules_of_retraining_hit_their_published_points() {
+    let near = |a: f64, b: f64| assert!((a - b).abs() < 1e-15, "{a} is not {b}");
+    // DARTS on CIFAR: the last of 600 epochs still has a rate above zero.
+    near(Shape::Cosine.over(0.025, 0.0, 300.0, 600.0), 0.0125);
+    assert!(Shape::Cosine.over(0.025, 0.0, 599.0, 600.0) > 1e-8);
+    // DARTS on ImageNet: 0.1 × 0.97 an epoch.
+    let end = 0.1 * 0.97f64.powi(250);
+    for e in [0, 1, 100, 249] {
+        near(
+            Shape::Exponential.over(0.1, end, f64::from(e), 250.0),
+            0.1 * 0.97f64.powi(e),
+        );
+    }
+    // PC-DARTS on ImageNet, T = 250: lr·(T−5−e)/(T−5), then lr·(T−e)/(5(T−5)).
+    let tail = |e: f64| Shape::LinearTail.over(0.5, 0.0, e, 250.0);
+    near(tail(0.0), 0.5);
+    near(tail(4.0), 0.5 * 241.0 / 245.0);
+    near(tail(244.0), 0.5 / 245.0);
+    near(tail(245.0), 0.5 * 5.0 / (5.0 * 245.0));
+    near(tail(249.0), 0.5 / (5.0 * 245.0));
+    near(tail(250.0), 0.0);
+    near(Shape::LinearTail.over(0.5, 0.0, 1.0, 2.0), 0.25);
 }
 
 #[test]

@@ -24,9 +24,23 @@ fn same_seed_same_run_and_another_seed_another_run() {
 /// A run that is interrupted after every single step ends like one that never was, in whichever way it goes on.
 #[test]
 fn resume_is_exact_at_every_step() {
-    for script in ["", "set", "rollback", "rebuild"] {
+    // Images in memory, and images that are decoded ahead at random.
+    for (script, decoded) in [
+        ("", "no"),
+        ("set", "no"),
+        ("rollback", "no"),
+        ("rebuild", "no"),
+        ("", "random"),
+        ("set", "random"),
+        ("rollback", "random"),
+    ] {
         let dir = tempfile::tempdir().unwrap();
-        let config = config(&["trainer.epochs=4", &format!("strategy.script={script}")]).unwrap();
+        let config = config(&[
+            "trainer.epochs=4",
+            &format!("strategy.script={script}"),
+            &format!("dataset.decoded={decoded}"),
+        ])
+        .unwrap();
         let whole = folder(dir.path(), &config);
         let outcome = search(&config, &whole, false).unwrap();
 
@@ -43,6 +57,28 @@ fn resume_is_exact_at_every_step() {
         assert!(tensors(&whole) == tensors(&pieces), "{script}");
         assert_eq!(comparable(&whole), comparable(&pieces), "{script}");
     }
+}
+
+#[test]
+fn decoded_images_train_like_images_in_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let once = |decoded: &str| {
+        let config = config(&[&format!("dataset.decoded={decoded}")]).unwrap();
+        let run = folder(dir.path(), &config);
+        search(&config, &run, false).unwrap();
+        tensors(&run)
+    };
+    assert!(once("no") == once("plain"));
+    assert!(once("no") != once("random"));
+}
+
+#[test]
+fn an_image_that_cannot_be_decoded_stops_the_run_with_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(&["dataset.decoded=bad"]).unwrap();
+    let error = search(&config, &folder(dir.path(), &config), false).unwrap_err();
+    assert_eq!(error.exit_code(), 3);
+    assert!(error.to_string().contains("7.jpg"), "{error}");
 }
 
 #[test]

@@ -222,7 +222,7 @@ impl Strategy for Vim {
             Data::Full => (Split::Full, None),
             Data::Halves => (Split::Train, Some(Split::Val)),
         };
-        let d = search.batch(for_theta);
+        let d = search.batch(for_theta)?;
         let loss = self.loss(search, &theta, &phi, &d)?;
         match self.config.level {
             Level::Joint => {
@@ -236,7 +236,7 @@ impl Strategy for Vim {
                 let gradient = search.gradients(&loss, &[&theta])?;
                 search.descend_theta(&gradient[0]); // line 4
                 if phi_moves {
-                    let other = for_phi.map(|split| search.batch(split));
+                    let other = for_phi.map(|split| search.batch(split)).transpose()?;
                     let loss = self.loss(search, &theta, &phi, other.as_ref().unwrap_or(&d))?;
                     let gradient = search.gradients(&loss, &[&phi])?;
                     search.descend_phi(&gradient[0])?; // line 5

@@ -105,8 +105,11 @@ register! {
 impl Dataset for Greys {
     fn load(&self, source: &DataSource) -> Result<ImageData> {
         let part = |n: usize| Part {
-            images: (0..n).flat_map(|i| [(i * 37 % 256) as u8; 4]).collect(),
-            labels: (0..n).map(|i| (i % 2) as u8).collect(),
+            images: (0..n)
+                .flat_map(|i| [(i * 37 % 256) as u8; 4])
+                .collect::<Vec<_>>()
+                .into(),
+            labels: (0..n).map(|i| (i % 2) as u16).collect(),
         };
         ImageData {
             task: Task {
@@ -117,6 +120,7 @@ impl Dataset for Greys {
             },
             train: part(24),
             test: part(4),
+            split: None,
             mean: vec![0.5],
             std: vec![0.25],
             classes: vec!["a".into(), "b".into()],

@@ -12,6 +12,7 @@ mod tests;
 
 use std::sync::Arc;
 
+use nasfw_framework::network::{Network, NetworkOptions};
 use nasfw_framework::prelude::*;
 use rand::RngExt;
 
@@ -383,6 +384,15 @@ impl SearchSpace for CellSpace {
             self.skeleton.search_role(),
             options.batch_norm,
         )))
+    }
+
+    fn network(
+        &self,
+        genotype: &Genotype,
+        task: Task,
+        options: &NetworkOptions,
+    ) -> Result<Network> {
+        self.standalone(genotype, task, options)
     }
 
     fn genotype(&self, choice: &Choice) -> Genotype {

@@ -291,7 +291,6 @@ impl CellNet {
                 None => self.zeros(&states, &mut zero),
             };
             let stride = stride(self.reduce, s, cell.inputs);
-            let noise = noise.child("source", s as u64);
             for (e, y) in self.source(pass, s, &sources[s], &x, stride, mix, noise) {
                 let to = cell.edges[e].to;
                 states[to] = Some(match states[to].take() {
@@ -355,9 +354,12 @@ impl CellNet {
             let y = if *op == Op::Noise {
                 let size = x.size();
                 let half = |n: i64| (n + stride - 1) / stride;
-                let shape = [size[0], half(size[2]), half(size[3]), count, size[1]];
-                let rng = &mut noise.at("noise", 0);
-                let z = rng::normal(rng, &shape, x.kind(), x.device());
+                let shape = [size[0], half(size[2]), half(size[3]), size[1]];
+                let draw = |e: &usize| {
+                    let rng = &mut noise.at("noise", *e as u64);
+                    rng::normal(rng, &shape, x.kind(), x.device())
+                };
+                let z = Tensor::stack(&edges.iter().map(draw).collect::<Vec<_>>(), 3);
                 weighted(sum, &z, weights)
             } else {
                 match layers.batched(pass, &mut input, positions, Some(weights)) {
@@ -587,7 +589,8 @@ impl Layers {
                 (Step::Norm(norm, channels), Flow::Batched(x)) => {
                     let scale = weights.filter(|_| is_last && folded).map(|w| {
                         let each = w.unsqueeze(1).expand([count, *channels], false);
-                        each.reshape([-1])
+                        // libtorch's batch norm reads an expanded scale beyond its end.
+                        each.reshape([-1]).contiguous()
                     });
                     let part = part(*channels);
                     Flow::Batched(norm.forward_scaled(pass, &x, &part, scale.as_ref()))

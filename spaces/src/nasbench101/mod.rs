@@ -3,14 +3,16 @@
 //!
 //! [`ModelSpec`] is one cell as the benchmark knows it: vertices that lie on no path from input to
 //! output are gone, and [`ModelSpec::hash`] names the cell up to a renumbering of its vertices, so
-//! it is the key of the published table.
+//! it is the key of the published table. [`network`] is what the benchmark trains for it.
 //!
 //! Ying et al., *NAS-Bench-101: Towards Reproducible Neural Architecture Search*, ICML 2019.
 
 mod hash;
+mod network;
 mod spec;
 
+pub use network::{SPACE, genotype_network, network};
 pub use spec::{ModelSpec, Operation, SpecError};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -13,11 +13,22 @@ use std::path::PathBuf;
 use flate2::read::GzDecoder;
 use proptest::prelude::*;
 
-use super::{ModelSpec, Operation, SpecError};
+use nasfw_framework::network::{Network, NetworkOptions};
+use nasfw_framework::prelude::{Cell, Edge, Genotype, Mode, Node, Streams, Task, Weights};
+use tch::{Device, Kind, Tensor};
+
+use super::{ModelSpec, Operation, SPACE, SpecError, genotype_network, network};
+
+const CIFAR10: Task = Task {
+    channels: 3,
+    height: 32,
+    width: 32,
+    classes: 10,
+};
 
 /// Says that this test, after whose name its thread is called, can't run here; in the list that
 /// `cargo xtask test` prints at its end, too.
-fn skip(reason: &str) {
+pub(crate) fn skip(reason: &str) {
     let thread = std::thread::current();
     let line = format!("SKIPPED: {}: {reason}\n", thread.name().unwrap_or("?"));
     print!("{line}");
@@ -32,7 +43,7 @@ fn skip(reason: &str) {
 }
 
 /// The development data, which is not part of the project.
-fn data(file: &str) -> Option<Vec<u8>> {
+pub(crate) fn data(file: &str) -> Option<Vec<u8>> {
     let folder = std::env::var_os("NASFW_TEST_DATA").map_or_else(
         || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data")),
         PathBuf::from,
@@ -205,11 +216,18 @@ fn the_whole_published_space_is_sorted_by_our_hash() {
 }
 
 #[test]
-fn published_models_have_their_published_hashes() {
+fn published_models_have_their_published_hashes_and_numbers_of_parameters() {
     let Some(table) = data("nasbench101_subset.csv.gz") else {
         return;
     };
     let table = String::from_utf8(table).unwrap();
+    let params_column = table
+        .lines()
+        .next()
+        .unwrap()
+        .split(',')
+        .position(|c| c == "params")
+        .unwrap();
     let mut rows = 0;
     for row in table.lines().skip(1) {
         let fields: Vec<&str> = row.split(',').collect();
@@ -224,6 +242,15 @@ fn published_models_have_their_published_hashes() {
             "{row}"
         );
         assert_eq!(spec.hash(), fields[0], "{row}");
+        let params = network(&spec, CIFAR10, &NetworkOptions::default())
+            .unwrap()
+            .cost()
+            .params;
+        assert_eq!(
+            params,
+            fields[params_column].parse::<i64>().unwrap(),
+            "{row}"
+        );
         rows += 1;
     }
     assert_eq!(rows, 30_001);
@@ -370,4 +397,166 @@ fn what_is_no_cell_is_refused_with_the_reason() {
     assert!(refused(&vec![vec![0; 8]; 8], &["input"; 8]).contains("not 8"));
     let full = ModelSpec::new((1 << 10) - 1, &[Operation::Conv1x1; 3]);
     assert_eq!(full, Err(SpecError::Edges(10)));
+}
+
+/// A cell from (operation, states read) per node.
+fn cell(nodes: &[(&str, &[usize])], output: &[usize]) -> Cell {
+    let edge = |&from: &usize| Edge { from, op: None };
+    let node = |(op, inputs): &(&str, &[usize])| Node {
+        op: Some((*op).into()),
+        inputs: inputs.iter().map(edge).collect(),
+    };
+    Cell {
+        name: "cell".into(),
+        inputs: vec!["input".into()],
+        nodes: nodes.iter().map(node).collect(),
+        output: output.to_vec(),
+    }
+}
+
+fn options(channels: i64, cells: usize) -> NetworkOptions {
+    NetworkOptions {
+        channels: Some(channels),
+        cells: Some(cells),
+        auxiliary: false,
+    }
+}
+
+fn build(cell: Cell, task: Task, options: &NetworkOptions) -> nasfw_framework::Result<Network> {
+    let genotype = Genotype {
+        space: SPACE.into(),
+        cells: vec![cell],
+    };
+    genotype_network(&genotype, task, options)
+}
+
+/// One module and its classifier by hand: 5 channels are split 3 + 2 between nodes 2 and 3, node 1 has the 3 that node 2
+/// takes, and node 3 takes the first 2 of them; the input is projected for nodes 1 and 3 and for the output.
+#[test]
+fn a_network_is_what_the_benchmark_describes() {
+    let (conv, pool) = ("conv3x3-bn-relu", "maxpool3x3");
+    let cell = cell(&[(conv, &[0]), (conv, &[1]), (pool, &[0, 1])], &[0, 2, 3]);
+    let task = Task {
+        channels: 2,
+        height: 5,
+        width: 4,
+        classes: 3,
+    };
+    let network = build(cell, task, &options(5, 1)).unwrap();
+    tch::manual_seed(1);
+    let double = (Kind::Double, Device::Cpu);
+    let params = Tensor::randn([network.layout().numel()], double);
+    let stats = Tensor::rand([network.stats_layout().numel()], double) + 0.5;
+    let mut named = HashMap::new();
+    for (layout, flat) in [
+        (network.layout(), &params),
+        (network.stats_layout(), &stats),
+    ] {
+        let mut at = 0;
+        for (name, shape) in layout.entries() {
+            let numel = shape.iter().product();
+            named.insert(name, flat.narrow(0, at, numel).view(shape));
+            at += numel;
+        }
+    }
+    let layer = |name: &str, x: &Tensor| {
+        let part = |part: &str| &named[format!("{name}.{part}").as_str()];
+        let pad = part("conv.weight").size()[2] / 2;
+        let x = x.conv2d(
+            part("conv.weight"),
+            None::<&Tensor>,
+            [1, 1],
+            [pad, pad],
+            [1, 1],
+            1,
+        );
+        let column = |p: &str| part(p).view([1, -1, 1, 1]);
+        let normal = (x - column("bn.running_mean")) / (column("bn.running_var") + 1e-5).sqrt();
+        (normal * column("bn.weight") + column("bn.bias")).relu()
+    };
+    let images = Tensor::randn([2, 2, 5, 4], double);
+    let input = layer("stem", &images);
+    let m = |name: &str| format!("modules.0.{name}");
+    let one = layer(&m("vertices.1"), &layer(&m("projections.1"), &input));
+    let two = layer(&m("vertices.2"), &one);
+    let sum = one.narrow(1, 0, 2) + layer(&m("projections.3"), &input);
+    let three = sum.max_pool2d([3, 3], [1, 1], [1, 1], [1, 1], false);
+    let output = Tensor::cat(&[two, three], 1) + layer(&m("projections.4"), &input);
+    let mean = output.mean_dim([2i64, 3].as_slice(), false, Kind::Double);
+    let expected = mean.matmul(&named["classifier.weight"].tr()) + &named["classifier.bias"];
+    let weights = Weights {
+        params: &params,
+        stats: &stats,
+    };
+    let ours = network
+        .forward(weights, &images, Mode::Eval, 0.0, Streams::new(0))
+        .unwrap()
+        .main;
+    assert!((ours - expected).abs().max().double_value(&[]) < 1e-10);
+}
+
+#[test]
+fn sizes_follow_the_options_and_what_does_not_fit_is_refused() {
+    let chain = || cell(&[("conv1x1-bn-relu", &[0])], &[1]);
+    // Per module of c to d channels: projection c·d, vertex d·d, two batch norms of 2·d.
+    let modules = |sizes: &[(i64, i64)]| {
+        sizes
+            .iter()
+            .map(|(c, d)| c * d + d * d + 4 * d)
+            .sum::<i64>()
+    };
+    let count = |cells| {
+        build(chain(), CIFAR10, &options(4, cells))
+            .unwrap()
+            .cost()
+            .params
+    };
+    let ends = |last: i64| 27 * 4 + 8 + last * 10 + 10;
+    assert_eq!(count(1), ends(4) + modules(&[(4, 4)]));
+    assert_eq!(count(3), ends(16) + modules(&[(4, 4), (4, 8), (8, 16)]));
+    let small = Task {
+        height: 3,
+        ..CIFAR10
+    };
+    let error = |cell, task, options| build(cell, task, &options).unwrap_err().to_string();
+    assert!(error(chain(), small, options(4, 3)).contains("too small"));
+    let wide = || cell(&[("conv1x1-bn-relu", &[0]), ("maxpool3x3", &[0])], &[1, 2]);
+    assert!(build(wide(), CIFAR10, &options(2, 1)).is_ok());
+    assert!(error(wide(), CIFAR10, options(1, 1)).contains("at least 2 channels"));
+    assert!(error(wide(), CIFAR10, options(4, 0)).contains("one cell"));
+    let auxiliary = NetworkOptions {
+        auxiliary: true,
+        ..options(4, 3)
+    };
+    assert!(error(chain(), CIFAR10, auxiliary).contains("auxiliary"));
+}
+
+#[test]
+fn genotypes_that_are_no_cells_are_refused() {
+    let conv = "conv3x3-bn-relu";
+    let error = |cell: Cell| {
+        build(cell, CIFAR10, &options(8, 3))
+            .unwrap_err()
+            .to_string()
+    };
+    assert!(error(cell(&[(conv, &[1])], &[1])).contains("leads backward or occurs twice"));
+    assert!(error(cell(&[(conv, &[0, 0])], &[1])).contains("occurs twice"));
+    assert!(error(cell(&[(conv, &[0])], &[2])).contains("leads backward"));
+    assert!(error(cell(&[("skip_connect", &[0])], &[1])).contains("labelled `skip_connect`"));
+    assert!(error(cell(&[(conv, &[0])], &[])).contains("no path"));
+    assert!(error(cell(&[(conv, &[0][..]); 6], &[1])).contains("not 8"));
+    let mut with_op = cell(&[(conv, &[0])], &[1]);
+    with_op.nodes[0].inputs[0].op = Some("skip_connect".into());
+    assert!(error(with_op).contains("on an edge"));
+    let mut inputs = cell(&[(conv, &[0])], &[1]);
+    inputs.inputs.push("more".into());
+    assert!(error(inputs).contains("2 inputs"));
+    let other = Genotype {
+        space: "darts".into(),
+        cells: vec![cell(&[(conv, &[0])], &[1])],
+    };
+    let error = genotype_network(&other, CIFAR10, &options(8, 3))
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("space `darts`"), "{error}");
 }

@@ -286,6 +286,18 @@ impl SearchSpace for OneShotSpace {
         Ok(choice)
     }
 
+    /// The network that NAS-Bench-101 trains for the cell, which is another than the supernet's path: channels are
+    /// split between the joined vertices.
+    fn network(
+        &self,
+        genotype: &Genotype,
+        task: Task,
+        options: &NetworkOptions,
+    ) -> Result<Network> {
+        self.choice(genotype)?;
+        crate::nasbench101::network(&(&genotype.cells[0]).try_into()?, task, options)
+    }
+
     fn facts(&self, genotype: &Genotype) -> Map<String, Value> {
         let facts = match (self.choice(genotype), genotype.cells.first()) {
             (Ok(_), Some(cell)) => {

@@ -23,8 +23,8 @@ register! {
 impl Dataset for Halves {
     fn load(&self, _source: &DataSource) -> Result<ImageData> {
         let part = |n: usize| Part {
-            images: vec![0; n],
-            labels: (0..n).map(|i| u8::from(i >= n / 2)).collect(),
+            images: vec![0; n].into(),
+            labels: (0..n).map(|i| u16::from(i >= n / 2)).collect(),
         };
         let data = ImageData {
             task: Task {
@@ -35,6 +35,7 @@ impl Dataset for Halves {
             },
             train: part(self.images),
             test: part(2),
+            split: None,
             mean: vec![0.0],
             std: vec![1.0],
             classes: vec!["first half".into(), "second half".into()],

@@ -40,7 +40,15 @@ proptest! {
         prop_assert_eq!(space.choice(&genotype).unwrap(), choice);
         // Every choice is a cell of the benchmark: the first block always reads the input.
         let facts = space.facts(&genotype);
-        prop_assert!(facts["nasbench101"]["pruned"]["hash"].is_string(), "{:?}", facts);
+        let hash = &facts["nasbench101"]["pruned"]["hash"];
+        prop_assert!(hash.is_string(), "{:?}", facts);
+        // The network is built for the cell that the facts name.
+        let spec = ModelSpec::try_from(&genotype.cells[0]).unwrap();
+        prop_assert_eq!(hash, &json!(spec.hash()));
+        let task = Task { channels: 1, height: 4, width: 4, classes: 2 };
+        let network = space.network(&genotype, task, &NetworkOptions::default()).unwrap();
+        let same = crate::nasbench101::network(&spec, task, &NetworkOptions::default()).unwrap();
+        prop_assert_eq!(network.cost(), same.cost());
     }
 
     /// Whatever a file holds (edges backward or to themselves, unknown states, any number of nodes): an error or a

@@ -1,0 +1,263 @@
+//! The supernet equals the plain network, and a choice in it equals the network that is trained alone.
+
+use nasfw_framework::network::NetworkOptions;
+use nasfw_framework::rng::normal;
+use proptest::prelude::*;
+use tch::{Device, Kind, Tensor};
+
+use super::reference::{Named, supernet};
+use super::*;
+
+const SIDE: i64 = 16;
+
+fn setup(space: &CellSpace, seed: u64, side: i64) -> (Box<dyn Supernet>, Tensor, Tensor) {
+    let net = space
+        .supernet(task(side), &SupernetOptions::default())
+        .unwrap();
+    assert!(net.layout().names_are_unique());
+    let streams = Streams::new(seed);
+    let numel = [net.layout().numel()];
+    let theta = net.layout().init(streams, Kind::Double, Device::Cpu)
+        + normal(&mut streams.at("t", 0), &numel, Kind::Double, Device::Cpu) * 0.1;
+    let shape = [3, 3, side, side];
+    let images = normal(&mut streams.at("x", 0), &shape, Kind::Double, Device::Cpu);
+    (net, theta.detach().set_requires_grad(true), images)
+}
+
+fn forward(net: &dyn Supernet, theta: &Tensor, images: &Tensor, arch: &RelaxedArch) -> Tensor {
+    let stats = Tensor::zeros([0], (Kind::Double, Device::Cpu));
+    let weights = Weights {
+        params: theta,
+        stats: &stats,
+    };
+    net.forward(weights, images, arch, Mode::Train, Streams::new(5))
+        .unwrap()
+}
+
+/// Largest difference relative to the largest magnitude.
+fn deviation(a: &Tensor, b: &Tensor) -> f64 {
+    let scale = b.abs().max().double_value(&[]).max(1e-9);
+    (a - b).abs().max().double_value(&[]) / scale
+}
+
+/// Largest deviation of outputs, and of gradients of a random functional of them.
+fn compare(a: &Tensor, b: &Tensor, leaves: &[&Tensor]) -> f64 {
+    let rng = &mut Streams::new(0).at("probe", 0);
+    let probe = normal(rng, &b.size(), Kind::Double, Device::Cpu);
+    let grads = |y: &Tensor| {
+        let scalar = (y * &probe).sum(Kind::Double);
+        let grads = Tensor::run_backward(&[scalar], leaves, false, false);
+        let filled = grads
+            .into_iter()
+            .zip(leaves)
+            .map(|(g, leaf)| if g.defined() { g } else { leaf.zeros_like() });
+        filled.collect::<Vec<_>>()
+    };
+    let (ga, gb) = (grads(a), grads(b));
+    ga.iter()
+        .zip(&gb)
+        .map(|(x, y)| deviation(x, y))
+        .fold(deviation(a, b), f64::max)
+}
+
+fn relaxed(space: &CellSpace, seed: u64, signed: bool) -> Vec<Tensor> {
+    let group = |g: &Group| {
+        let rng = &mut Streams::new(seed).at(&g.name, 0);
+        let logits = normal(rng, &g.shape(), Kind::Double, Device::Cpu);
+        let w = if signed {
+            logits * g.mask(Device::Cpu).to_kind(Kind::Double)
+        } else {
+            g.softmax(&logits)
+        };
+        w.detach().set_requires_grad(true)
+    };
+    space.spec().groups().iter().map(group).collect()
+}
+
+fn equals_reference(space: &CellSpace, seed: u64, signed: bool, side: i64) -> f64 {
+    let (net, theta, images) = setup(space, seed, side);
+    let weights = relaxed(space, seed, signed);
+    let arch = RelaxedArch::new(weights.iter().map(Tensor::shallow_clone).collect());
+    let ours = forward(net.as_ref(), &theta, &images, &arch);
+    let named = Named::new(net.layout(), &theta);
+    let plain = supernet(space, &named, &images, &weights, Streams::new(5));
+    let leaves: Vec<&Tensor> = std::iter::once(&theta).chain(&weights).collect();
+    compare(&ours, &plain, &leaves)
+}
+
+/// Weights of the network of a genotype, taken from those of the supernet; scales one and shifts zero where the
+/// supernet learns none.
+fn carried(space: &CellSpace, choice: &Choice, from: &Named, network: &ParamLayout) -> Tensor {
+    let genotype = space.genotype(choice);
+    let parts = network.entries().map(|(name, shape)| {
+        let (head, part) = name.rsplit_once('.').unwrap();
+        let fields: Vec<&str> = name.split('.').collect();
+        let node = fields.iter().position(|f| f.starts_with("node"));
+        let t = match node {
+            Some(at) => {
+                // cells.0.node1.edge0.OP.LAYER… is the part of an edge of cells.0.fromS.OP.LAYER…
+                let block = fields[..at].join(".");
+                let residual = block.starts_with("stage");
+                let i: usize = if residual {
+                    0
+                } else {
+                    fields[1].parse().unwrap()
+                };
+                let reduce = !residual
+                    && space.cells.len() == 2
+                    && (i == space.count / 3 || i == 2 * space.count / 3);
+                let cell = &space.cells[usize::from(reduce)];
+                let n: usize = fields[at][4..].parse().unwrap();
+                let k: usize = fields[at + 1][4..].parse().unwrap();
+                let edge = &genotype.cells[usize::from(reduce)].nodes[n - 1].inputs[k];
+                let op = Op::from_name(edge.op.as_deref().unwrap()).unwrap();
+                let to = cell.inputs + n - 1;
+                let alike = |e: &&CellEdge| e.from == edge.from && e.candidates.contains(&op);
+                let total = cell.edges.iter().filter(alike).count() as i64;
+                let before = |e: &&CellEdge| alike(e) && e.to < to;
+                let place = cell.edges.iter().filter(before).count() as i64;
+                let rest = fields[at + 2..].join(".");
+                from.maybe(&format!("{block}.from{}.{rest}", edge.from))
+                    .map(|t| {
+                        let n = t.size()[0] / total;
+                        t.narrow(0, place * n, n)
+                    })
+            }
+            None => from.maybe(name).map(Tensor::shallow_clone),
+        };
+        let t = t.unwrap_or_else(|| {
+            let options = (Kind::Double, Device::Cpu);
+            let _ = head;
+            match part {
+                "weight" => Tensor::ones(shape, options),
+                _ => Tensor::zeros(shape, options),
+            }
+        });
+        assert_eq!(t.size(), shape, "{name}");
+        t.reshape([-1])
+    });
+    Tensor::cat(&parts.collect::<Vec<_>>(), 0)
+}
+
+/// A choice in the supernet against its standalone network and against the supernet without a mask.
+fn equals_standalone(space: &CellSpace, seed: u64, side: i64) -> f64 {
+    let (net, theta, images) = setup(space, seed, side);
+    let choice = space.random(&mut Streams::new(seed).at("choice", 0));
+    let spec = space.spec();
+    let masked = choice.one_hot(spec, Kind::Double, Device::Cpu);
+    let dense = RelaxedArch::new(masked.weights.iter().map(Tensor::copy).collect());
+    let ours = forward(net.as_ref(), &theta, &images, &masked);
+    let unmasked = forward(net.as_ref(), &theta, &images, &dense);
+    let mut worst = compare(&ours, &unmasked, &[&theta]);
+    // Poolings of the search have batch norms that evaluation leaves out, and noise has its own numbers: what carries
+    // over exactly is everything else.
+    let exact = |op: &Op| {
+        let pool = matches!(op, Op::MaxPool3 | Op::AvgPool3);
+        *op != Op::Noise && !(pool && space.skeleton != Skeleton::Residual)
+    };
+    let all_exact = choice
+        .groups()
+        .iter()
+        .zip(space.cells.iter())
+        .all(|(rows, cell)| {
+            let mut edges = rows.iter().zip(&cell.edges);
+            edges.all(|(kept, e)| kept.iter().all(|&c| exact(&e.candidates[c])))
+        });
+    if all_exact && space.skeleton != Skeleton::Darts(Stem::ImageNet) {
+        let options = NetworkOptions {
+            channels: Some(2),
+            cells: Some(space.count),
+            auxiliary: false,
+        };
+        let network = space
+            .network(&space.genotype(&choice), task(side), &options)
+            .unwrap();
+        let named = Named::new(net.layout(), &theta);
+        let params = carried(space, &choice, &named, network.layout());
+        let streams = Streams::new(0);
+        let stats = network
+            .stats_layout()
+            .init(streams, Kind::Double, Device::Cpu);
+        let weights = Weights {
+            params: &params,
+            stats: &stats,
+        };
+        let alone = network
+            .forward(weights, &images, Mode::Train, 0.0, streams)
+            .unwrap();
+        let again = forward(net.as_ref(), &theta, &images, &masked);
+        worst = worst.max(compare(&again, &alone.main, &[&theta]));
+    }
+    worst
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: Option::None, ..ProptestConfig::with_cases(12) })]
+
+    #[test]
+    fn made_up_supernets_equal_the_plain_reference(seed in any::<u64>(), signed in any::<bool>(), side in prop::sample::select(vec![16i64, 20])) {
+        let space = any_space(seed);
+        let worst = equals_reference(&space, seed, signed, side);
+        prop_assert!(worst < 1e-8, "{space:?} {worst}");
+    }
+
+    #[test]
+    fn choices_of_made_up_spaces_equal_their_networks(seed in any::<u64>()) {
+        let space = any_space(seed);
+        let worst = equals_standalone(&space, seed, SIDE);
+        prop_assert!(worst < 1e-8, "{space:?} {worst}");
+    }
+
+    #[test]
+    fn registered_supernets_equal_the_plain_reference(name in prop::sample::select(&NAMES[..]), seed in any::<u64>()) {
+        let worst = equals_reference(&parts(name), seed, true, SIDE);
+        prop_assert!(worst < 1e-8, "{name} {worst}");
+    }
+}
+
+#[test]
+fn choices_of_every_registered_space_equal_their_networks() {
+    for name in NAMES {
+        for seed in 0..2 {
+            let worst = equals_standalone(&parts(name), seed, SIDE);
+            assert!(worst < 1e-8, "{name} {worst}");
+        }
+    }
+}
+
+/// Odd sizes round up everywhere, so that halves fit together.
+#[test]
+fn odd_sizes_equal_the_plain_reference() {
+    for (name, side) in [
+        ("darts", 9),
+        ("darts", 7),
+        ("darts-imagenet", 19),
+        ("robust-s4", 5),
+    ] {
+        let worst = equals_reference(&parts(name), 3, true, side);
+        assert!(worst < 1e-8, "{name} {side} {worst}");
+    }
+}
+
+#[test]
+fn images_and_sizes_that_do_not_fit_are_refused() {
+    let says = |name: &str, task: Task, options: &SupernetOptions| {
+        let error = registered(name).supernet(task, options).err().unwrap();
+        assert_eq!(error.exit_code(), 2);
+        error.to_string()
+    };
+    let none = SupernetOptions::default();
+    assert!(says("darts", task(3), &none).contains("at least 4×4"));
+    assert!(says("darts-imagenet", task(15), &none).contains("at least 16×16"));
+    assert!(says("nasbench201", task(10), &none).contains("divisible by 4"));
+    let odd = SupernetOptions {
+        channels: Some(3),
+        ..Default::default()
+    };
+    assert!(says("darts", task(16), &odd).contains("two halves"));
+    let partial = SupernetOptions {
+        partial_channels: Some(4),
+        ..Default::default()
+    };
+    assert!(says("darts", task(16), &partial).contains("partial_channels"));
+}
