@@ -10,6 +10,7 @@
 use nasfw as _;
 
 mod bad_input;
+mod bench;
 mod genotype;
 mod interrupts;
 mod readme;
