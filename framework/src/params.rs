@@ -98,6 +98,17 @@ impl ParamLayout {
             .map(|p| (p.name.as_str(), p.shape.as_slice()))
     }
 
+    /// Views of a flat vector by name, in order.
+    pub fn named(&self, flat: &Tensor) -> impl Iterator<Item = (&str, Tensor)> {
+        let names = self.params.iter().map(|p| p.name.as_str());
+        names.zip(self.views(flat).0)
+    }
+
+    /// Name of one parameter.
+    pub fn name(&self, id: ParamId) -> &str {
+        &self.params[id.0].name
+    }
+
     /// Number of entries of one parameter.
     pub fn numel_of(&self, id: ParamId) -> i64 {
         self.params[id.0].shape.iter().product()

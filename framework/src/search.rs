@@ -501,6 +501,7 @@ impl Search {
         self.benchmark.as_deref()
     }
 
+    /// Goes on without a benchmark.
     pub(crate) fn forget_benchmark(&mut self) {
         self.benchmark = None;
     }

@@ -214,8 +214,10 @@ impl NetworkBuilder {
     /// DARTS' factorized reduction reads. The official code cuts the pixel off instead, which is the same for a 1×1
     /// convolution of stride 2 on even sizes and fails on odd ones.
     pub fn shift(&mut self, x: Value) -> Value {
-        self.image("shift", x);
-        self.like(Op::Shift, x)
+        match self.image("shift", x) {
+            [_, 1, _] | [.., 1] => self.zeros(x, 1),
+            _ => self.like(Op::Shift, x),
+        }
     }
 
     /// Zeros of the shape of `x` at every `stride`-th pixel.

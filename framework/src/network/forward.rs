@@ -6,6 +6,7 @@ use super::{Network, Op, Plan};
 use crate::error::{Error, Result};
 use crate::params::Views;
 use crate::rng::{self, Streams};
+use crate::space::Task;
 use crate::supernet::{Mode, Weights};
 
 /// What a network says about a batch.
@@ -20,6 +21,13 @@ pub struct Logits {
 /// The same values with channels innermost in memory, where convolutions are faster.
 pub fn channels_last(x: &Tensor) -> Tensor {
     x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
+}
+
+fn invalid(why: String) -> Error {
+    Error::Invalid {
+        what: "input of a network".into(),
+        why,
+    }
 }
 
 /// A forward pass under way.
@@ -85,37 +93,42 @@ impl Network {
     }
 
     fn check(&self, weights: Weights<'_>, images: &Tensor, drop_path: f64) -> Result<()> {
-        let task = self.task;
-        let expected = [task.channels, task.height, task.width];
-        let why = if images.dim() != 4 || images.size()[1..] != expected {
-            format!(
-                "images of shape {:?}, not [n, {}, {}, {}]",
-                images.size(),
-                task.channels,
-                task.height,
-                task.width
-            )
-        } else if weights.params.size() != [self.params.numel()] {
-            format!(
-                "parameters of shape {:?}, not [{}]",
-                weights.params.size(),
-                self.params.numel()
-            )
-        } else if weights.stats.size() != [self.stats.numel()] {
-            format!(
-                "running statistics of shape {:?}, not [{}]",
-                weights.stats.size(),
-                self.stats.numel()
-            )
-        } else if !(0.0..1.0).contains(&drop_path) {
-            format!("drop path at the rate {drop_path}; it must be at least 0 and below 1")
-        } else {
-            return Ok(());
-        };
-        Err(Error::Invalid {
-            what: "input of a network".into(),
-            why,
-        })
+        self.check_weights(weights)?;
+        let Task {
+            channels,
+            height,
+            width,
+            ..
+        } = self.task;
+        if images.dim() != 4 || images.size()[1..] != [channels, height, width] {
+            return Err(invalid(format!(
+                "images of shape {:?}, not [n, {channels}, {height}, {width}]",
+                images.size()
+            )));
+        }
+        if !(0.0..1.0).contains(&drop_path) {
+            return Err(invalid(format!(
+                "drop path at the rate {drop_path}; it must be at least 0 and below 1"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Whether the weights are laid out as the network's.
+    pub(super) fn check_weights(&self, weights: Weights<'_>) -> Result<()> {
+        for (what, layout, flat) in [
+            ("parameters", &self.params, weights.params),
+            ("running statistics", &self.stats, weights.stats),
+        ] {
+            if flat.size() != [layout.numel()] {
+                return Err(invalid(format!(
+                    "{what} of shape {:?}, not [{}]",
+                    flat.size(),
+                    layout.numel()
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// One factor per drop path and image, all drawn and sent to the device at once.

@@ -21,10 +21,13 @@
 
 mod builder;
 mod forward;
+mod onnx;
 mod standalone;
+mod weights;
 
 pub use builder::{Conv, NetworkBuilder, Value};
 pub use forward::{Logits, channels_last};
+pub use onnx::{ONNX_OPSET, ONNX_OPSETS};
 pub use standalone::{DROP_PATH, Standalone};
 
 use serde::{Deserialize, Serialize};

@@ -124,11 +124,10 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;
-        match path.parent() {
-            // A bare name lies in the current folder, whose own name is a dot.
-            Some(folder) if folder.as_os_str().is_empty() => File::open(".")?.sync_all(),
+        // The parent of a bare name is the empty path.
+        match path.parent().filter(|p| !p.as_os_str().is_empty()) {
             Some(folder) => File::open(folder)?.sync_all(),
-            None => Ok(()),
+            None => File::open(".")?.sync_all(),
         }
     };
     attempt().map_err(|e| {

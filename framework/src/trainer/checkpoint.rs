@@ -45,10 +45,10 @@ pub(crate) struct Checkpoint {
     path: PathBuf,
 }
 
-struct Bytes {
+pub(crate) struct Bytes {
     dtype: Dtype,
     shape: Vec<usize>,
-    bytes: Vec<u8>,
+    pub bytes: Vec<u8>,
 }
 
 impl View for Bytes {
@@ -66,7 +66,7 @@ impl View for Bytes {
     }
 }
 
-fn to_bytes(tensor: &Tensor) -> Result<Bytes> {
+pub(crate) fn to_bytes(tensor: &Tensor) -> Result<Bytes> {
     let tensor = tensor.detach().to_device(Device::Cpu).contiguous();
     let dtype = match tensor.kind() {
         Kind::Float => Dtype::F32,

@@ -12,7 +12,7 @@ use crate::events::{Meter, Subscriber};
 use crate::network::Cost;
 use crate::run::RunFolder;
 
-mod checkpoint;
+pub(crate) mod checkpoint;
 mod interrupt;
 mod search_trainer;
 

@@ -4,6 +4,7 @@
 mod batches;
 mod config;
 mod control;
+mod export;
 mod fixture;
 mod hooks;
 mod network;

@@ -12,9 +12,9 @@ use nasfw_framework::supernet::{Mode, Supernet, Weights};
 use proptest::prelude::*;
 use tch::{Device, Kind, Tensor};
 
-const DOUBLE: (Kind, Device) = (Kind::Double, Device::Cpu);
+pub const DOUBLE: (Kind, Device) = (Kind::Double, Device::Cpu);
 
-fn task(channels: i64, height: i64, width: i64) -> Task {
+pub fn task(channels: i64, height: i64, width: i64) -> Task {
     Task {
         channels,
         height,
@@ -24,7 +24,7 @@ fn task(channels: i64, height: i64, width: i64) -> Task {
 }
 
 /// Parameters and running statistics in a state that tells them all apart.
-fn weights(network: &Network) -> (Tensor, Tensor) {
+pub fn weights(network: &Network) -> (Tensor, Tensor) {
     tch::manual_seed(7);
     let params = Tensor::randn([network.layout().numel()], DOUBLE) * 0.5;
     let stats = Tensor::rand([network.stats_layout().numel()], DOUBLE) + 0.5;
@@ -32,24 +32,16 @@ fn weights(network: &Network) -> (Tensor, Tensor) {
 }
 
 fn by_name(layout: &ParamLayout, flat: &Tensor) -> HashMap<String, Tensor> {
-    let mut at = 0;
-    let entries = layout.entries().map(|(name, shape)| {
-        let numel = shape.iter().product();
-        at += numel;
-        (
-            name.to_owned(),
-            flat.narrow(0, at - numel, numel).view(shape),
-        )
-    });
-    entries.collect()
+    let entries = layout.named(flat);
+    entries.map(|(name, t)| (name.to_owned(), t)).collect()
 }
 
 /// One random layer: which, on which earlier value, with which other, how large.
-type Layer = (u8, usize, usize, i64);
+pub type Layer = (u8, usize, usize, i64);
 
 /// The network of a list of layers, and the same as a function of the named parameters and statistics, written with
 /// plain libtorch calls: every layer is said twice.
-fn build(task: Task, layers: &[Layer]) -> Network {
+pub fn build(task: Task, layers: &[Layer]) -> Network {
     let (mut b, images) = NetworkBuilder::new(task);
     let mut values = vec![b.conv("stem", images, 4, Conv::same(3))];
     for (i, &(op, x, y, size)) in layers.iter().enumerate() {
@@ -213,7 +205,7 @@ fn reference(
     )
 }
 
-fn distance(a: &Tensor, b: &Tensor) -> f64 {
+pub fn distance(a: &Tensor, b: &Tensor) -> f64 {
     assert_eq!(a.size(), b.size());
     if a.numel() == 0 {
         return 0.0;
