@@ -4,6 +4,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -17,6 +18,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::dataset::{ImageData, ImageSource, Images, Part};
 use crate::error::{Error, Result};
+use crate::network::channels_last;
 use crate::rng::{Rng, Streams};
 use crate::space::Task;
 use crate::strategy::Split;
@@ -91,6 +93,8 @@ pub(crate) struct Batches {
     /// Training images that belong to the weights.
     split: usize,
     ahead: BTreeMap<Split, Ahead<Draw>>,
+    /// The order of a pass over each split, kept because shuffling a million images takes longer than a small batch.
+    shuffled: RefCell<BTreeMap<Split, (u64, Vec<i64>)>>,
     mean: Tensor,
     std: Tensor,
     kind: Kind,
@@ -267,6 +271,7 @@ impl Batches {
             test: Held::new(&data.test, data.task, device)?,
             split: data.split.unwrap_or(data.train.len() / 2),
             ahead: BTreeMap::new(),
+            shuffled: RefCell::default(),
             mean: scale(&data.mean),
             std: scale(&data.std),
             kind,
@@ -309,8 +314,13 @@ impl Batches {
         let name = format!("batch {:?}", draw.split);
         match draw.order {
             Order::Shuffled => {
-                let mut all: Vec<i64> = (first as i64..(first + len) as i64).collect();
-                all.shuffle(&mut self.streams.at(&name, draw.pass));
+                let mut shuffled = self.shuffled.borrow_mut();
+                let (pass, all) = shuffled.entry(draw.split).or_default();
+                if all.is_empty() || *pass != draw.pass {
+                    *pass = draw.pass;
+                    *all = (first as i64..(first + len) as i64).collect();
+                    all.shuffle(&mut self.streams.at(&name, draw.pass));
+                }
                 let from = (draw.index as usize * draw.batch_size).min(len);
                 all[from..(from + draw.batch_size).min(len)].to_vec()
             }
@@ -413,14 +423,6 @@ impl Batches {
     fn normalise(&self, images: &Tensor) -> Tensor {
         (images - &self.mean) / &self.std
     }
-}
-
-/// The same tensor with channels innermost in memory, which convolutions on CPUs and GPUs prefer.
-fn channels_last(images: &Tensor) -> Tensor {
-    images
-        .permute([0, 2, 3, 1])
-        .contiguous()
-        .permute([0, 3, 1, 2])
 }
 
 impl Augment {

@@ -1,14 +1,10 @@
 //! Building blocks of networks as handles into a flat parameter vector: written once, used by supernets and by
 //! standalone networks.
 
+pub use nasfw_framework::network::channels_last;
 use nasfw_framework::prelude::*;
 use nasfw_framework::supernet::BatchNormStats;
 use tch::Tensor;
-
-/// The same values with channels innermost in memory.
-pub fn channels_last(x: &Tensor) -> Tensor {
-    x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
-}
 
 /// Views of a network's two flat vectors, and how to run.
 pub struct Pass {

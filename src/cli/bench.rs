@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::{Args, Subcommand};
-use nasfw_framework::run::RESULT;
 use nasfw_framework::{Error, Result};
 use nasfw_spaces::tables::{FAMILIES, Family, Header, Table};
 use serde_json::{Map, Value, json};
 
+use super::genotype;
 use super::output::say;
 
 /// Verbs of `bench`.
@@ -215,8 +215,8 @@ impl Verify {
 pub struct Query {
     /// A benchmark's name, or a table's file
     table: String,
-    /// A run folder, a JSON file with a genotype (or, for nasbench101, `matrix` and `ops`), a string such as
-    /// `|skip_connect~0|+|none~0|none~1|+|…|`, or a hash of NAS-Bench-101
+    /// A run folder, a file with a genotype, a genotype as text such as `|skip_connect~0|+|none~0|none~1|+|…|`, or a
+    /// key: a hash of NAS-Bench-101, six digits of NAS-Bench-201
     architecture: String,
     /// As JSON
     #[arg(long)]
@@ -325,20 +325,8 @@ fn open(what: &str) -> Result<(&'static Family, Table)> {
 
 /// The key of what was typed: none where the benchmark can't contain it.
 fn key(family: &Family, architecture: &str) -> Result<Option<Vec<u8>>> {
-    let mut path = PathBuf::from(architecture);
-    if path.is_dir() {
-        path = path.join(RESULT);
-        if !path.exists() {
-            return Err(Error::Run {
-                path: architecture.into(),
-                problem: "this run has no result yet".into(),
-                help: format!("finish it with `nasfw resume {architecture}`"),
-            });
-        }
+    match (family.parse_key)(architecture.trim()) {
+        Some(key) => Ok(Some(key)),
+        None => (family.key)(&genotype::load(architecture, &[])?),
     }
-    if path.is_file() {
-        let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
-        return family.key_of_text(&text, &path.display().to_string());
-    }
-    family.key_of_text(architecture, architecture)
 }

@@ -10,10 +10,12 @@
 use nasfw as _;
 
 mod bad_input;
+mod bench;
 mod genotype;
 mod interrupts;
 mod readme;
 mod registry;
 mod resume;
 mod retrain;
+mod spaces;
 mod strategies;

@@ -89,9 +89,10 @@ pub fn killed_equals_whole(what: &[&str], seed: u64, kills: usize) {
     let run = |name: &str| {
         let mut args = what.to_vec();
         args.extend(["--out", ".", "--name", name, "--device", "cpu"]);
+        if !what.contains(&"--threads") {
+            args.extend(["--threads", "1"]);
+        }
         args.extend([
-            "--threads",
-            "1",
             "--set",
             "trainer.log_every=1",
             "--set",
@@ -193,5 +194,49 @@ fn a_real_space_survives_kill_9_bit_by_bit() {
     for strategy in searches() {
         let run = [&["run", "--strategy", strategy], &space[..]].concat();
         killed_equals_whole(&run, 3, 3);
+    }
+}
+
+/// Images that are decoded ahead, at random, on two threads.
+#[test]
+fn a_folder_of_images_survives_kill_9_bit_by_bit() {
+    let images = tempfile::tempdir().unwrap();
+    for (part, count) in [("train", 40), ("val", 4)] {
+        for class in 0..2u32 {
+            let folder = images.path().join(format!("{part}/class {class}"));
+            fs::create_dir_all(&folder).unwrap();
+            for i in 0..count {
+                let pixel =
+                    |x: u32, y: u32| image::Rgb([x, y, i].map(|v| (v * 11 + class * 97) as u8));
+                let image = image::RgbImage::from_fn(12 + i % 5, 14, pixel);
+                let format = if i % 2 == 0 { "png" } else { "jpg" };
+                image.save(folder.join(format!("{i}.{format}"))).unwrap();
+            }
+        }
+    }
+    let dir = images.path().to_str().unwrap();
+    let space = [
+        "--space",
+        "toy-conv",
+        "--dataset",
+        "image-folder",
+        "--data-dir",
+        dir,
+        "--threads",
+        "2",
+        "--epochs",
+        "3",
+        "--set",
+        "dataset.size=8",
+        "--set",
+        "dataset.resize=10",
+        "--set",
+        "trainer.batch_size=8",
+        "--set",
+        "trainer.augment.color_jitter=[0.4,0.4,0.4,0.2]",
+    ];
+    let run = [&["run", "--strategy", "darts"], &space[..]].concat();
+    for seed in [1, 2] {
+        killed_equals_whole(&run, seed, 4);
     }
 }

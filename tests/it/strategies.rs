@@ -13,7 +13,7 @@ use nasfw::framework::{Error, Result};
 
 use crate::resume::searches;
 
-fn config(set: &[String]) -> Result<RunConfig> {
+pub fn config(set: &[String]) -> Result<RunConfig> {
     let registry = Registry::load()?;
     let base = ["device=cpu", "threads=1"].map(str::to_owned);
     let options = base
@@ -28,12 +28,12 @@ fn config(set: &[String]) -> Result<RunConfig> {
     RunConfig::new(&registry, &resolved)
 }
 
-struct Done {
-    outcome: Outcome,
-    events: Vec<Event>,
+pub struct Done {
+    pub outcome: Outcome,
+    pub events: Vec<Event>,
 }
 
-fn search(set: &[&str]) -> Result<Done> {
+pub fn search(set: &[&str]) -> Result<Done> {
     let set: Vec<String> = set.iter().map(|s| (*s).to_owned()).collect();
     let config = config(&set)?;
     let dir = tempfile::tempdir().unwrap();

@@ -108,7 +108,7 @@ pub struct CurvePoint {
     pub epoch: u64,
     /// Whether the benchmark knows the architecture.
     pub known: bool,
-    /// The benchmark's metrics, where it does.
+    /// The benchmark's metrics, where it does, and the strategy's own figures.
     pub metrics: Option<BTreeMap<String, f64>>,
     /// Optimum minus metric.
     pub regret: Option<BTreeMap<String, f64>>,
@@ -203,9 +203,9 @@ impl<'a> Session<'a> {
             Some(_) => {
                 let manifest: Manifest = job.run.read_json(run::MANIFEST)?;
                 same_data(&job, &manifest, &checksum)?;
-                if table.is_some() && manifest.benchmark.is_none() {
+                if manifest.benchmark.is_none() && table.is_some() {
                     tracing::info!(
-                        "a table was imported since this run began without one: it goes on without"
+                        "this run began without the table that is there now, and goes on without it"
                     );
                     search.forget_benchmark();
                 } else {
@@ -442,7 +442,7 @@ impl<'a> Session<'a> {
                 ..
             } => Some(CurvePoint {
                 epoch,
-                known: known.unwrap_or(metrics.is_some()),
+                known: known.unwrap_or(regret.is_some()),
                 metrics,
                 regret,
             }),
@@ -478,9 +478,9 @@ impl<'a> Session<'a> {
             entropy: marginals.as_ref().map(normalised_entropy),
             sharpness: marginals.as_ref().map(sharpness),
             marginals,
-            known,
             metrics,
             regret,
+            known,
         })
     }
 

@@ -16,7 +16,7 @@ use nasfw_framework::network::{Network, NetworkOptions};
 use nasfw_framework::prelude::*;
 use rand::RngExt;
 
-use crate::layers::Op;
+use crate::layers::{Op, Role};
 use crate::ops::refuse_options;
 pub use skeleton::{Skeleton, Stem};
 
@@ -392,7 +392,7 @@ impl SearchSpace for CellSpace {
         task: Task,
         options: &NetworkOptions,
     ) -> Result<Network> {
-        self.standalone(genotype, task, options)
+        self.standalone(genotype, task, options, Role::Evaluation)
     }
 
     fn genotype(&self, choice: &Choice) -> Genotype {

@@ -9,12 +9,14 @@ use crate::layers::{Layer, Op, Role};
 
 impl CellSpace {
     /// The network of a genotype whose cells have the names and numbers of inputs of this space's; nodes, edges and
-    /// joined states may be others, several operations on one edge and nodes without inputs among them.
+    /// joined states may be others, several operations on one edge and nodes without inputs among them. Its layers
+    /// are those of the evaluation or, to compare it with the supernet, those of the search.
     pub(super) fn standalone(
         &self,
         genotype: &Genotype,
         task: Task,
         options: &NetworkOptions,
+        role: Role,
     ) -> Result<Network> {
         genotype.check()?;
         let cells: Vec<&Cell> = self
@@ -46,7 +48,7 @@ impl CellSpace {
             task,
             options.channels.unwrap_or(channels),
             options.cells.unwrap_or(count),
-            false,
+            role != Role::Evaluation,
         )?;
         let (mut b, images) = NetworkBuilder::new(task);
         let mut states: Vec<Value> = Vec::new();
@@ -81,7 +83,7 @@ impl CellSpace {
                             None => *x,
                         })
                         .collect();
-                    let y = cells[*kind].build(&mut b, name, inputs, *channels, *reduce);
+                    let y = cells[*kind].build(&mut b, name, inputs, *channels, *reduce, role);
                     states.push(y);
                     if *head && options.auxiliary {
                         auxiliary = Some(auxiliary_head(&mut b, &self.name, y, task.classes)?);
@@ -159,6 +161,7 @@ impl Built {
         inputs: Vec<Value>,
         channels: i64,
         reduce: bool,
+        role: Role,
     ) -> Value {
         let first = inputs[0];
         let mut states = inputs;
@@ -168,7 +171,7 @@ impl Built {
                 let stride = if reduce && *from < self.inputs { 2 } else { 1 };
                 let layers = Chain {
                     name: format!("{name}.node{}.edge{k}.{}", n + 1, op.name()),
-                    layers: op.layers(channels, stride, Role::Evaluation),
+                    layers: op.layers(channels, stride, role),
                     inputs: channels,
                 };
                 let y = match op {

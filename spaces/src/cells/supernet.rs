@@ -20,6 +20,9 @@ use crate::ops::{BatchNorm, Builder, Classifier, Pass, channels_last};
 /// Weight of a new batch in running statistics.
 const MOMENTUM: f64 = 0.1;
 
+/// The candidates of the edges that leave a state, except `none`: operation and edges.
+type Candidates = Vec<(Op, Vec<usize>)>;
+
 /// A network that holds all candidates of a cell space.
 pub(super) struct CellSupernet {
     types: Arc<Vec<CellType>>,
@@ -29,8 +32,8 @@ pub(super) struct CellSupernet {
     blocks: Vec<Trunk>,
     last: Layers,
     classifier: Classifier,
-    /// Per cell type, the candidates of every source: their operation and edges.
-    sources: Vec<Vec<Vec<(Op, Vec<usize>)>>>,
+    /// Per cell type and source.
+    sources: Vec<Vec<Candidates>>,
 }
 
 enum Trunk {
@@ -108,8 +111,8 @@ impl CellSupernet {
     }
 }
 
-/// Candidates of the edges that leave each state, except `none`: operation and edges.
-fn sources(cell: &CellType) -> Vec<Vec<(Op, Vec<usize>)>> {
+/// The candidates of every state.
+fn sources(cell: &CellType) -> Vec<Candidates> {
     (0..cell.states())
         .map(|s| {
             let mut candidates: BTreeMap<Op, Vec<usize>> = BTreeMap::new();
@@ -189,19 +192,17 @@ impl Supernet for CellSupernet {
     }
 }
 
+/// Positions among a candidate's edges, and their weights (`[positions]`).
+type Active = (Vec<usize>, Tensor);
+
 /// What an architecture computes in all cells of one type.
 struct Mix {
-    /// Per source and candidate: positions among the candidate's edges, and their weights (`[positions]`).
-    active: Vec<Vec<Option<(Vec<usize>, Tensor)>>>,
+    /// Per source and candidate; none where it is not computed.
+    active: Vec<Vec<Option<Active>>>,
 }
 
 impl Mix {
-    fn of(
-        cell: &CellType,
-        sources: &[Vec<(Op, Vec<usize>)>],
-        arch: &RelaxedArch,
-        g: usize,
-    ) -> Self {
+    fn of(cell: &CellType, sources: &[Candidates], arch: &RelaxedArch, g: usize) -> Self {
         let column = |e: usize, op: Op| cell.edges[e].candidates.iter().position(|c| *c == op);
         let on = |e: usize, op: Op| column(e, op).is_some_and(|c| arch.is_active(g, e, c));
         // States that lead to the output through active edges.
@@ -332,7 +333,7 @@ impl CellNet {
         &self,
         pass: &Pass,
         s: usize,
-        candidates: &[(Op, Vec<usize>)],
+        candidates: &Candidates,
         x: &Tensor,
         stride: i64,
         mix: &Mix,

@@ -20,6 +20,7 @@ use nasfw_framework::arch::Genotype;
 use thiserror::Error;
 
 pub use darts::OPERATIONS as DARTS_OPERATIONS;
+pub use nasbench101::spec as nasbench101_spec;
 pub use nasbench201::OPERATIONS as NASBENCH201_OPERATIONS;
 
 /// A text form of genotypes.

@@ -49,8 +49,16 @@ fn genotype(spec: &ModelSpec) -> Genotype {
     }
 }
 
-/// Writes the pruned cell with its hash. Cells of NAS-Bench-1Shot1 are such cells too.
+/// Writes the pruned cell with its hash.
 pub(super) fn write(genotype: &Genotype) -> Result<String, FormatError> {
+    serde_json::to_string(&spec(genotype)?).map_err(|e| Format::Nasbench101.whole(e.to_string()))
+}
+
+/// The pruned cell that the benchmark files a genotype under. Cells of NAS-Bench-1Shot1 are such cells too.
+///
+/// # Errors
+/// What the benchmark can't contain, and why.
+pub fn spec(genotype: &Genotype) -> Result<ModelSpec, FormatError> {
     let format = Format::Nasbench101;
     let wrong = |why: String| Err(format.whole(why));
     let [cell] = genotype.cells.as_slice() else {
@@ -86,6 +94,5 @@ pub(super) fn write(genotype: &Genotype) -> Result<String, FormatError> {
         .chain(ops.iter().map(|o| o.name()))
         .chain(["output"])
         .collect();
-    let spec = ModelSpec::from_matrix(&matrix, &labels).map_err(|e| format.whole(e.to_string()))?;
-    serde_json::to_string(&spec).map_err(|e| format.whole(e.to_string()))
+    ModelSpec::from_matrix(&matrix, &labels).map_err(|e| format.whole(e.to_string()))
 }

@@ -20,7 +20,6 @@ use std::path::{Path, PathBuf};
 use nasfw_framework::arch::Genotype;
 use nasfw_framework::dataset::cache_folder;
 use nasfw_framework::{Error, Result};
-use serde_json::Value;
 
 pub use format::{Builder, Column, Header, Kind, Measure, Metric, Row, Table};
 pub use lookup::TableConfig;
@@ -38,10 +37,8 @@ pub struct Family {
     pub import: fn(&[PathBuf]) -> Result<Builder>,
     /// The key of a genotype of one of the spaces; none where the benchmark can't contain it.
     pub key: fn(&Genotype) -> Result<Option<Vec<u8>>>,
-    /// The key that a text names, if it is one of the benchmark's own notations.
-    pub parse_key: fn(&str) -> Option<Result<Vec<u8>>>,
-    /// The key of a JSON value in a notation of the benchmark's own.
-    pub json_key: fn(&Value) -> Option<Result<Vec<u8>>>,
+    /// The key that a text spells out, if it does.
+    pub parse_key: fn(&str) -> Option<Vec<u8>>,
     /// A key for people.
     pub show_key: fn(&[u8]) -> String,
 }
@@ -100,46 +97,6 @@ impl Family {
                 self.name
             ),
         })
-    }
-
-    /// The key that a text names: one of the benchmark's own notations, or JSON of a genotype, a run's result or the
-    /// benchmark's own kind. `what` is named in errors.
-    ///
-    /// # Errors
-    /// When it can't be understood, or is of another space.
-    pub fn key_of_text(&self, text: &str, what: &str) -> Result<Option<Vec<u8>>> {
-        if let Some(key) = (self.parse_key)(text.trim()) {
-            return key.map(Some);
-        }
-        let wrong = |why: String| Error::Incompatible {
-            what: what.to_owned(),
-            why,
-            help: format!(
-                "give {}, a run folder, or a JSON file with a genotype",
-                match self.name {
-                    "nasbench201" => "a string such as `|nor_conv_3x3~0|+|none~0|none~1|+|…|`",
-                    _ => "a hash, JSON with `matrix` and `ops`",
-                }
-            ),
-        };
-        if !text.trim_start().starts_with('{') {
-            return Err(wrong(format!(
-                "this is no architecture of {} and no file",
-                self.name
-            )));
-        }
-        let mut value: Value =
-            serde_json::from_str(text).map_err(|e| wrong(format!("this is no JSON: {e}")))?;
-        if let Some(key) = (self.json_key)(&value) {
-            return key.map(Some);
-        }
-        if let Some(inner) = value.get_mut("genotype") {
-            value = inner.take();
-        }
-        let genotype: Genotype = serde_json::from_value(value)
-            .map_err(|e| wrong(format!("this is no genotype: {e}")))?;
-        genotype.check()?;
-        (self.key)(&genotype)
     }
 }
 

@@ -19,7 +19,8 @@ use super::lookup::Published;
 use super::source::{self, Csv, bad};
 use super::tfrecord::{self, ModelMetrics, Records};
 use super::{Family, TableConfig, foreign};
-use crate::nasbench101::{ModelSpec, Operation, SpecError};
+use crate::formats::nasbench101_spec;
+use crate::nasbench101::{ModelSpec, Operation};
 
 /// Cells of the published table.
 const SIZE: u64 = 423_624;
@@ -42,8 +43,7 @@ pub const FAMILY: Family = Family {
     takes: "nasbench_full.tfrecord or nasbench_only108.tfrecord, or a CSV of validation accuracies",
     import,
     key,
-    parse_key,
-    json_key,
+    parse_key: bytes,
     show_key: hex,
 };
 
@@ -108,34 +108,13 @@ impl BenchmarkConfig for NasBench101 {
     }
 }
 
-/// A cell whose operations sit on its nodes, as a graph: the input, the nodes, the output. Nodes that do not lie on a
-/// path are pruned.
-fn spec(cell: &Cell) -> Result<ModelSpec, SpecError> {
-    let vertices = cell.nodes.len() + 2;
-    let mut matrix = vec![vec![0; vertices]; vertices];
-    let mut labels = vec!["input".to_owned()];
-    let targets = cell.nodes.iter().enumerate();
-    let inner = targets.flat_map(|(i, node)| node.inputs.iter().map(move |e| (e.from, i + 1)));
-    let output = cell.output.iter().map(|&from| (from, vertices - 1));
-    for (from, to) in inner.chain(output) {
-        if let Some(entry) = matrix.get_mut(from).and_then(|row| row.get_mut(to)) {
-            *entry = 1;
-        }
-    }
-    labels.extend(cell.nodes.iter().map(|n| n.op.clone().unwrap_or_default()));
-    labels.push("output".into());
-    ModelSpec::from_matrix(&matrix, &labels)
-}
-
 /// A cell that can't be in the benchmark (too many edges, no path, another operation) has no key.
 fn key(genotype: &Genotype) -> Result<Option<Vec<u8>>> {
     if !FAMILY.spaces.contains(&genotype.space.as_str()) {
         return Err(foreign(&FAMILY, genotype));
     }
-    Ok(match genotype.cells.as_slice() {
-        [cell] if cell.inputs.len() == 1 => spec(cell).ok().and_then(|s| bytes(&s.hash())),
-        _ => None,
-    })
+    let spec = nasbench101_spec(genotype).ok();
+    Ok(spec.and_then(|s| bytes(&s.hash())))
 }
 
 fn hex(key: &[u8]) -> String {
@@ -149,32 +128,6 @@ fn bytes(text: &str) -> Option<Vec<u8>> {
     }
     let pair = |i: usize| u8::from_str_radix(text.get(2 * i..2 * i + 2)?, 16).ok();
     (0..KEY).map(pair).collect()
-}
-
-fn parse_key(text: &str) -> Option<Result<Vec<u8>>> {
-    bytes(text).map(Ok)
-}
-
-/// `{"matrix": …, "ops": …}`, the two arguments of the published `ModelSpec`.
-fn json_key(value: &Value) -> Option<Result<Vec<u8>>> {
-    #[derive(Deserialize)]
-    struct Graph {
-        matrix: Vec<Vec<u8>>,
-        ops: Vec<String>,
-    }
-    value.get("matrix")?;
-    let wrong = |why: String| Error::Incompatible {
-        what: "this graph".into(),
-        why,
-        help: "write {\"matrix\": [[0, 1], [0, 0]], \"ops\": [\"input\", \"output\"]}, rows first"
-            .into(),
-    };
-    let graph: Graph = match Graph::deserialize(value) {
-        Ok(graph) => graph,
-        Err(e) => return Some(Err(wrong(e.to_string()))),
-    };
-    let spec = ModelSpec::from_matrix(&graph.matrix, &graph.ops).map_err(|e| wrong(e.to_string()));
-    Some(spec.map(|s| bytes(&s.hash()).unwrap_or_default()))
 }
 
 fn import(files: &[PathBuf]) -> Result<Builder> {

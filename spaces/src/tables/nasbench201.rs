@@ -1,6 +1,6 @@
 //! NAS-Bench-201 (Dong & Yang, ICLR 2020): 15,625 cells, trained on three datasets.
 //!
-//! A key is six digits, one per edge 0→1, 0→2, 1→2, 0→3, 1→3, 2→3, each an index into [`OPERATIONS`].
+//! A key is six digits, one per edge 0→1, 0→2, 1→2, 0→3, 1→3, 2→3, each an index into [`OPERATIONS`](crate::formats::NASBENCH201_OPERATIONS).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,15 +13,8 @@ use serde_json::Value;
 use super::format::{Builder, Measure};
 use super::source::{self, Csv, bad};
 use super::{Family, TableConfig, foreign, pickle};
+use crate::formats::NASBENCH201_OPERATIONS as OPERATIONS;
 
-/// The operations by their digits.
-pub const OPERATIONS: [&str; 5] = [
-    "none",
-    "skip_connect",
-    "nor_conv_1x1",
-    "nor_conv_3x3",
-    "avg_pool_3x3",
-];
 /// Target and source of every edge, in the order of a key's digits.
 const EDGES: [(usize, usize); 6] = [(1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2)];
 /// 5⁶.
@@ -44,7 +37,6 @@ pub const FAMILY: Family = Family {
     import,
     key,
     parse_key,
-    json_key: |_| None,
     show_key,
 };
 
@@ -126,39 +118,9 @@ fn key(genotype: &Genotype) -> Result<Option<Vec<u8>>> {
     Ok(Some(key))
 }
 
-/// `|op~0|+|op~0|op~1|+|op~0|op~1|op~2|`, or the six digits.
-fn parse_key(text: &str) -> Option<Result<Vec<u8>>> {
-    if is_key(text.as_bytes()) {
-        return Some(Ok(text.as_bytes().to_vec()));
-    }
-    if !text.starts_with('|') {
-        return None;
-    }
-    let wrong = |why: &str| Error::Incompatible {
-        what: text.to_owned(),
-        why: why.into(),
-        help: format!(
-            "write `|op~0|+|op~0|op~1|+|op~0|op~1|op~2|` with operations {}",
-            OPERATIONS.join(", ")
-        ),
-    };
-    let parts: Vec<&str> = text
-        .split('|')
-        .filter(|p| !p.is_empty() && *p != "+")
-        .collect();
-    let edges = EDGES.map(|(_, from)| from);
-    let key: Option<Vec<u8>> = parts
-        .iter()
-        .zip(edges)
-        .map(|(part, from)| {
-            let (op, source) = part.split_once('~')?;
-            (source.parse() == Ok(from)).then(|| digit(op))?
-        })
-        .collect();
-    Some(match key {
-        Some(key) if parts.len() == edges.len() && show_key(&key) == text => Ok(key),
-        _ => Err(wrong("this is no cell of NAS-Bench-201")),
-    })
+/// The six digits.
+fn parse_key(text: &str) -> Option<Vec<u8>> {
+    is_key(text.as_bytes()).then(|| text.as_bytes().to_vec())
 }
 
 fn is_key(text: &[u8]) -> bool {
