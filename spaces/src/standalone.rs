@@ -8,6 +8,7 @@ use nasfw_framework::registry::{Kind, Parse, Registry};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::nasbench101::{self, ModelSpec};
 use crate::ops::refuse_options;
 use crate::{formats, published};
 
@@ -70,6 +71,19 @@ const IMAGENET: &str = "[space]\nof = \"darts-imagenet\"\nauxiliary = 0.4\nlabel
 const PLAIN: &str = "[space]\nauxiliary = 0.0\n";
 
 impl StandaloneConfig {
+    /// The space called `of`, with its default settings and this definition.
+    fn space(&self, of: &str) -> Result<Box<dyn SearchSpace>> {
+        let plugin = Registry::load()?.get(Kind::Space, of)?;
+        let mut section = plugin.default_section()?;
+        if !self.definition.is_empty() {
+            section["definition"] = self.definition.as_str().into();
+        }
+        let Parse::Space(parse) = plugin.parse else {
+            return Err(Error::Registry(format!("`{of}` is no space")));
+        };
+        parse(&section).map_err(Box::new)?.build()
+    }
+
     fn architecture(&self) -> Result<Genotype> {
         if let (None, Some(cell)) = (
             formats::Format::of(&self.genotype),
@@ -96,15 +110,10 @@ impl SpaceConfig for StandaloneConfig {
         } else {
             &self.of
         };
-        let plugin = Registry::load()?.get(Kind::Space, of)?;
-        let mut section = plugin.default_section()?;
-        if !self.definition.is_empty() {
-            section["definition"] = self.definition.as_str().into();
-        }
-        let Parse::Space(parse) = plugin.parse else {
-            return Err(Error::Registry(format!("`{of}` is no space")));
+        let builder = match (of.as_str(), genotype.cells.as_slice()) {
+            ("nasbench101", [cell]) => Builder::NasBench101(cell.try_into()?),
+            _ => Builder::Space(self.space(of)?),
         };
-        let inner = parse(&section).map_err(Box::new)?.build()?;
         let row = Row {
             name: "architecture".into(),
             candidates: vec!["the one".into()],
@@ -117,7 +126,7 @@ impl SpaceConfig for StandaloneConfig {
         }])?;
         Ok(Box::new(OneArchitecture {
             config: self.clone(),
-            inner,
+            builder,
             spec,
             genotype,
         }))
@@ -131,9 +140,16 @@ impl SpaceConfig for StandaloneConfig {
     }
 }
 
+/// Who builds the network.
+enum Builder {
+    Space(Box<dyn SearchSpace>),
+    /// Cells of this benchmark are found in other spaces, it is none itself.
+    NasBench101(ModelSpec),
+}
+
 struct OneArchitecture {
     config: StandaloneConfig,
-    inner: Box<dyn SearchSpace>,
+    builder: Builder,
     spec: ArchSpec,
     genotype: Genotype,
 }
@@ -174,10 +190,96 @@ impl SearchSpace for OneArchitecture {
             cells: options.cells.or((c.cells > 0).then_some(c.cells)),
             auxiliary: options.auxiliary,
         };
-        self.inner.network(genotype, task, &options)
+        match &self.builder {
+            Builder::Space(space) => space.network(genotype, task, &options),
+            Builder::NasBench101(spec) => nasbench101::network(spec, task, &options),
+        }
     }
 
     fn facts(&self, genotype: &Genotype) -> Map<String, Value> {
-        self.inner.facts(genotype)
+        match &self.builder {
+            Builder::Space(space) => space.facts(genotype),
+            Builder::NasBench101(spec) => {
+                Map::from_iter([("nasbench101".into(), serde_json::json!(spec))])
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const TASK: Task = Task {
+        channels: 3,
+        height: 32,
+        width: 32,
+        classes: 10,
+    };
+
+    fn built(
+        genotype: &str,
+        change: impl FnOnce(&mut StandaloneConfig),
+    ) -> Result<Box<dyn SearchSpace>> {
+        let registry = Registry::load().unwrap();
+        let plugin = registry.get(Kind::Space, "standalone").unwrap();
+        let mut section = plugin.default_section().unwrap();
+        section.as_object_mut().unwrap().remove("name");
+        let mut config: StandaloneConfig = serde_json::from_value(section).unwrap();
+        config.genotype = genotype.into();
+        change(&mut config);
+        config.build()
+    }
+
+    fn weights(space: &dyn SearchSpace) -> i64 {
+        let supernet = space.supernet(TASK, &SupernetOptions::default()).unwrap();
+        supernet.layout().numel()
+    }
+
+    #[test]
+    fn networks_have_their_published_sizes() {
+        let darts = built("DARTS_V2", |_| {}).unwrap();
+        assert_eq!(weights(darts.as_ref()), 3_349_342);
+        let choice = darts.derive(&vec![vec![vec![1.0]]]);
+        assert_eq!(darts.genotype(&choice).space, "darts");
+        assert_eq!(darts.choice(&darts.genotype(&choice)).unwrap(), choice);
+        let auxiliary = built("DARTS_V2", |c| c.auxiliary = 0.4).unwrap();
+        assert_eq!(weights(auxiliary.as_ref()), 3_349_342 + 476_426);
+        let small = built("DARTS_V2", |c| (c.channels, c.cells) = (8, 5)).unwrap();
+        assert!(weights(small.as_ref()) < 100_000);
+    }
+
+    #[test]
+    fn a_cell_of_nasbench101_needs_no_space() {
+        let text = r#"{"matrix": [[0, 1, 1], [0, 0, 1], [0, 0, 0]], "ops": ["input", "conv3x3-bn-relu", "output"]}"#;
+        let space = built(text, |c| c.channels = 16).unwrap();
+        let spec = ModelSpec::from_matrix(
+            &[vec![0, 1, 1], vec![0, 0, 1], vec![0, 0, 0]],
+            &["input", "conv3x3-bn-relu", "output"],
+        )
+        .unwrap();
+        let options = NetworkOptions {
+            channels: Some(16),
+            ..Default::default()
+        };
+        let network = nasbench101::network(&spec, TASK, &options).unwrap();
+        assert_eq!(weights(space.as_ref()), network.cost().params);
+        let genotype = space.genotype(&Choice::new(vec![vec![vec![0]]]));
+        assert_eq!(space.facts(&genotype)["nasbench101"]["hash"], spec.hash());
+    }
+
+    #[test]
+    fn what_is_no_architecture_or_no_space_is_refused() {
+        let refused = |genotype: &str, of: &str| {
+            let error = built(genotype, |c| c.of = of.into()).err().unwrap();
+            (error.exit_code(), error.to_string())
+        };
+        let (code, text) = refused("DARTS_V22", "");
+        assert_eq!(code, 2);
+        assert!(text.contains("no genotype in any form"), "{text}");
+        let (code, text) = refused("DARTS_V2", "dart");
+        assert_eq!(code, 2);
+        assert!(text.contains("no space is called `dart`"), "{text}");
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use clap::Args;
 use nasfw_framework::arch::Genotype;
 use nasfw_framework::config::{Resolved, RunConfig};
-use nasfw_framework::device::load_cuda;
+use nasfw_framework::device::{choose, load_cuda};
 use nasfw_framework::network::NetworkOptions;
 use nasfw_framework::registry::{Kind, Registry};
 use nasfw_framework::run::{CHECKPOINTS, CONFIG, RUN, RunFolder};
@@ -133,7 +133,12 @@ pub fn next(run: &Path, config: &RunConfig, genotype: &Genotype) -> Vec<String> 
         .build()
         .and_then(|s| s.network(genotype, task, &NetworkOptions::default()))
         .is_ok();
-    let retrain = format!("nasfw retrain {run}");
+    // The published settings are for a GPU and hours or days.
+    let quick = match choose(&config.common.device) {
+        Ok(device) if device.is_cuda() => "",
+        _ => " --preset quick",
+    };
+    let retrain = format!("nasfw retrain {run}{quick}");
     let draw = format!("nasfw draw {run} -o cell.svg");
     [Some(draw), trainable.then_some(retrain), Some(again)]
         .into_iter()

@@ -1,10 +1,11 @@
 //! NAS-Bench-101's matrices: `{"matrix": [[0, 1, …], …], "ops": ["input", …, "output"]}` (Ying et al. 2019, ICML).
 
+use nasfw_framework::Error;
 use nasfw_framework::arch::{Cell, Edge, Genotype, Node};
 use serde::Deserialize;
 
 use super::{Format, FormatError};
-use crate::nasbench101::{ModelSpec, Operation};
+use crate::nasbench101::ModelSpec;
 
 /// The two arguments of the benchmark's `ModelSpec`, and its key where that was written beside them.
 #[derive(Deserialize)]
@@ -60,39 +61,11 @@ pub(super) fn write(genotype: &Genotype) -> Result<String, FormatError> {
 /// What the benchmark can't contain, and why.
 pub fn spec(genotype: &Genotype) -> Result<ModelSpec, FormatError> {
     let format = Format::Nasbench101;
-    let wrong = |why: String| Err(format.whole(why));
     let [cell] = genotype.cells.as_slice() else {
-        return wrong("it must have one cell".into());
+        return Err(format.whole("it must have one cell"));
     };
-    if cell.inputs.len() != 1 {
-        return wrong("the cell must have one input".into());
-    }
-    genotype.check().map_err(|e| format.whole(e.to_string()))?;
-    let mut ops = vec![];
-    for (k, node) in cell.nodes.iter().enumerate() {
-        let Some(op) = node.op.as_deref().and_then(Operation::from_name) else {
-            let has = node.op.as_deref().unwrap_or("no operation");
-            let all = Operation::ALL.map(Operation::name).join(", ");
-            return wrong(format!("node {} has {has}, not one of {all}", k + 1));
-        };
-        if let Some(op) = node.inputs.iter().find_map(|e| e.op.as_deref()) {
-            return wrong(format!(
-                "operations sit on nodes in this form, but an edge carries `{op}`"
-            ));
-        }
-        ops.push(op);
-    }
-    let vertices = ops.len() + 2;
-    let mut matrix = vec![vec![0u8; vertices]; vertices];
-    for (k, node) in cell.nodes.iter().enumerate() {
-        node.inputs.iter().for_each(|e| matrix[e.from][k + 1] = 1);
-    }
-    cell.output
-        .iter()
-        .for_each(|&s| matrix[s][vertices - 1] = 1);
-    let labels: Vec<&str> = std::iter::once("input")
-        .chain(ops.iter().map(|o| o.name()))
-        .chain(["output"])
-        .collect();
-    ModelSpec::from_matrix(&matrix, &labels).map_err(|e| format.whole(e.to_string()))
+    ModelSpec::try_from(cell).map_err(|e| match e {
+        Error::Invalid { why, .. } => format.whole(why),
+        other => format.whole(other.to_string()),
+    })
 }
