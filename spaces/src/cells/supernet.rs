@@ -202,12 +202,7 @@ struct Mix {
 }
 
 impl Mix {
-    fn of(
-        cell: &CellType,
-        sources: &[Candidates],
-        arch: &RelaxedArch,
-        g: usize,
-    ) -> Self {
+    fn of(cell: &CellType, sources: &[Candidates], arch: &RelaxedArch, g: usize) -> Self {
         let column = |e: usize, op: Op| cell.edges[e].candidates.iter().position(|c| *c == op);
         let on = |e: usize, op: Op| column(e, op).is_some_and(|c| arch.is_active(g, e, c));
         // States that lead to the output through active edges.
