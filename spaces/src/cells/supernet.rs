@@ -553,8 +553,8 @@ impl Layers {
                     let (x, groups) = match flow {
                         Flow::Batched(x) => (x, count),
                         Flow::Shared(x) if c.depthwise && count > 1 => {
-                            let copy = || x.repeat([1, count, 1, 1]);
-                            let x = input.copies.entry(count).or_insert_with(copy);
+                            let copies = input.copies.entry(count);
+                            let x = copies.or_insert_with(|| side_by_side(&x, count));
                             (x.shallow_clone(), count)
                         }
                         Flow::Shared(x) => (x, 1),
@@ -610,6 +610,15 @@ impl Layers {
         }
         flow
     }
+}
+
+/// `count` copies of `x` along the channels, in its memory format, which `Tensor::repeat` would change.
+fn side_by_side(x: &Tensor, count: i64) -> Tensor {
+    let x = x.permute([0, 2, 3, 1]).unsqueeze(3);
+    let s = x.size();
+    x.expand([s[0], s[1], s[2], count, s[4]], false)
+        .reshape([s[0], s[1], s[2], count * s[4]])
+        .permute([0, 3, 1, 2])
 }
 
 /// Runs of consecutive positions: first and length.
