@@ -168,8 +168,7 @@ fn records_become_means_and_repeats() {
         .map(|m| m.name.as_str())
         .collect();
     assert_eq!(names.len(), 13);
-    #[allow(clippy::needless_range_loop)]
-    for model in 0..MODELS.len() {
+    for (model, (_, _, _, params)) in MODELS.iter().enumerate() {
         for (epochs, suffix) in [(108, ""), (36, "@36"), (12, "@12"), (4, "@4")] {
             let mean_of =
                 |what: &str| mean(&full, &key(model), &format!("{what}{suffix}")).unwrap();
@@ -179,10 +178,7 @@ fn records_become_means_and_repeats() {
             assert!((mean_of("test") - expected + 100.0 * 5.0 / 9_984.0).abs() < 1e-5);
             assert_eq!(mean_of("train-seconds"), 1_770.127_929_687_5);
         }
-        assert_eq!(
-            mean(&full, &key(model), "params"),
-            Some(MODELS[model].3.into())
-        );
+        assert_eq!(mean(&full, &key(model), "params"), Some((*params).into()));
     }
     let best = 100.0 * (count(0, 108, 1) as f64) / 9_984.0;
     assert!((full.header().optimum["valid"] - best).abs() < 1e-9);
