@@ -272,7 +272,7 @@ mod tests {
             (
                 "channels = 8",
                 "channels = 7",
-                "line 9, `channels = 7`: channels must be an even number",
+                "line 7, `channels = 7`: channels must be an even number",
             ),
             ("channels = 8", "chanels = 8", "unknown field `chanels`"),
             ("cells = 3", "cells = 0", "from 1 to 99"),
