@@ -11,11 +11,13 @@ use nasfw_framework::{Error, Result};
 
 use super::genotype;
 use super::output::say;
+use super::selection::space_options;
 
 /// Options of `draw`.
 #[derive(Debug, Args)]
 pub struct Draw {
-    /// A space's name, a run folder, a file with a genotype, a published cell's name, or a genotype as text
+    /// A space's name, a TOML file that declares a space, a run folder, a file with a genotype, a published cell's
+    /// name, or a genotype as text
     what: String,
     /// Format [default: by the ending of FILE, else svg]
     #[arg(long)]
@@ -65,11 +67,12 @@ impl Draw {
 fn drawing(what: &str) -> Result<Drawing> {
     let registry = Registry::load()?;
     let spaces: Vec<&str> = registry.of(Kind::Space).map(|p| p.name).collect();
-    if Path::new(what).exists() || !spaces.contains(&what) {
+    let declared = what.ends_with(".toml");
+    if !declared && (Path::new(what).exists() || !spaces.contains(&what)) {
         return Ok(Drawing::of_genotype(&genotype::load(what, &spaces)?));
     }
-    let name = ("space.name".into(), format!("\"{what}\""), what.to_owned());
-    let resolved = resolve(&registry, &[Layer::CommandLine(vec![name])])?;
+    let options = space_options("space.name", what)?;
+    let resolved = resolve(&registry, &[Layer::CommandLine(options)])?;
     let config = RunConfig::new(&registry, &resolved)?;
     Ok(Drawing::of_space(config.space.build()?.as_ref()))
 }
