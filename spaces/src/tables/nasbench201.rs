@@ -1,6 +1,6 @@
 //! NAS-Bench-201 (Dong & Yang, ICLR 2020): 15,625 cells, trained on three datasets.
 //!
-//! A key is six digits, one per edge 0→1, 0→2, 1→2, 0→3, 1→3, 2→3, each an index into [`OPERATIONS`](crate::formats::NASBENCH201_OPERATIONS).
+//! A key is six digits, one per edge 0→1, 0→2, 1→2, 0→3, 1→3, 2→3, each an index into [`OPERATIONS`].
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
