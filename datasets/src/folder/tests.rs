@@ -199,7 +199,8 @@ fn every_image_is_decoded_once_with_its_own_label() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
-    /// Scaling is Pillow's within rounding, for the views of training and of testing.
+    /// Scaling is Pillow's within rounding, for the views of training and of testing: half a step after the rows, half a
+    /// step after the columns, and a little for weights in fixed point.
     #[test]
     fn views_are_scaled_like_pillow(width in 3u32..60, height in 3u32..60, size in 4u32..20, more in 0u32..8, seed in any::<u64>()) {
         let image = picture(width, height, seed as u32 % 100);
@@ -210,12 +211,12 @@ proptest! {
             planes
         };
         let middle = middle_view((width, height), size + more, size);
-        prop_assert!(largest_difference(&planes(middle), &reference(&image, middle.part, size)) <= 1.0);
+        prop_assert!(largest_difference(&planes(middle), &reference(&image, middle.part, size)) <= 1.1);
         let random = random_view((width, height), [0.08, 1.0], size, &mut rng);
         let [left, top, w, h] = random.seen;
         // Torchvision crops first: what lies outside of the crop has no influence.
         let crop = image::imageops::crop_imm(&image, left, top, w, h).to_image();
-        prop_assert!(largest_difference(&planes(random), &reference(&crop, random.part, size)) <= 1.0);
+        prop_assert!(largest_difference(&planes(random), &reference(&crop, random.part, size)) <= 1.1);
     }
 
     #[test]
