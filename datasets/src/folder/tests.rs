@@ -197,10 +197,10 @@ fn every_image_is_decoded_once_with_its_own_label() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(40) })]
 
-    /// Scaling is Pillow's within rounding, for the views of training and of testing: half a step after the rows, half a
-    /// step after the columns, and a little for weights in fixed point.
+    /// Scaling is Pillow's within rounding, for the views of training and of testing. Both round after the rows and after
+    /// the columns, with weights in fixed point: a tie that falls the other way makes one step each time.
     #[test]
     fn views_are_scaled_like_pillow(width in 3u32..60, height in 3u32..60, size in 4u32..20, more in 0u32..8, seed in any::<u64>()) {
         let image = picture(width, height, seed as u32 % 100);
@@ -211,12 +211,13 @@ proptest! {
             planes
         };
         let middle = middle_view((width, height), size + more, size);
-        prop_assert!(largest_difference(&planes(middle), &reference(&image, middle.part, size)) <= 1.1);
+        prop_assert!(largest_difference(&planes(middle), &reference(&image, middle.part, size)) <= 2.0);
         let random = random_view((width, height), [0.08, 1.0], size, &mut rng);
         let [left, top, w, h] = random.seen;
         // Torchvision crops first: what lies outside of the crop has no influence.
         let crop = image::imageops::crop_imm(&image, left, top, w, h).to_image();
-        prop_assert!(largest_difference(&planes(random), &reference(&crop, random.part, size)) <= 1.1);
+        let difference = largest_difference(&planes(random), &reference(&crop, random.part, size));
+        prop_assert!(difference <= 2.0, "{difference} {random:?}");
     }
 
     #[test]
