@@ -271,6 +271,19 @@ pub fn factorized_reduce(outputs: i64, affine: bool) -> Vec<Layer> {
 mod tests {
     use super::*;
 
+    /// Supernets fold the architecture's weight into that batch norm.
+    #[test]
+    fn candidates_with_convolutions_end_with_a_batch_norm() {
+        for (op, stride) in Op::ALL.into_iter().flat_map(|op| [(op, 1), (op, 2)]) {
+            let layers = op.layers(4, stride, Role::Search { pool_norm: true });
+            let weights = |l: &Layer| matches!(l, Layer::Conv(_) | Layer::FactorizedReduce { .. });
+            if layers.iter().any(weights) {
+                let norm = Layer::BatchNorm { affine: false };
+                assert_eq!(layers.last(), Some(&norm), "{op:?}");
+            }
+        }
+    }
+
     #[test]
     fn names_lead_back_to_their_operations() {
         for op in Op::ALL {

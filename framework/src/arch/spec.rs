@@ -300,8 +300,8 @@ fn top_k(weights: &[f64], k: usize) -> Vec<usize> {
     kept
 }
 
-/// All subsets of `k` of `n`, in lexicographic order.
-fn subsets(n: usize, k: usize) -> Vec<Vec<usize>> {
+/// All subsets of `k` of the numbers below `n`, each in increasing order.
+pub fn subsets(n: usize, k: usize) -> Vec<Vec<usize>> {
     if k == 0 {
         return vec![vec![]];
     }

@@ -3,6 +3,7 @@
 //!
 //! DARTS, RobustDARTS's S1 to S4, NAS-Bench-201 and users' own spaces are values of [`CellSpace`].
 
+mod chain;
 mod network;
 mod skeleton;
 mod supernet;
@@ -12,6 +13,7 @@ mod tests;
 
 use std::sync::Arc;
 
+use nasfw_framework::arch::subsets;
 use nasfw_framework::network::{Network, NetworkOptions};
 use nasfw_framework::prelude::*;
 use rand::RngExt;
@@ -138,26 +140,19 @@ impl CellType {
             .collect()
     }
 
-    /// The discretisation of DARTS (Liu et al. 2019, section 2.4) where [`CellType::keep`] is set: of the edges into a
-    /// node those with the strongest candidates other than `none` stay, with these; of equals the first wins.
-    fn derive(&self, weights: &[Vec<f64>]) -> Vec<Vec<usize>> {
-        let best = |e: usize, columns: &[usize]| -> Option<usize> {
+    /// The discretisation of DARTS (Liu et al. 2019, section 2.4): of the edges into a node the `keep` with the strongest
+    /// candidates other than `none` stay, with these; of equals the first wins.
+    fn derive(&self, keep: usize, weights: &[Vec<f64>]) -> Vec<Vec<usize>> {
+        let best = |e: usize| -> Option<usize> {
             let better = |a: usize, b: usize| if weights[e][b] > weights[e][a] { b } else { a };
-            columns.iter().copied().reduce(better)
+            self.real(e).into_iter().reduce(better)
         };
         let mut kept = vec![vec![]; self.edges.len()];
-        let Some(keep) = self.keep else {
-            for (e, kept) in kept.iter_mut().enumerate() {
-                let all: Vec<usize> = (0..self.edges[e].candidates.len()).collect();
-                kept.extend(best(e, &all));
-            }
-            return kept;
-        };
         for to in self.inputs..self.states() {
             let mut strongest: Vec<(usize, usize)> = self
                 .into(to)
                 .into_iter()
-                .filter_map(|e| Some((e, best(e, &self.real(e))?)))
+                .filter_map(|e| Some((e, best(e)?)))
                 .collect();
             strongest.sort_by(|a, b| weights[b.0][b.1].total_cmp(&weights[a.0][a.1]));
             for (e, c) in strongest.into_iter().take(keep) {
@@ -167,7 +162,7 @@ impl CellType {
         kept
     }
 
-    /// A uniform draw from what [`CellType::derive`] can give.
+    /// A uniform draw from what [`SearchSpace::derive`] can give.
     fn random(&self, rng: &mut Rng) -> Vec<Vec<usize>> {
         let mut kept = vec![vec![]; self.edges.len()];
         let Some(keep) = self.keep else {
@@ -285,21 +280,6 @@ impl CellType {
     }
 }
 
-/// All subsets of `k` of `n`.
-fn subsets(n: usize, k: usize) -> Vec<Vec<usize>> {
-    if k == 0 {
-        return vec![vec![]];
-    }
-    (k - 1..n)
-        .flat_map(|last| {
-            subsets(last, k - 1).into_iter().map(move |mut s| {
-                s.push(last);
-                s
-            })
-        })
-        .collect()
-}
-
 /// A search space of cells.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CellSpace {
@@ -359,10 +339,6 @@ impl CellSpace {
             count,
         })
     }
-
-    fn each(&self, f: impl FnMut(&CellType) -> Vec<Vec<usize>>) -> Choice {
-        Choice::new(self.cells.iter().map(f).collect())
-    }
 }
 
 impl SearchSpace for CellSpace {
@@ -404,12 +380,17 @@ impl SearchSpace for CellSpace {
     }
 
     fn derive(&self, marginals: &Marginals) -> Choice {
-        let mut groups = marginals.iter();
-        self.each(|cell| cell.derive(groups.next().map_or(&[], Vec::as_slice)))
+        let top = self.spec.top(marginals);
+        let groups = self.cells.iter().zip(top.groups()).zip(marginals);
+        let derived = groups.map(|((cell, top), weights)| match cell.keep {
+            Some(keep) => cell.derive(keep, weights),
+            None => top.clone(),
+        });
+        Choice::new(derived.collect())
     }
 
     fn random(&self, rng: &mut Rng) -> Choice {
-        self.each(|cell| cell.random(rng))
+        Choice::new(self.cells.iter().map(|cell| cell.random(rng)).collect())
     }
 
     fn choice(&self, genotype: &Genotype) -> Result<Choice> {
