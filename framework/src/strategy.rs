@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tch::{Kind, Tensor};
@@ -82,6 +83,34 @@ pub struct StrategyState {
     pub values: Value,
     /// Anything large.
     pub tensors: BTreeMap<String, Tensor>,
+}
+
+impl StrategyState {
+    /// A state that is a small value.
+    ///
+    /// # Errors
+    /// A value that JSON can't hold.
+    pub fn of(value: &impl Serialize) -> Result<Self> {
+        Ok(Self {
+            values: serde_json::to_value(value).map_err(Self::wrong)?,
+            tensors: BTreeMap::new(),
+        })
+    }
+
+    /// The small value of [`StrategyState::of`].
+    ///
+    /// # Errors
+    /// A value of another form.
+    pub fn value<T: DeserializeOwned>(self) -> Result<T> {
+        serde_json::from_value(self.values).map_err(Self::wrong)
+    }
+
+    fn wrong(e: serde_json::Error) -> Error {
+        Error::Invalid {
+            what: "strategy state".into(),
+            why: e.to_string(),
+        }
+    }
 }
 
 /// A search algorithm.

@@ -178,21 +178,11 @@ impl Strategy for Random {
     }
 
     fn state(&self) -> Result<StrategyState> {
-        let values = serde_json::to_value(&self.state).map_err(|e| Error::Plugin {
-            plugin: "random".into(),
-            message: e.to_string(),
-        })?;
-        Ok(StrategyState {
-            values,
-            ..StrategyState::default()
-        })
+        StrategyState::of(&self.state)
     }
 
     fn restore(&mut self, state: StrategyState) -> Result<()> {
-        self.state = serde_json::from_value(state.values).map_err(|e| Error::Plugin {
-            plugin: "random".into(),
-            message: e.to_string(),
-        })?;
+        self.state = state.value()?;
         Ok(())
     }
 }

@@ -276,21 +276,11 @@ impl Strategy for Train {
     }
 
     fn state(&self) -> Result<StrategyState> {
-        let values = serde_json::to_value(self.figures).map_err(|e| Error::Invalid {
-            what: "strategy state".into(),
-            why: e.to_string(),
-        })?;
-        Ok(StrategyState {
-            values,
-            ..Default::default()
-        })
+        StrategyState::of(&self.figures)
     }
 
     fn restore(&mut self, state: StrategyState) -> Result<()> {
-        self.figures = serde_json::from_value(state.values).map_err(|e| Error::Invalid {
-            what: "strategy state".into(),
-            why: e.to_string(),
-        })?;
+        self.figures = state.value()?;
         Ok(())
     }
 }

@@ -145,7 +145,7 @@ impl Op {
     ];
 
     /// The name in genotypes, as in the papers' code.
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::None => "none",
             Self::MaxPool3 => "max_pool_3x3",
@@ -161,6 +161,17 @@ impl Op {
             Self::Conv3 => "nor_conv_3x3",
             Self::Noise => "noise",
         }
+    }
+
+    /// The names of several operations.
+    pub const fn names<const N: usize>(ops: [Self; N]) -> [&'static str; N] {
+        let mut names = [""; N];
+        let mut i = 0;
+        while i < N {
+            names[i] = ops[i].name();
+            i += 1;
+        }
+        names
     }
 
     /// The operation called `name`.

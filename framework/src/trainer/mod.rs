@@ -10,12 +10,15 @@ use crate::run::RunFolder;
 
 pub(crate) mod checkpoint;
 mod interrupt;
+mod outcome;
 mod reopened;
 mod search_trainer;
+mod session;
 
 pub use interrupt::on_signals;
+pub use outcome::{CurvePoint, Outcome};
 pub use reopened::{Evaluation, Normalisation, Reopened};
-pub use search_trainer::{CurvePoint, Outcome, SearchTrainer};
+pub use search_trainer::SearchTrainer;
 
 /// A run to be carried out.
 pub struct Job<'a> {

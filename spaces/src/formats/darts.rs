@@ -8,22 +8,23 @@ use nasfw_framework::arch::{Cell, Edge, Genotype, Node};
 
 use super::scan::{Scanner, no_operation};
 use super::{Format, FormatError};
+use crate::layers::Op;
 
 /// Operations of the DARTS family, `none` first: those of DARTS's own code (two of them in NASNet and AmoebaNet only),
 /// and the noise of RobustDARTS's S4.
-pub const OPERATIONS: [&str; 11] = [
-    "none",
-    "max_pool_3x3",
-    "avg_pool_3x3",
-    "skip_connect",
-    "sep_conv_3x3",
-    "sep_conv_5x5",
-    "sep_conv_7x7",
-    "dil_conv_3x3",
-    "dil_conv_5x5",
-    "conv_7x1_1x7",
-    "noise",
-];
+pub const OPERATIONS: [&str; 11] = Op::names([
+    Op::None,
+    Op::MaxPool3,
+    Op::AvgPool3,
+    Op::Skip,
+    Op::SepConv3,
+    Op::SepConv5,
+    Op::SepConv7,
+    Op::DilConv3,
+    Op::DilConv5,
+    Op::Conv7x1,
+    Op::Noise,
+]);
 const NONE: &str = OPERATIONS[0];
 const CELLS: [&str; 2] = ["normal", "reduce"];
 const INPUTS: [&str; 2] = ["c_{k-2}", "c_{k-1}"];

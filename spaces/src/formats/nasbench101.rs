@@ -5,7 +5,7 @@ use nasfw_framework::arch::{Cell, Edge, Genotype, Node};
 use serde::Deserialize;
 
 use super::{Format, FormatError};
-use crate::nasbench101::ModelSpec;
+use crate::nasbench101::{self, ModelSpec};
 
 /// The two arguments of the benchmark's `ModelSpec`, and its key where that was written beside them.
 #[derive(Deserialize)]
@@ -34,18 +34,20 @@ pub(super) fn read(text: &str) -> Result<Genotype, FormatError> {
 /// The cell of `nasbench101` that a spec is.
 fn genotype(spec: &ModelSpec) -> Genotype {
     let output = spec.vertices() - 1;
-    let parents = |v: usize| (0..v).filter(move |&p| spec.has_edge(p, v));
     let nodes = spec.operations().iter().enumerate().map(|(k, op)| Node {
         op: Some(op.name().into()),
-        inputs: parents(k + 1).map(|from| Edge { from, op: None }).collect(),
+        inputs: spec
+            .predecessors(k + 1)
+            .map(|from| Edge { from, op: None })
+            .collect(),
     });
     Genotype {
-        space: "nasbench101".into(),
+        space: nasbench101::SPACE.into(),
         cells: vec![Cell {
             name: "cell".into(),
             inputs: vec!["input".into()],
             nodes: nodes.collect(),
-            output: parents(output).collect(),
+            output: spec.predecessors(output).collect(),
         }],
     }
 }

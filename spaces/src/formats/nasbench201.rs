@@ -4,15 +4,11 @@ use nasfw_framework::arch::{Cell, Edge, Genotype, Node};
 
 use super::scan::{Scanner, no_operation};
 use super::{Format, FormatError};
+use crate::layers::Op;
+use crate::nasbench201;
 
 /// The benchmark's operations in its order, `none` first.
-pub const OPERATIONS: [&str; 5] = [
-    "none",
-    "skip_connect",
-    "nor_conv_1x1",
-    "nor_conv_3x3",
-    "avg_pool_3x3",
-];
+pub const OPERATIONS: [&str; 5] = Op::names(nasbench201::OPERATIONS);
 const NONE: &str = OPERATIONS[0];
 const NODES: usize = 3;
 

@@ -267,7 +267,7 @@ impl ModelSpec {
         (v + 1..self.vertices()).filter(move |&w| self.has_edge(v, w))
     }
 
-    pub(super) fn predecessors(&self, v: usize) -> impl Iterator<Item = usize> {
+    pub(crate) fn predecessors(&self, v: usize) -> impl Iterator<Item = usize> {
         (0..v).filter(move |&w| self.has_edge(w, v))
     }
 

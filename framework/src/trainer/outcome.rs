@@ -1,0 +1,59 @@
+//! What a search found, as `result.json` keeps it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::arch::{Choice, Genotype, Marginals};
+use crate::benchmark::Provenance;
+
+/// What a search found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The derived architecture.
+    pub genotype: Genotype,
+    /// The same as indices into the space's spec.
+    pub choice: Choice,
+    /// What the space adds, for example a benchmark's own encoding.
+    pub facts: Map<String, Value>,
+    /// The weights that derivation went by.
+    pub marginals: Option<Marginals>,
+    /// Normalised entropy of them: 1 uniform, 0 one-hot.
+    pub entropy: Option<f64>,
+    /// Mean over rows of the largest weight.
+    pub sharpness: Option<f64>,
+    /// The benchmark's metrics, and the strategy's own figures.
+    pub metrics: Option<BTreeMap<String, f64>>,
+    /// Optimum minus metric.
+    pub regret: Option<BTreeMap<String, f64>>,
+    /// Whether the benchmark knows the architecture; none without a benchmark.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known: Option<bool>,
+    /// Where metrics and regret come from; none without a benchmark.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub benchmark: Option<Provenance>,
+    /// What the benchmark says of the architecture before training and after every epoch, in the order of the events:
+    /// an epoch that was rolled back is there, and comes again. Empty without a benchmark.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub curve: Vec<CurvePoint>,
+    /// Epochs done.
+    pub epochs: u64,
+    /// Steps done.
+    pub steps: u64,
+    /// Why the search ended.
+    pub reason: String,
+}
+
+/// A point of [`Outcome::curve`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CurvePoint {
+    /// Epochs done.
+    pub epoch: u64,
+    /// Whether the benchmark knows the architecture.
+    pub known: bool,
+    /// The benchmark's metrics, where it does, and the strategy's own figures.
+    pub metrics: Option<BTreeMap<String, f64>>,
+    /// Optimum minus metric.
+    pub regret: Option<BTreeMap<String, f64>>,
+}

@@ -1,0 +1,413 @@
+//! A search at work: it owns the loop, the reports and the checkpoints; the strategy owns the step.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::Job;
+use super::checkpoint;
+use super::outcome::{CurvePoint, Outcome};
+use super::search_trainer::SearchTrainer;
+use crate::arch::{Genotype, Marginals};
+use crate::device;
+use crate::distribution::normalised_entropy;
+use crate::draw::Drawing;
+use crate::error::{Error, Result};
+use crate::events::{Event, Subscriber};
+use crate::run::{self, EventLog, Manifest};
+use crate::search::Search;
+use crate::strategy::{Changes, Control, Strategy};
+
+/// A search at work in a run folder.
+pub(super) struct Session<'a> {
+    trainer: &'a SearchTrainer,
+    job: Job<'a>,
+    strategy: Box<dyn Strategy>,
+    search: Search,
+    log: EventLog,
+    fingerprint: String,
+    finished: Option<String>,
+    began: Instant,
+}
+
+impl<'a> Session<'a> {
+    /// Puts a search together; if the run has a checkpoint, as it was then.
+    pub fn open(trainer: &'a SearchTrainer, job: Job<'a>) -> Result<Self> {
+        let began = Instant::now();
+        let config = job.config;
+        let fingerprint = config.fingerprint()?;
+        let restored = checkpoint::newest(job.run, &fingerprint)?;
+        let (mut search, strategy, data) = trainer.assemble(config, restored.as_ref())?;
+        let checksum = data.checksum();
+        let table = search.benchmark().and_then(|b| b.provenance().checksum);
+        match &restored {
+            None => job.run.write_json(
+                run::MANIFEST,
+                &Manifest::now(
+                    device::describe(search.device()),
+                    checksum,
+                    table,
+                    fingerprint.clone(),
+                )?,
+            )?,
+            Some(_) => {
+                let manifest: Manifest = job.run.read_json(run::MANIFEST)?;
+                same_data(&job, &manifest, &checksum)?;
+                if manifest.benchmark.is_none() && table.is_some() {
+                    tracing::info!(
+                        "this run began without the table that is there now, and goes on without it"
+                    );
+                    search.forget_benchmark();
+                } else {
+                    same_table(&job, &manifest, table.as_deref())?;
+                }
+            }
+        }
+        let (mut events_bytes, mut finished) = (0, None);
+        if let Some(checkpoint) = &restored {
+            checkpoint.restore(&mut search)?;
+            events_bytes = checkpoint.header.events_bytes;
+            finished = checkpoint.header.finished.clone();
+        }
+        let log = EventLog::open(&job.run.path().join(run::EVENTS), events_bytes)?;
+        let mut session = Self {
+            trainer,
+            job,
+            strategy,
+            search,
+            log,
+            fingerprint,
+            finished,
+            began,
+        };
+        session.started(restored.is_none())?;
+        Ok(session)
+    }
+
+    fn started(&mut self, fresh: bool) -> Result<()> {
+        let s = &self.search;
+        self.emit(Event::Started {
+            step: s.clock.step,
+            epochs: s.epochs(),
+            steps_per_epoch: s.steps_per_epoch(),
+            device: device::describe(s.device()),
+            weights: s.theta.numel() as i64,
+            arch_params: s.phi.numel() as i64,
+        })?;
+        if fresh {
+            self.report_architecture()?;
+            self.save()?;
+        }
+        Ok(())
+    }
+
+    pub fn run(mut self) -> Result<Outcome> {
+        while self.finished.is_none() && self.search.clock.epoch < self.trainer.epochs {
+            self.epoch()?;
+        }
+        let reason = self
+            .finished
+            .clone()
+            .unwrap_or_else(|| "all epochs are done".into());
+        self.finish(reason)
+    }
+
+    fn epoch(&mut self) -> Result<()> {
+        if self.search.clock.step_in_epoch == 0 {
+            self.strategy.epoch_start(&mut self.search)?;
+        }
+        let steps = self.search.steps_per_epoch();
+        while self.search.clock.step_in_epoch < steps {
+            self.strategy.step(&mut self.search)?;
+            self.search.clock.step += 1;
+            self.search.clock.step_in_epoch += 1;
+            let step = self.search.clock.step;
+            if step.is_multiple_of(self.trainer.log_every) {
+                self.report_progress()?;
+            }
+            if self.job.interrupt.load(Ordering::SeqCst) {
+                self.save()?;
+                self.emit(Event::Interrupted { step })?;
+                return Err(Error::Interrupted {
+                    step,
+                    run: self.job.run.path().to_owned(),
+                });
+            }
+            if step.is_multiple_of(self.trainer.checkpoint_every)
+                && self.search.clock.step_in_epoch < steps
+            {
+                self.save()?;
+            }
+        }
+        if !self
+            .search
+            .clock
+            .step
+            .is_multiple_of(self.trainer.log_every)
+        {
+            self.report_progress()?;
+        }
+        let control = self.strategy.epoch_end(&mut self.search)?;
+        self.search.clock.epoch += 1;
+        self.search.clock.step_in_epoch = 0;
+        self.report_architecture()?;
+        self.obey(control)?;
+        self.save()
+    }
+
+    /// Carries out what the strategy asked for.
+    fn obey(&mut self, control: Control) -> Result<()> {
+        let what = match control {
+            Control::Continue => return Ok(()),
+            Control::Stop(reason) => {
+                let what = format!("stop: {reason}");
+                self.finished = Some(reason);
+                what
+            }
+            Control::Set(changes) => {
+                self.change(changes);
+                format!("set {changes:?}")
+            }
+            Control::Rollback { epoch, changes } => {
+                if !self.strategy.needs_history() || epoch > self.search.clock.epoch {
+                    return Err(Error::Plugin {
+                        plugin: "strategy".into(),
+                        message: format!(
+                            "it rolls back to epoch {epoch}, of which nothing is kept"
+                        ),
+                    });
+                }
+                let kept = checkpoint::of_epoch(self.job.run, epoch, &self.fingerprint)?;
+                kept.restore(&mut self.search)?;
+                self.change(changes);
+                format!("roll back to the end of epoch {epoch}, set {changes:?}")
+            }
+            Control::Rebuild { carry_weights } => {
+                self.search.rebuild(self.strategy.as_ref(), carry_weights)?;
+                format!("rebuild, stage {}", self.search.clock.stage)
+            }
+        };
+        self.emit(Event::Control {
+            epoch: self.search.clock.epoch,
+            what,
+        })
+    }
+
+    fn change(&mut self, changes: Changes) {
+        if let Some(n) = changes.batch_size {
+            self.search.settings.batch_size = n.max(2);
+        }
+        if let Some(decay) = changes.weight_decay {
+            self.search.theta_optimizer.set_weight_decay(decay);
+        }
+    }
+
+    fn finish(mut self, reason: String) -> Result<Outcome> {
+        let choice = self.strategy.derive(&self.search)?;
+        choice.check(self.search.space().spec())?;
+        let genotype = self.search.space().genotype(&choice);
+        let found = self.found(&genotype)?;
+        let outcome = Outcome {
+            facts: self.search.space().facts(&genotype),
+            choice,
+            marginals: found.marginals,
+            entropy: found.entropy,
+            sharpness: found.sharpness,
+            metrics: found.metrics,
+            regret: found.regret,
+            known: found.known,
+            benchmark: self.search.benchmark().map(|b| b.provenance()),
+            curve: self.curve()?,
+            epochs: self.search.clock.epoch,
+            steps: self.search.clock.step,
+            reason: reason.clone(),
+            genotype,
+        };
+        let drawing = Drawing::of_genotype(&outcome.genotype);
+        self.job.run.write("cell.svg", drawing.svg().as_bytes())?;
+        self.job.run.write("cell.dot", drawing.dot().as_bytes())?;
+        self.job.run.write_json(run::RESULT, &outcome)?;
+        let (step, seconds) = (self.search.clock.step, self.began.elapsed().as_secs_f64());
+        self.emit(Event::Finished {
+            step,
+            reason,
+            seconds,
+            peak_memory: device::peak_memory(),
+        })?;
+        self.log.sync()?;
+        Ok(outcome)
+    }
+
+    fn report_progress(&mut self) -> Result<()> {
+        let marginals = self.search.marginals(self.strategy.as_ref())?;
+        let s = &mut self.search;
+        let event = Event::Progress {
+            step: s.clock.step,
+            epoch: s.clock.epoch,
+            meters: s.take_meters()?,
+            entropy: marginals.as_ref().map(normalised_entropy),
+            lr: s.theta_lr(),
+            scalars: s.scalars.clone(),
+            seconds: self.began.elapsed().as_secs_f64(),
+        };
+        self.emit(event)
+    }
+
+    fn report_architecture(&mut self) -> Result<()> {
+        let choice = self.strategy.derive(&self.search)?;
+        let genotype = self.search.space().genotype(&choice);
+        let Found {
+            marginals,
+            entropy,
+            sharpness,
+            metrics,
+            regret,
+            known,
+        } = self.found(&genotype)?;
+        let epoch = self.search.clock.epoch;
+        self.emit(Event::Architecture {
+            epoch,
+            marginals,
+            entropy,
+            sharpness,
+            genotype,
+            metrics,
+            regret,
+            known,
+        })
+    }
+
+    /// What the events say of the benchmark. A resumed run reads what earlier processes wrote.
+    fn curve(&self) -> Result<Vec<CurvePoint>> {
+        if self.search.benchmark().is_none() {
+            return Ok(vec![]);
+        }
+        let events = run::read_events(&self.job.run.path().join(run::EVENTS))?;
+        let points = events.into_iter().filter_map(|event| match event {
+            Event::Architecture {
+                epoch,
+                metrics,
+                regret,
+                known,
+                ..
+            } => Some(CurvePoint {
+                epoch,
+                known: known.unwrap_or(regret.is_some()),
+                metrics,
+                regret,
+            }),
+            _ => None,
+        });
+        Ok(points.collect())
+    }
+
+    fn found(&self, genotype: &Genotype) -> Result<Found> {
+        let marginals = self.search.marginals(self.strategy.as_ref())?;
+        let metrics = self.search.query(genotype)?.map(|score| score.metrics);
+        let regret = self
+            .search
+            .benchmark()
+            .zip(metrics.as_ref())
+            .map(|(b, metrics)| {
+                let best = b.optimum();
+                metrics
+                    .iter()
+                    .filter_map(|(k, v)| Some((k.clone(), best.get(k)? - v)))
+                    .collect()
+            });
+        let known = self.search.benchmark().map(|_| metrics.is_some());
+        let mut own = self.strategy.metrics();
+        let metrics = match metrics {
+            Some(known) => {
+                own.extend(known);
+                Some(own)
+            }
+            None => (!own.is_empty()).then_some(own),
+        };
+        Ok(Found {
+            entropy: marginals.as_ref().map(normalised_entropy),
+            sharpness: marginals.as_ref().map(sharpness),
+            marginals,
+            metrics,
+            regret,
+            known,
+        })
+    }
+
+    fn save(&mut self) -> Result<()> {
+        // The events up to here belong to the checkpoint; they must be on disk before it claims so.
+        self.log.sync()?;
+        let history = self.strategy.needs_history() && self.search.clock.step_in_epoch == 0;
+        checkpoint::save(
+            self.job.run,
+            &mut self.search,
+            self.strategy.as_ref(),
+            &self.fingerprint,
+            self.log.bytes(),
+            self.finished.as_deref(),
+            history,
+        )?;
+        let step = self.search.clock.step;
+        for s in &mut self.job.subscribers {
+            s.on_event(&Event::Checkpoint { step })?;
+        }
+        Ok(())
+    }
+
+    fn emit(&mut self, event: Event) -> Result<()> {
+        self.log.on_event(&event)?;
+        self.job
+            .subscribers
+            .iter_mut()
+            .try_for_each(|s| s.on_event(&event))
+    }
+}
+
+struct Found {
+    marginals: Option<Marginals>,
+    entropy: Option<f64>,
+    sharpness: Option<f64>,
+    metrics: Option<BTreeMap<String, f64>>,
+    regret: Option<BTreeMap<String, f64>>,
+    known: Option<bool>,
+}
+
+/// Mean over rows of the largest weight.
+fn sharpness(marginals: &Marginals) -> f64 {
+    let rows: Vec<f64> = marginals
+        .iter()
+        .flatten()
+        .map(|row| row.iter().copied().fold(f64::NEG_INFINITY, f64::max))
+        .collect();
+    rows.iter().sum::<f64>() / rows.len().max(1) as f64
+}
+
+/// Refuses to go on with other data than the run began with.
+fn same_data(job: &Job<'_>, manifest: &Manifest, checksum: &str) -> Result<()> {
+    if manifest.data == checksum {
+        return Ok(());
+    }
+    Err(Error::Run {
+        path: job.run.path().to_owned(),
+        problem: "the dataset's files have changed since this run began".into(),
+        help: "put the files back that the run began with (`--data-dir DIR`), or start a new run"
+            .into(),
+    })
+}
+
+/// Refuses to go on with another table than the run began with: its curve would be one of two measures.
+fn same_table(job: &Job<'_>, manifest: &Manifest, table: Option<&str>) -> Result<()> {
+    if manifest.benchmark.as_deref() == table {
+        return Ok(());
+    }
+    let problem = match table {
+        Some(_) => "the benchmark's table is another one than this run began with",
+        None => "the benchmark's table that this run began with is gone",
+    };
+    Err(Error::Run {
+        path: job.run.path().to_owned(),
+        problem: problem.into(),
+        help: "put the table back (`nasfw bench list` shows where it is looked for), or start a new run"
+            .into(),
+    })
+}
