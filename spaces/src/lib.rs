@@ -13,4 +13,6 @@ pub mod published;
 pub mod robust;
 pub mod standalone;
 pub mod tables;
+#[cfg(test)]
+mod test_data;
 pub mod toy;

@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
 use std::sync::atomic::AtomicBool;
 
 use nasfw::framework::Error;
@@ -13,16 +12,7 @@ use nasfw::framework::run::{EVENTS, MANIFEST, RESULT, RUN, RunFolder, read_event
 use nasfw::framework::trainer::Job;
 use serde_json::Value;
 
-/// Runs `nasfw` in a folder, with its cache in there, too.
-fn nasfw(dir: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_nasfw"))
-        .args(args)
-        .current_dir(dir)
-        .env("NASFW_NO_PROGRESS", "1")
-        .env("XDG_CACHE_HOME", dir.join("cache"))
-        .output()
-        .unwrap()
-}
+use crate::program::nasfw;
 
 /// Standard output and error of a command that must end with `code`.
 fn said(dir: &Path, code: i32, args: &[&str]) -> (String, String) {

@@ -1,18 +1,6 @@
 //! A space of one's own, from its file to a trained network, through the real program.
 
-use std::path::Path;
-
-use assert_cmd::Command;
-
-fn nasfw(folder: &Path, args: &[&str]) -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_nasfw"))
-        .current_dir(folder)
-        .env("NASFW_NO_PROGRESS", "1")
-        .args(args)
-        .assert()
-        .success();
-    String::from_utf8(output.get_output().stdout.clone()).unwrap()
-}
+use crate::program::{good, nasfw};
 
 #[test]
 fn the_example_is_searched_drawn_and_retrained() {
@@ -21,7 +9,7 @@ fn the_example_is_searched_drawn_and_retrained() {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/spaces/small.toml");
     std::fs::copy(file, out.join("small.toml")).unwrap();
 
-    let svg = nasfw(out, &["draw", "small.toml"]);
+    let svg = good(out, &["draw", "small.toml"]);
     assert!(svg.contains("nor_conv_3x3") && svg.contains("reduce"));
 
     let data = ["--dataset", "synthetic", "--threads", "1", "--out", "."];
@@ -42,12 +30,12 @@ fn the_example_is_searched_drawn_and_retrained() {
         "--epochs",
         "1",
     ];
-    let found = nasfw(out, &[&run[..], &data, &tiny].concat());
+    let found = good(out, &[&run[..], &data, &tiny].concat());
     assert!(found.contains("nasfw retrain"), "{found}");
 
     // The run needs the file no more.
     std::fs::remove_file(out.join("small.toml")).unwrap();
-    assert!(nasfw(out, &["draw", "search"]).contains("</svg>"));
+    assert!(good(out, &["draw", "search"]).contains("</svg>"));
     let train = [
         "retrain",
         "search",
@@ -62,9 +50,9 @@ fn the_example_is_searched_drawn_and_retrained() {
         "--out",
         ".",
     ];
-    let trained = nasfw(out, &[&train[..], &tiny].concat());
+    let trained = good(out, &[&train[..], &tiny].concat());
     assert!(trained.contains("test-top1"), "{trained}");
-    let again = nasfw(out, &["eval", "network"]);
+    let again = good(out, &["eval", "network"]);
     assert!(
         again.contains("top-1") && again.contains("parameters"),
         "{again}"
@@ -77,12 +65,9 @@ fn a_mistake_in_the_file_is_said_with_its_line() {
     let text =
         include_str!("../../examples/spaces/small.toml").replace("\"skip_connect\"", "\"skip\"");
     std::fs::write(dir.path().join("my.toml"), text).unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_nasfw"))
-        .current_dir(dir.path())
-        .args(["run", "--space", "my.toml"])
-        .assert()
-        .code(2);
-    let message = String::from_utf8(output.get_output().stderr.clone()).unwrap();
+    let output = nasfw(dir.path(), &["run", "--space", "my.toml"]);
+    assert_eq!(output.status.code(), Some(2));
+    let message = String::from_utf8(output.stderr).unwrap();
     for part in [
         "line 18",
         "no operation `skip`",

@@ -1,24 +1,8 @@
 //! Genotypes on the command line: every way to name one, in every form, and what is said when it is wrong.
 
 use std::fs;
-use std::path::Path;
-use std::process::{Command, Output};
 
-fn nasfw(dir: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_nasfw"))
-        .args(args)
-        .current_dir(dir)
-        .env("NO_COLOR", "1")
-        .output()
-        .unwrap()
-}
-
-fn good(dir: &Path, args: &[&str]) -> String {
-    let out = nasfw(dir, args);
-    let text = String::from_utf8_lossy(&out.stderr).into_owned();
-    assert!(out.status.success(), "{args:?}: {text}");
-    String::from_utf8(out.stdout).unwrap()
-}
+use crate::program::{good, nasfw};
 
 #[test]
 fn a_name_a_file_a_run_and_a_text_are_the_same_architecture() {

@@ -14,6 +14,7 @@ mod bench;
 mod custom;
 mod genotype;
 mod interrupts;
+mod program;
 mod readme;
 mod registry;
 mod resume;

@@ -1,13 +1,12 @@
 //! From an architecture to a trained network: `retrain`, `resume`, `eval`, `export`.
 
 use std::fs;
-use std::path::Path;
-use std::process::{Command, Output};
 
 use nasfw::framework::config::{Layer, Resolved, RunConfig, resolve};
 use nasfw::framework::registry::{Kind, Registry};
 use serde_json::Value;
 
+use crate::program::{good, nasfw};
 use crate::resume::killed_equals_whole;
 
 const CELL: &str =
@@ -23,25 +22,6 @@ const TINY: [&str; 8] = [
     "--set",
     "trainer.batch_size=16",
 ];
-
-fn nasfw(dir: &Path, args: &[&str]) -> Output {
-    // A case that should be refused but trains for 600 epochs must not hang the tests.
-    Command::new("timeout")
-        .args(["120", env!("CARGO_BIN_EXE_nasfw")])
-        .args(args)
-        .current_dir(dir)
-        .env("NASFW_NO_PROGRESS", "1")
-        .env("NO_COLOR", "1")
-        .output()
-        .unwrap()
-}
-
-fn good(dir: &Path, args: &[&str]) -> String {
-    let out = nasfw(dir, args);
-    let text = String::from_utf8_lossy(&out.stderr).into_owned();
-    assert!(out.status.success(), "{args:?}: {text}");
-    String::from_utf8(out.stdout).unwrap()
-}
 
 fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap()

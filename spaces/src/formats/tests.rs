@@ -4,9 +4,9 @@ use nasfw_framework::arch::{Cell, Edge, Genotype, Node};
 use proptest::prelude::*;
 
 use super::*;
-use crate::nasbench101::tests::skip;
 use crate::nasbench101::{ModelSpec, Operation};
 use crate::published;
+use crate::test_data;
 
 const V2: &str = "DARTS_V2 = Genotype(normal=[('sep_conv_3x3', 0), ('sep_conv_3x3', 1), ('sep_conv_3x3', 0), \
     ('sep_conv_3x3', 1), ('sep_conv_3x3', 1), ('skip_connect', 0), ('skip_connect', 0), ('dil_conv_3x3', 2)], \
@@ -255,12 +255,10 @@ fn every_published_cell_reads_and_round_trips() {
 /// The cells are those of the list that this project's facts come from, where it is at hand.
 #[test]
 fn published_cells_are_the_shared_ones() {
-    let folder = std::env::var("NASFW_TEST_DATA")
-        .unwrap_or_else(|_| format!("{}/../../shared/data", env!("CARGO_MANIFEST_DIR")));
-    let Ok(text) = std::fs::read_to_string(format!("{folder}/genotypes.json")) else {
-        skip("genotypes.json is not there; set NASFW_TEST_DATA to its folder");
+    let Some(file) = test_data::file("genotypes.json") else {
         return;
     };
+    let text = std::fs::read_to_string(file).unwrap();
     let facts: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
     let mut compared = 0;
     for fact in &facts {

@@ -15,4 +15,4 @@ pub use network::{SPACE, genotype_network, network};
 pub use spec::{ModelSpec, Operation, SpecError};
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

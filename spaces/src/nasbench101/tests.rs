@@ -6,16 +6,14 @@
 )]
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fs::OpenOptions;
-use std::io::{Read as _, Write as _};
-use std::path::PathBuf;
 
-use flate2::read::GzDecoder;
 use proptest::prelude::*;
 
 use nasfw_framework::network::{Network, NetworkOptions};
 use nasfw_framework::prelude::{Cell, Edge, Genotype, Mode, Node, Streams, Task, Weights};
 use tch::{Device, Kind, Tensor};
+
+use crate::test_data::unpacked;
 
 use super::{ModelSpec, Operation, SPACE, SpecError, genotype_network, network};
 
@@ -25,40 +23,6 @@ const CIFAR10: Task = Task {
     width: 32,
     classes: 10,
 };
-
-/// Says that this test, after whose name its thread is called, can't run here; in the list that
-/// `cargo xtask test` prints at its end, too.
-pub(crate) fn skip(reason: &str) {
-    let thread = std::thread::current();
-    let line = format!("SKIPPED: {}: {reason}\n", thread.name().unwrap_or("?"));
-    print!("{line}");
-    if let Some(log) = std::env::var_os("NASFW_SKIP_LOG") {
-        let mut log = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(log)
-            .unwrap();
-        log.write_all(line.as_bytes()).unwrap();
-    }
-}
-
-/// The development data, which is not part of the project.
-pub(crate) fn data(file: &str) -> Option<Vec<u8>> {
-    let folder = std::env::var_os("NASFW_TEST_DATA").map_or_else(
-        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data")),
-        PathBuf::from,
-    );
-    let Ok(packed) = std::fs::read(folder.join(file)) else {
-        skip(&format!(
-            "{file} is not in {}; set NASFW_TEST_DATA to its folder",
-            folder.display()
-        ));
-        return None;
-    };
-    let mut bytes = Vec::new();
-    GzDecoder::new(&packed[..]).read_to_end(&mut bytes).unwrap();
-    Some(bytes)
-}
 
 /// Operations of `inner` vertices from the digits of a number in base 3, the most significant one
 /// first.
@@ -182,7 +146,7 @@ fn there_are_as_many_six_vertex_cells_as_published_and_all_hashes_differ() {
 
 #[test]
 fn the_whole_published_space_is_sorted_by_our_hash() {
-    let Some(models) = data("nasbench101_space.bin.gz") else {
+    let Some(models) = unpacked("nasbench101_space.bin.gz") else {
         return;
     };
     let mut by_vertices = BTreeMap::new();
@@ -217,7 +181,7 @@ fn the_whole_published_space_is_sorted_by_our_hash() {
 
 #[test]
 fn published_models_have_their_published_hashes_and_numbers_of_parameters() {
-    let Some(table) = data("nasbench101_subset.csv.gz") else {
+    let Some(table) = unpacked("nasbench101_subset.csv.gz") else {
         return;
     };
     let table = String::from_utf8(table).unwrap();

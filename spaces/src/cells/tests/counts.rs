@@ -61,7 +61,7 @@ fn the_auxiliary_head_has_its_published_size() {
 /// Every architecture of NAS-Bench-201 on its three datasets, with the counts of the published table.
 #[test]
 fn all_networks_of_nasbench201_have_their_published_sizes() {
-    let Some(table) = crate::nasbench101::tests::data("nasbench201.csv.gz") else {
+    let Some(table) = crate::test_data::unpacked("nasbench201.csv.gz") else {
         return;
     };
     let table = String::from_utf8(table).unwrap();

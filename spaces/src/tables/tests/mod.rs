@@ -9,8 +9,6 @@ mod format;
 mod nasbench101;
 mod nasbench201;
 
-use std::fs::OpenOptions;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use nasfw_framework::arch::Genotype;
@@ -20,34 +18,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::{Family, Table};
-
-/// A file of the development data, which is not part of the project. Says so where it is absent.
-fn data(file: &str) -> Option<PathBuf> {
-    let folder = std::env::var_os("NASFW_TEST_DATA").map_or_else(
-        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data")),
-        PathBuf::from,
-    );
-    let path = folder.join(file);
-    if path.exists() {
-        return Some(path);
-    }
-    let thread = std::thread::current();
-    let name = thread.name().unwrap_or("?");
-    let line = format!(
-        "SKIPPED: {name}: {file} is not in {}; set NASFW_TEST_DATA to its folder\n",
-        folder.display()
-    );
-    print!("{line}");
-    if let Some(log) = std::env::var_os("NASFW_SKIP_LOG") {
-        let mut log = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(log)
-            .unwrap();
-        log.write_all(line.as_bytes()).unwrap();
-    }
-    None
-}
+use crate::test_data::file as data;
 
 /// Imports files into a table.
 fn import(family: &Family, files: &[&Path], to: &TempDir) -> Result<Table> {
