@@ -1,0 +1,1 @@
+//! Figures of runs and comparisons, as SVG and PNG.
