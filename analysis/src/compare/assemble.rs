@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use nasfw_framework::benchmark::Provenance;
 use nasfw_framework::run::{RESULT, RUN};
+use nasfw_framework::trainer::{CurvePoint, Outcome};
 use nasfw_framework::{Error, Result};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -24,27 +23,6 @@ pub const TRIALS: &str = "trials";
 pub const LOGS: &str = "logs";
 /// File of a [`Ranking`] in a run folder.
 pub const RANKING: &str = "ranking.json";
-
-/// Of a run's `result.json`, what a comparison needs.
-#[derive(Debug, Deserialize)]
-struct Found {
-    metrics: Option<BTreeMap<String, f64>>,
-    regret: Option<BTreeMap<String, f64>>,
-    benchmark: Option<Provenance>,
-    #[serde(default)]
-    curve: Vec<Point>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Point {
-    regret: Option<BTreeMap<String, f64>>,
-    #[serde(default)]
-    step: u64,
-    #[serde(default)]
-    images: u64,
-    #[serde(default)]
-    seconds: Option<f64>,
-}
 
 /// What a failed trial said last is kept here.
 pub fn error_file(folder: &Path, id: &str) -> PathBuf {
@@ -156,7 +134,7 @@ fn measure(
     folder: &Path,
     wanted: Option<&str>,
 ) -> Result<Vec<Measured>> {
-    let runs: Vec<(&Trial, PathBuf, Option<Found>)> = trials
+    let runs: Vec<(&Trial, PathBuf, Option<Outcome>)> = trials
         .iter()
         .map(|t| {
             let run = Path::new(TRIALS).join(&t.id);
@@ -222,7 +200,8 @@ fn measure(
                 (None, None) => State::Missing,
             };
             let curve = found.as_ref().and_then(|f| {
-                let point = |p: &Point| Some((spent(p, trial.budget)?, value(p.regret.as_ref())?));
+                let point =
+                    |p: &CurvePoint| Some((spent(p, trial.budget)?, value(p.regret.as_ref())?));
                 StepFunction::new(f.curve.iter().filter_map(point).collect())
             });
             let ranking: Option<Ranking> = read(&folder.join(run).join(RANKING))?;
@@ -246,10 +225,11 @@ fn measure(
         .collect()
 }
 
-fn spent(point: &Point, budget: Budget) -> Option<f64> {
+fn spent(point: &CurvePoint, budget: Budget) -> Option<f64> {
     match budget.unit {
         Unit::Steps => Some(point.step as f64),
         Unit::Images => Some(point.images as f64),
         Unit::Seconds => point.seconds,
+        Unit::None => None,
     }
 }

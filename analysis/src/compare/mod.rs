@@ -9,6 +9,7 @@ mod text;
 pub use assemble::{LOGS, RANKING, TRIALS, assemble, choose_metric, error_file};
 pub use comparison::*;
 pub use figures::{Labels, Measured, figures, ranks};
+pub use nasfw_framework::budget::{Budget, Unit};
 pub use plan::{
     Entry, Plan, PlanFile, RANDOM, RANDOM_ARCHITECTURES, Rank, Seeds, Trial, differences,
 };

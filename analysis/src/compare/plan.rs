@@ -11,7 +11,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::{Deserialize, Deserializer, Serialize};
 use toml_edit::TableLike;
 
-use super::Budget;
+use super::{Budget, Unit};
 
 /// Label of the control that searches at random with the same budget.
 pub const RANDOM: &str = "random";
@@ -389,7 +389,10 @@ impl PlanFile {
             }
         }
         for (i, b) in plan.budgets.iter().enumerate() {
-            if b.amount == 0 {
+            if b.unit == Unit::None {
+                let units = "it must be \"steps\", \"images\" or \"seconds\"";
+                wrong(&format!("budgets[{i}].unit"), units.into());
+            } else if b.amount == 0 {
                 wrong(
                     &format!("budgets[{i}].amount"),
                     "it must be at least 1".into(),
