@@ -512,3 +512,18 @@ fn bad_plans_are_refused_with_their_place_before_anything_is_written() {
     assert_eq!(seeds, [false, false, false, true, true, true]);
     assert!(!dir.path().join("runs").exists());
 }
+
+#[test]
+fn the_example_plans_are_plans() {
+    let dir = tempfile::tempdir().unwrap();
+    let plans = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/comparisons");
+    let mut count = 0;
+    for plan in fs::read_dir(plans).unwrap() {
+        let plan = plan.unwrap().path();
+        let said = good(dir.path(), &["compare", plan.to_str().unwrap(), "--dry-run"]);
+        assert!(said.contains("random-architectures"), "{said}");
+        count += 1;
+    }
+    assert_eq!(count, 2);
+    assert!(!dir.path().join("runs").exists());
+}
