@@ -520,7 +520,10 @@ fn the_example_plans_are_plans() {
     let mut count = 0;
     for plan in fs::read_dir(plans).unwrap() {
         let plan = plan.unwrap().path();
-        let said = good(dir.path(), &["compare", plan.to_str().unwrap(), "--dry-run"]);
+        let said = good(
+            dir.path(),
+            &["compare", plan.to_str().unwrap(), "--dry-run"],
+        );
         assert!(said.contains("random-architectures"), "{said}");
         count += 1;
     }
