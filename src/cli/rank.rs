@@ -102,6 +102,7 @@ impl Rank {
             tau: found.map(|k| k.tau),
             p: found.map(|k| k.p),
             metric: metric.to_owned(),
+            asked: count,
             batches,
             seed: self.seed,
             epochs: opened.epoch(),

@@ -210,6 +210,9 @@ pub struct Ranking {
     pub p: Option<f64>,
     /// The metric of the benchmark.
     pub metric: String,
+    /// Architectures that were asked for; small spaces have fewer.
+    #[serde(default)]
+    pub asked: usize,
     /// Batches of the validation half that each accuracy is over; none for all.
     pub batches: Option<usize>,
     /// Seed of the drawing.

@@ -55,6 +55,7 @@ impl Compare {
         let runner = Runner {
             folder: &path,
             rank: file.plan.rank,
+            metric: file.plan.metric.as_deref(),
             jobs: usize::try_from(self.jobs).unwrap_or(1),
         };
         if self.dry_run {

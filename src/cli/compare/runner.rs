@@ -49,6 +49,8 @@ pub struct Runner<'a> {
     pub folder: &'a Path,
     /// Whether supernets are ranked.
     pub rank: Option<Rank>,
+    /// The metric that is compared, where the plan names one.
+    pub metric: Option<&'a str>,
     /// Trials at once.
     pub jobs: usize,
 }
@@ -187,10 +189,11 @@ impl Runner<'_> {
         };
         if path.join(RESULT).exists() {
             return match self.rank {
-                Some(rank) if wants_ranking(&path, rank)? => {
+                Some(rank) if self.wants_ranking(&path, rank)? => {
                     let mut arguments = with(&["rank", &run]);
                     arguments.push(format!("--architectures={}", rank.architectures));
                     arguments.extend(rank.batches.map(|b| format!("--batches={b}")));
+                    arguments.extend(self.metric.map(|m| format!("--metric={m}")));
                     // The same architectures for every strategy of a seed.
                     arguments.push(format!("--seed={}", trial.seed));
                     Ok(Some(arguments))
@@ -214,6 +217,28 @@ impl Runner<'_> {
             arguments.push(format!("{key}={value}"));
         }
         Ok(Some(arguments))
+    }
+
+    /// Whether a finished run has a supernet to rank that is not ranked as the plan says.
+    fn wants_ranking(&self, run: &Path, rank: Rank) -> Result<bool> {
+        let read = |name: &str| {
+            let path = run.join(name);
+            fs::read_to_string(&path).map_err(Error::io("read", &path))
+        };
+        // A file that can't be understood is the business of what reads all of them.
+        let Ok(outcome) = serde_json::from_str::<Outcome>(&read(RESULT)?) else {
+            return Ok(false);
+        };
+        if outcome.marginals.is_none() {
+            return Ok(false);
+        }
+        let ranking = read(RANKING).ok();
+        let ranking = ranking.and_then(|t| serde_json::from_str::<Ranking>(&t).ok());
+        let as_planned = |r: &Ranking| {
+            (r.asked, r.batches) == (rank.architectures, rank.batches)
+                && self.metric.is_none_or(|m| m == r.metric)
+        };
+        Ok(!ranking.as_ref().is_some_and(as_planned))
     }
 
     fn start<'t>(
@@ -286,7 +311,13 @@ impl Runner<'_> {
             .ok()
             .and_then(|t| serde_json::from_str::<Outcome>(&t).ok())
             .and_then(|o| o.regret)
-            .and_then(|r| r.into_iter().find(|(name, _)| !name.starts_with("valid")));
+            .and_then(|r| {
+                let shown = |name: &str| match self.metric {
+                    Some(metric) => name == metric,
+                    None => !name.starts_with("valid"),
+                };
+                r.into_iter().find(|(name, _)| shown(name))
+            });
         let regret = regret.map_or(String::new(), |(name, r)| format!(", {name} regret {r:.4}"));
         let left = if done < all {
             format!(", about {} left", HumanDuration(left))
@@ -305,27 +336,6 @@ enum Next {
     Step(Vec<String>),
     Done,
     Failed(String),
-}
-
-/// Whether a finished run has a supernet to rank that is not ranked as the plan says.
-fn wants_ranking(run: &Path, rank: Rank) -> Result<bool> {
-    let read = |name: &str| {
-        let path = run.join(name);
-        fs::read_to_string(&path).map_err(Error::io("read", &path))
-    };
-    // A file that can't be understood is the business of what reads all of them.
-    let Ok(outcome) = serde_json::from_str::<Outcome>(&read(RESULT)?) else {
-        return Ok(false);
-    };
-    if outcome.marginals.is_none() {
-        return Ok(false);
-    }
-    let ranking = read(RANKING)
-        .ok()
-        .and_then(|t| serde_json::from_str::<Ranking>(&t).ok());
-    // Small spaces have fewer architectures than were asked for.
-    Ok(ranking
-        .is_none_or(|r| r.batches != rank.batches || r.architectures.len() > rank.architectures))
 }
 
 fn last_lines(log: &Path) -> String {
