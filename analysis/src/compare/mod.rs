@@ -1,1 +1,21 @@
-//! Comparisons: a plan of runs, carried out as processes of their own, and the table that they amount to.
+//! Comparisons of strategies: the plan, and what its trials amount to.
+
+mod assemble;
+mod comparison;
+mod figures;
+mod plan;
+mod simulation;
+mod text;
+
+#[cfg(test)]
+mod tests;
+
+pub use assemble::{LOGS, RANKING, TRIALS, assemble, choose_metric, error_file};
+pub use comparison::*;
+pub use figures::{Labels, Measured, figures, pairs, ranks, verdicts};
+pub use nasfw_framework::budget::{Budget, Unit};
+pub use plan::{
+    Entry, Plan, PlanFile, RANDOM, RANDOM_ARCHITECTURES, Rank, Seeds, Trial, differences,
+};
+pub use simulation::{Noise, Rates, Simulation};
+pub use text::text;
