@@ -93,6 +93,8 @@ pub struct Search {
     pub(crate) scalars: BTreeMap<String, f64>,
     /// Work done when the current step began.
     began: Work,
+    /// Another number gives the strategy other draws: zero but in the conformance suite.
+    pub(crate) salt: u64,
     /// Watches the steps, in the conformance suite only.
     pub(crate) trace: Option<RefCell<Trace>>,
     /// Up to when time is in the ledger; none before the first step of this process.
@@ -145,6 +147,7 @@ impl Search {
             meters: BTreeMap::new(),
             scalars: BTreeMap::new(),
             began: Work::default(),
+            salt: 0,
             trace: None,
             ticked: None,
             plan: strategy.data(),
@@ -290,7 +293,9 @@ impl Search {
 
     /// The generator of the stream `name` at this step: the same at every call within the step.
     pub fn rng(&self, name: &str) -> Rng {
-        self.streams.child("strategy", 0).at(name, self.clock.step)
+        self.streams
+            .child("strategy", self.salt)
+            .at(name, self.clock.step)
     }
 
     /// The next training batch of a split, augmented.

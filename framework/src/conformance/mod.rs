@@ -22,4 +22,4 @@ pub(crate) mod trace;
 
 pub use probe::Problem;
 pub use report::{Finding, Report, Verdict};
-pub use strategy::{ArchStep, architecture_step, strategy, strategy_on};
+pub use strategy::{ArchStep, architecture_step, strategy, strategy_invariant, strategy_on};

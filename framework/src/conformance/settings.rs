@@ -80,21 +80,27 @@ pub(super) fn with(section: &Value, path: &[String], value: Value) -> Value {
     changed
 }
 
-/// Every option of `section`, with what the plugin's defaults say about it.
+/// Every option that the plugin's defaults declare, with its value in `section`.
 pub(super) fn of(plugin: &Plugin, section: &Value) -> Result<Vec<Setting>> {
     let kind = plugin.kind().name();
-    let document: toml_edit::Document<String> = plugin
+    let document: toml_edit::DocumentMut = plugin
         .defaults
-        .to_owned()
         .parse()
         .map_err(|e| Error::Registry(format!("defaults of `{}`: {e}", plugin.name)))?;
     let mut settings = vec![];
     collect(
-        section,
+        &plugin.default_section()?,
         document.get(kind).and_then(|i| i.as_table_like()),
         &mut vec![],
         &mut settings,
     );
+    for setting in &mut settings {
+        let now = setting
+            .path
+            .iter()
+            .fold(section, |at, key| &at[key.as_str()]);
+        setting.value = now.clone();
+    }
     Ok(settings)
 }
 

@@ -51,6 +51,16 @@ pub(crate) enum Act {
     },
 }
 
+impl Act {
+    /// The value of a loss; zero of anything else.
+    pub fn value(&self) -> f64 {
+        match self {
+            Self::Loss { value, .. } => *value,
+            _ => 0.0,
+        }
+    }
+}
+
 /// A copy of a batch that later changes can't reach.
 pub(crate) fn keep(batch: &Batch) -> Batch {
     Batch {

@@ -16,8 +16,9 @@ use crate::strategy::{ArchGradient, Split};
 
 /// Relative error that a gradient in double precision may have against a finite difference.
 const TOLERANCE: f64 = 1e-6;
-/// Step of the finite differences, for vectors of unit length.
-const H: f64 = 1e-5;
+/// Steps of the finite differences, for vectors of unit length. A kink (of ReLU, of a maximum) between the two ends
+/// spoils one; the smaller the step, the rarer.
+const STEPS: [f64; 3] = [1e-5, 1e-6, 1e-7];
 const DIRECTIONS: u64 = 4;
 
 /// The step that is looked at: momentum is no longer zero by then.
@@ -132,8 +133,38 @@ fn dot(a: &Tensor, b: &Tensor) -> f64 {
     (a * b).sum(a.kind()).double_value(&[])
 }
 
-/// Compares a gradient with slopes along directions. `slopes[direction][differentiation]` are to be averaged with
-/// `shares`.
+/// Compares a gradient with finite differences along directions: `values` gives the value of every differentiation
+/// with the vector moved by its argument; they are to be averaged with `shares`.
+fn compare(
+    gradient: &Tensor,
+    shares: &[f64],
+    mut values: impl FnMut(&Tensor) -> Result<Vec<f64>>,
+) -> Result<Verdict> {
+    let along = directions(gradient);
+    let mut first = None;
+    for h in STEPS {
+        let mut slopes = vec![];
+        for d in &along {
+            let (ahead, behind) = (values(&(d * h))?, values(&(d * -h))?);
+            if ahead.len() != shares.len() || behind.len() != shares.len() {
+                return Ok(Verdict::Broken(
+                    "how many losses a step differentiates changes when it is moved by a hair"
+                        .into(),
+                ));
+            }
+            let pairs = ahead.iter().zip(&behind);
+            slopes.push(pairs.map(|(a, b)| (a - b) / (2.0 * h)).collect());
+        }
+        let verdict = judge(gradient, &along, &slopes, shares);
+        if verdict == Verdict::Held {
+            return Ok(verdict);
+        }
+        first.get_or_insert(verdict);
+    }
+    Ok(first.unwrap_or(Verdict::Held))
+}
+
+/// Compares a gradient with slopes along directions: `slopes[direction][differentiation]`.
 fn judge(gradient: &Tensor, along: &[Tensor], slopes: &[Vec<f64>], shares: &[f64]) -> Verdict {
     let seen: Vec<f64> = along.iter().map(|d| dot(gradient, d)).collect();
     let mean = |s: &Vec<f64>| -> f64 { s.iter().zip(shares).map(|(s, w)| s * w).sum() };
@@ -185,43 +216,46 @@ pub(super) fn of_weights(rig: &Rig<'_>) -> Result<Verdict> {
             "its step does not descend the weights".into(),
         ));
     };
-    let shares = update.shares();
-    let along = directions(update.gradient);
-    let mut slopes = vec![];
-    for d in &along {
-        let mut slope = vec![];
-        for taking in &update.takings {
-            let (mut sum, mut values) = (0.0, 0.0);
-            for act in &taking.losses {
-                let Act::Loss {
-                    theta,
-                    arch,
-                    batch,
-                    value,
-                } = act
-                else {
-                    continue;
-                };
-                let ahead = loss_at(&mut search, &(theta + d * H), arch, batch)?;
-                let behind = loss_at(&mut search, &(theta - d * H), arch, batch)?;
-                sum += (ahead - behind) / (2.0 * H);
-                values += value;
-            }
-            let n = taking.losses.len() as f64;
-            let same = |a: f64, b: f64| (a - b).abs() <= 1e-9 * a.abs().max(b.abs());
-            slope.push(if same(taking.value, values / n) {
-                sum / n
-            } else if same(taking.value, values) {
-                sum
-            } else {
+    // What is differentiated is the mean of the losses before it, their sum, or the last of them alone.
+    let same = |a: f64, b: f64| (a - b).abs() <= 1e-9 * a.abs().max(b.abs());
+    let mut weights: Vec<Vec<f64>> = vec![];
+    for taking in &update.takings {
+        let values: Vec<f64> = taking.losses.iter().map(|act| act.value()).collect();
+        let n = values.len();
+        let candidates = [
+            vec![1.0 / n as f64; n],
+            (0..n).map(|i| f64::from(i + 1 == n)).collect(),
+            vec![1.0; n],
+        ];
+        let fits = |w: &Vec<f64>| {
+            let value: f64 = w.iter().zip(&values).map(|(w, v)| w * v).sum();
+            same(taking.value, value)
+        };
+        match candidates.into_iter().find(fits) {
+            Some(w) => weights.push(w),
+            None => {
                 return Ok(Verdict::NotApplicable(
                     "what it differentiates has terms beside its losses".into(),
                 ));
-            });
+            }
         }
-        slopes.push(slope);
     }
-    Ok(judge(update.gradient, &along, &slopes, &shares))
+    compare(update.gradient, &update.shares(), |by| {
+        let mut values = vec![];
+        for (taking, weights) in update.takings.iter().zip(&weights) {
+            let mut sum = 0.0;
+            for (act, weight) in taking.losses.iter().zip(weights) {
+                if let Act::Loss {
+                    theta, arch, batch, ..
+                } = act
+                {
+                    sum += weight * loss_at(&mut search, &(theta + by), arch, batch)?;
+                }
+            }
+            values.push(sum);
+        }
+        Ok(values)
+    })
 }
 
 /// φ's gradient against what the strategy claims it to be.
@@ -263,19 +297,7 @@ fn direct(rig: &Rig<'_>, step: u64, base: &Watched) -> Result<Verdict> {
         let update = first_update(&again.trace.acts, Vector::Phi);
         Ok(update.map_or_else(Vec::new, |u| u.takings.iter().map(|t| t.value).collect()))
     };
-    let along = directions(update.gradient);
-    let mut slopes = vec![];
-    for d in &along {
-        let (ahead, behind) = (values(&(d * H))?, values(&(d * -H))?);
-        if ahead.len() != update.takings.len() || behind.len() != update.takings.len() {
-            return Ok(Verdict::Broken(
-                "how many losses a step differentiates depends on φ by a hair's breadth".into(),
-            ));
-        }
-        let pairs = ahead.iter().zip(&behind);
-        slopes.push(pairs.map(|(a, b)| (a - b) / (2.0 * H)).collect());
-    }
-    Ok(judge(update.gradient, &along, &slopes, &update.shares()))
+    compare(update.gradient, &update.shares(), values)
 }
 
 /// The first batch that was drawn from a split; with only one kind of images, the same one for both.
@@ -326,18 +348,14 @@ fn unrolled(base: Watched) -> Result<Verdict> {
     let Some(update) = first_update(&trace.acts, Vector::Phi) else {
         return Ok(Verdict::Held);
     };
-    let along = directions(&phi);
-    let mut slopes = vec![];
-    for d in &along {
-        let (ahead, behind) = (objective(&(&phi + d * H))?, objective(&(&phi - d * H))?);
-        slopes.push(vec![(ahead - behind) / (2.0 * H)]);
-    }
-    Ok(judge(update.gradient, &along, &slopes, &[1.0]))
+    compare(update.gradient, &[1.0], |by| {
+        Ok(vec![objective(&(&phi + by))?])
+    })
 }
 
 /// The mean of many estimates from one place against the exact gradient by enumeration.
 fn score(rig: &Rig<'_>) -> Result<Verdict> {
-    const STEPS: u64 = 600;
+    const ESTIMATES: u64 = 600;
     let (mut search, mut strategy) = rig.start()?;
     let spec = search.space().spec().clone();
     if spec.size() > 1e4 {
@@ -348,7 +366,7 @@ fn score(rig: &Rig<'_>) -> Result<Verdict> {
     let (theta, phi) = (search.theta.detach().copy(), search.phi.detach().copy());
     let per_epoch = search.steps_per_epoch();
     let (mut estimates, mut seen) = (vec![], vec![]);
-    for step in 0..STEPS {
+    for step in 0..ESTIMATES {
         search.trace = Some(Trace::new(&search.theta, &search.phi, None).into());
         search.begin_step();
         strategy.step(&mut search)?;
@@ -376,7 +394,7 @@ fn score(rig: &Rig<'_>) -> Result<Verdict> {
     let Some(distribution) = strategy.distribution() else {
         return Ok(Verdict::Broken("it has no distribution".into()));
     };
-    if seen.is_empty() || estimates.len() < STEPS as usize {
+    if seen.is_empty() || estimates.len() < ESTIMATES as usize {
         return Ok(Verdict::Broken(
             "not every step descends φ along an estimate".into(),
         ));
@@ -402,13 +420,13 @@ fn score(rig: &Rig<'_>) -> Result<Verdict> {
     let exact = Tensor::f_run_backward(&[&expected], &[&leaf], false, false)?.remove(0);
     let estimates = Tensor::stack(&estimates, 0);
     let mean = estimates.mean_dim([0i64].as_slice(), false, phi.kind());
-    let error = estimates.std_dim([0i64].as_slice(), true, false) / (STEPS as f64).sqrt();
+    let error = estimates.std_dim([0i64].as_slice(), true, false) / (ESTIMATES as f64).sqrt();
     let z = ((&mean - &exact).abs() / (error + 1e-12))
         .max()
         .double_value(&[]);
     Ok(Verdict::of(z < 5.0, || {
         format!(
-            "the mean of {STEPS} estimates lies {z:.1} standard errors off the exact gradient by enumeration \
+            "the mean of {ESTIMATES} estimates lies {z:.1} standard errors off the exact gradient by enumeration \
              (its slope along it is {:.3} of the exact one's)",
             dot(&mean, &exact) / dot(&exact, &exact)
         )

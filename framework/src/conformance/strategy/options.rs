@@ -88,6 +88,12 @@ pub(super) fn every_option_matters(rig: &Rig<'_>) -> Result<Verdict> {
                 }
             }
         }
+        if option.others(&METRICS).is_empty() {
+            return Ok(Verdict::Broken(format!(
+                "the comment of `{}` names no other value in double quotes, so that nobody can try one",
+                option.name()
+            )));
+        }
         if !trials.all_refused(&rig.section, option)? {
             idle.push(format!("`{}`", option.name()));
         }
@@ -109,14 +115,14 @@ pub(super) fn every_preset_matters(rig: &Rig<'_>) -> Result<Verdict> {
         let wrong = |e: String| Error::Registry(format!("preset `{name}`: {e}"));
         let table: toml::Table = toml::from_str(toml).map_err(|e| wrong(e.to_string()))?;
         let table = serde_json::to_value(table).map_err(|e| wrong(e.to_string()))?;
-        let Some(own) = table.get("strategy") else {
-            // A preset of the trainer's settings alone.
-            continue;
-        };
+        let own = table.get("strategy").unwrap_or(&Value::Null);
         let mut section = rig.section.clone();
         lay(&mut section, own);
+        let elsewhere = table
+            .as_object()
+            .is_some_and(|t| t.keys().any(|k| k != "strategy"));
         let seen = rig.with(section.clone()).run(0, false)?;
-        if section == rig.section || seen == plain {
+        if !elsewhere && (section == rig.section || seen == plain) {
             return Ok(Verdict::Broken(format!("preset `{name}` changes nothing")));
         }
     }
@@ -129,6 +135,7 @@ fn lay(base: &mut Value, over: &Value) {
         Some(table) => table
             .iter()
             .for_each(|(key, value)| lay(&mut base[key], value)),
+        None if over.is_null() => {}
         None => *base = over.clone(),
     }
 }

@@ -163,6 +163,16 @@ pub(super) fn relabelling_permutes(rig: &Rig<'_>) -> Result<Verdict> {
     }
     no_grad(|| other_search.phi.copy_(&flipped));
     let steps = looked_at(rig)?;
+    let (mut salted, salted_strategy) = rig.start()?;
+    salted.salt = 1;
+    let salted = watch(salted, salted_strategy, steps, None, None)?;
+    let plain = rig.replay(steps, None, None)?;
+    let equal = |x: &Tensor, y: &Tensor| no_grad(|| x.equal(y));
+    if !equal(&salted.search.theta, &plain.search.theta)
+        || !equal(&salted.search.phi, &plain.search.phi)
+    {
+        return not("its step is random, and draws follow the order");
+    }
     let [a, b] = &[
         watch(search, strategy, steps, None, None)?,
         watch(other_search, other_strategy, steps, None, None)?,
