@@ -18,6 +18,8 @@ mod retrain;
 mod run;
 mod selection;
 mod summary;
+mod view;
+mod watch;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -52,6 +54,8 @@ enum Verb {
     Eval(eval::Eval),
     /// Write a trained network as ONNX model and safetensors file.
     Export(export::Export),
+    /// Watch a run: curves, entropy per edge, the architecture so far.
+    Watch(watch::Watch),
     /// List the plugins of this program.
     List(list::List),
     /// Explain a plugin: options with defaults, presets, example, source.
@@ -78,6 +82,7 @@ impl Verb {
             Self::Retrain(v) => v.carry_out(),
             Self::Eval(v) => v.carry_out(),
             Self::Export(v) => v.carry_out(),
+            Self::Watch(v) => v.carry_out(),
             Self::List(v) => v.carry_out(),
             Self::Describe(v) => v.carry_out(),
             Self::Config(v) => v.carry_out(),
