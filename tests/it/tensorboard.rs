@@ -29,7 +29,7 @@ print(json.dumps({
 /// Python with TensorBoard: that of the environment, or what `cargo xtask test` installs.
 fn python() -> Option<PathBuf> {
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tensorboard/bin/python");
-    let python = std::env::var_os("NASFW_TENSORBOARD_PYTHON").map_or(own, PathBuf::from);
+    let python = std::env::var_os("TENSORBOARD_PYTHON").map_or(own, PathBuf::from);
     let works = Command::new(&python)
         .args(["-c", "import tensorboard"])
         .stderr(Stdio::null())

@@ -65,7 +65,6 @@ const RESERVED: [&str; 6] = [
     "NASFW_LIBTORCH",
     "NASFW_TEST_DATA",
     "NASFW_SKIP_LOG",
-    "NASFW_TENSORBOARD_PYTHON",
 ];
 
 /// Merged configuration with the origin of every leaf.
