@@ -22,3 +22,5 @@ mod resume;
 mod retrain;
 mod spaces;
 mod strategies;
+mod tensorboard;
+mod watch;
