@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::arch::{Genotype, Marginals};
+use crate::budget::Budget;
 use crate::error::Result;
+use crate::strategy::Picture;
 
 /// Running means since the last [`Event::Progress`].
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
@@ -35,6 +37,12 @@ pub enum Event {
         epochs: u64,
         /// Steps of an epoch.
         steps_per_epoch: u64,
+        /// What the search may spend; none where epochs decide.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        budget: Option<Budget>,
+        /// Share of the planned search that is done, from 0 to 1.
+        #[serde(default)]
+        done: f64,
         /// Device in words.
         device: String,
         /// Number of trained supernet parameters.
@@ -56,13 +64,25 @@ pub enum Event {
         lr: f64,
         /// Named scalars of the strategy.
         scalars: BTreeMap<String, f64>,
+        /// Share of the planned search that is done, from 0 to 1. Not reproducible with a budget of seconds.
+        #[serde(default)]
+        done: f64,
         /// Seconds of this process's work on the run so far. Not reproducible.
         seconds: f64,
     },
-    /// The architecture before training (epoch 0) and after every epoch.
+    /// The architecture before training (step 0), every few steps, and after every epoch.
     Architecture {
+        /// Steps done.
+        #[serde(default)]
+        step: u64,
         /// Epochs done.
         epoch: u64,
+        /// Training images that went through the supernet so far.
+        #[serde(default)]
+        images: u64,
+        /// Seconds of search so far, over all processes. Not reproducible.
+        #[serde(default)]
+        seconds: f64,
         /// The weights that derivation goes by.
         marginals: Option<Marginals>,
         /// Normalised entropy.
@@ -78,6 +98,15 @@ pub enum Event {
         /// Whether the benchmark knows the architecture; none without a benchmark.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         known: Option<bool>,
+    },
+    /// What a strategy shows of itself, before training and after every epoch.
+    Pictures {
+        /// Steps done.
+        step: u64,
+        /// Epochs done.
+        epoch: u64,
+        /// Matrices by name, row by row.
+        pictures: BTreeMap<String, Picture>,
     },
     /// A command of the strategy was carried out.
     Control {
@@ -113,7 +142,7 @@ impl Event {
     /// The event without what differs between equal runs: seconds and memory.
     pub fn reproducible(mut self) -> Self {
         match &mut self {
-            Self::Progress { seconds, .. } => *seconds = 0.0,
+            Self::Progress { seconds, .. } | Self::Architecture { seconds, .. } => *seconds = 0.0,
             Self::Finished {
                 seconds,
                 peak_memory,

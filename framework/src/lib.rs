@@ -10,7 +10,9 @@
 pub mod arch;
 pub mod batches;
 pub mod benchmark;
+pub mod budget;
 pub mod config;
+pub mod conformance;
 pub mod dataset;
 pub mod device;
 pub mod distribution;

@@ -1,12 +1,14 @@
 //! The state of a running search, and everything that a strategy's step may ask for.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::arch::{Choice, Genotype, Marginals, RelaxedArch};
 use crate::batches::{Augment, Batch, Batches, Draw, Order};
 use crate::benchmark::{Benchmark, Score};
+use crate::budget::{Budget, Unit, Work};
 use crate::dataset::ImageData;
 use crate::error::{Error, Result};
 use crate::events::Meter;
@@ -47,6 +49,8 @@ pub struct Settings {
     pub warmup_epochs: u64,
     /// Planned epochs.
     pub epochs: u64,
+    /// What the search may spend.
+    pub budget: Budget,
 }
 
 /// Where a search stands. All of it is saved in checkpoints.
@@ -66,6 +70,9 @@ pub struct Clock {
     pub stage: u64,
     /// Checkpoints written.
     pub saves: u64,
+    /// Work done so far, also what was rolled back.
+    #[serde(default)]
+    pub work: Work,
 }
 
 /// A running search.
@@ -82,6 +89,10 @@ pub struct Search {
     /// Per split: sums of loss × images, of correct images, of images.
     pub(crate) meters: BTreeMap<Split, Tensor>,
     pub(crate) scalars: BTreeMap<String, f64>,
+    /// Work done when the current step began.
+    began: Work,
+    /// Up to when time is in the ledger; none before the first step of this process.
+    ticked: Option<Instant>,
     space: Box<dyn SearchSpace>,
     supernet: Box<dyn Supernet>,
     benchmark: Option<Box<dyn Benchmark>>,
@@ -129,6 +140,8 @@ impl Search {
             phi_optimizer: None,
             meters: BTreeMap::new(),
             scalars: BTreeMap::new(),
+            began: Work::default(),
+            ticked: None,
             plan: strategy.data(),
             task: data.task,
             settings,
@@ -173,14 +186,74 @@ impl Search {
         }
     }
 
-    /// Fraction of all planned steps that is done.
+    /// Share of the planned search that was done when the current step began: of the budget if there is one, else of
+    /// the steps of all epochs.
     pub fn progress(&self) -> f64 {
-        let total = self.settings.epochs * self.steps_per_epoch();
-        if total == 0 {
-            1.0
-        } else {
-            self.clock.step as f64 / total as f64
+        share(self.spent())
+    }
+
+    /// What was spent when the current step began, and what may be spent: numbers of one unit.
+    pub fn spent(&self) -> (u64, u64) {
+        self.ledger(&self.began, self.clock.step)
+    }
+
+    /// What will have been spent when the current step ends, as far as is known now. The search is over when it reaches
+    /// the second number.
+    pub fn spent_with_this_step(&self) -> (u64, u64) {
+        let work = Work {
+            steps: self.began.steps + 1,
+            microseconds: self.now(),
+            ..self.clock.work
+        };
+        self.ledger(&work, self.clock.step + 1)
+    }
+
+    fn ledger(&self, work: &Work, step: u64) -> (u64, u64) {
+        let planned = self.settings.epochs * self.steps_per_epoch();
+        self.settings.budget.spent(work).unwrap_or((step, planned))
+    }
+
+    fn now(&self) -> u64 {
+        let running = self.ticked.map_or(0, |t| t.elapsed().as_micros() as u64);
+        self.clock.work.microseconds + running
+    }
+
+    /// A step begins.
+    pub(crate) fn begin_step(&mut self) {
+        if self.ticked.is_none() {
+            self.ticked = Some(Instant::now());
         }
+        self.clock.work.microseconds = self.now();
+        self.ticked = Some(Instant::now());
+        self.began = self.clock.work;
+    }
+
+    /// A step ends.
+    pub(crate) fn end_step(&mut self) {
+        self.clock.work.microseconds = self.now();
+        self.ticked = Some(Instant::now());
+        self.clock.work.steps += 1;
+        self.clock.step += 1;
+        self.clock.step_in_epoch += 1;
+        self.began = self.clock.work;
+    }
+
+    /// Between steps, what was spent when the next step begins is what is spent now.
+    pub(crate) fn account(&mut self) {
+        self.began = self.clock.work;
+    }
+
+    /// What the search may spend; none where epochs decide.
+    pub fn budget(&self) -> Option<Budget> {
+        (self.settings.budget.unit != Unit::None).then_some(self.settings.budget)
+    }
+
+    /// Whether there is a budget, and all of it is spent.
+    pub(crate) fn budget_is_spent(&self) -> bool {
+        self.settings
+            .budget
+            .spent(&self.clock.work)
+            .is_some_and(|(spent, all)| spent >= all)
     }
 
     /// The images and classes that it works on.
@@ -275,6 +348,7 @@ impl Search {
             .forward(weights, &batch.images, arch, Mode::Train, noise)?;
         let loss = self.supernet.loss(&output, &batch.labels);
         if let Some(split) = batch.split {
+            self.clock.work.images += batch.len() as u64;
             let sums = no_grad(|| self.sums(&output.detach(), &loss.detach(), batch));
             let meter = self.meters.remove(&split);
             self.meters.insert(
@@ -422,6 +496,9 @@ impl Search {
     }
 
     fn rate(&self, c: &OptimizerConfig) -> f64 {
+        if self.budget().is_some() {
+            return c.schedule.at(c.lr, c.lr_min, self.progress());
+        }
         let epochs = self.settings.schedule_epochs.max(1) as f64;
         let within = match self.settings.schedule_by {
             Tick::Epoch => 0.0,
@@ -524,6 +601,15 @@ impl Search {
                 step: self.clock.step,
             }),
         }
+    }
+}
+
+/// A share as a number from 0 to 1; nothing to do is done.
+pub(crate) fn share((part, whole): (u64, u64)) -> f64 {
+    if whole == 0 {
+        1.0
+    } else {
+        part as f64 / whole as f64
     }
 }
 

@@ -51,8 +51,8 @@ pub enum Control {
     Stop(String),
     /// Change training settings from the next epoch on.
     Set(Changes),
-    /// Go back to the end of an earlier epoch (its weights, architecture, optimizers and strategy state), then change
-    /// settings. Needs [`Strategy::needs_history`].
+    /// Go back to the end of an earlier epoch (its weights, architecture and optimizers), then change settings. The
+    /// strategy's own state stays, so that it knows that it went back. Needs [`Strategy::needs_history`].
     Rollback {
         /// Number of epochs that are done in the state to go back to.
         epoch: u64,
@@ -113,6 +113,9 @@ impl StrategyState {
     }
 }
 
+/// A matrix to look at, row by row: feature maps and the like.
+pub type Picture = Vec<Vec<f64>>;
+
 /// A search algorithm.
 ///
 /// The trainer calls [`Strategy::step`] once per step and does the rest: data, schedules, clipping, checkpoints,
@@ -172,6 +175,12 @@ pub trait Strategy: Send {
     /// test accuracy of what it trains, say. They must follow from [`Strategy::state`].
     fn metrics(&self) -> BTreeMap<String, f64> {
         BTreeMap::new()
+    }
+
+    /// Matrices that show the strategy's insides, by name, for the figures of a report: before training and after
+    /// every epoch.
+    fn pictures(&self, _search: &Search) -> Result<BTreeMap<String, Picture>> {
+        Ok(BTreeMap::new())
     }
 
     /// What a checkpoint must keep beyond φ and the optimizers.

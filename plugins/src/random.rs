@@ -26,6 +26,8 @@ pub enum Scoring {
     Benchmark,
     /// By training it from fresh weights on the training half and testing it on the validation half.
     Train,
+    /// Not at all: the first architecture that is drawn is the result.
+    None,
 }
 
 register! {
@@ -36,7 +38,7 @@ register! {
 # Architectures drawn in the whole run; they share its steps equally, so there are never more than steps.
 samples = 8
 # "train": each is trained from fresh weights on the training half and tested on the validation half.
-# "benchmark": each is looked up, one a step.
+# "benchmark": each is looked up, one a step. "none": the first one drawn is the result, at no cost.
 score = "train"
 # Batches of the validation half that a score is taken on; 0 means all.
 eval_batches = 0
@@ -48,7 +50,10 @@ metric = ""
 schedule = "constant"
 "#,
     example: "nasfw run --strategy random --space nasbench1shot1-s3 --set strategy.samples=8",
-    presets: &[("benchmark", "[strategy]\nscore = \"benchmark\"\n")],
+    presets: &[
+        ("benchmark", "[strategy]\nscore = \"benchmark\"\n"),
+        ("architectures", "[strategy]\nscore = \"none\"\n"),
+    ],
 }
 
 #[typetag::serde(name = "random")]
@@ -84,10 +89,10 @@ struct Random {
 }
 
 impl Random {
-    /// Number of the sample whose turn it is after `step` of `steps` steps.
-    fn turn(&self, step: u64, steps: u64) -> u64 {
-        let samples = self.config.samples.min(steps);
-        u64::try_from(u128::from(step) * u128::from(samples) / u128::from(steps))
+    /// Number of the sample whose turn it is when so much of all is spent.
+    fn turn(&self, (spent, all): (u64, u64)) -> u64 {
+        let samples = self.config.samples.min(all);
+        u64::try_from(u128::from(spent) * u128::from(samples) / u128::from(all.max(1)))
             .unwrap_or(u64::MAX)
     }
 
@@ -139,36 +144,45 @@ impl Random {
 
 impl Strategy for Random {
     fn step(&mut self, search: &mut Search) -> Result<()> {
-        if self.config.score == Scoring::Benchmark {
-            let score = self.look_up(search)?;
-            self.scored(score, search);
-            return Ok(());
-        }
-        let (now, steps) = (
-            search.clock().step,
-            search.epochs() * search.steps_per_epoch(),
-        );
-        let turn = self.turn(now, steps);
-        if now > 0 && turn != self.turn(now - 1, steps) {
-            search.restart_weights();
+        match self.config.score {
+            Scoring::None => return Ok(()),
+            Scoring::Benchmark => {
+                let score = self.look_up(search)?;
+                self.scored(score, search);
+                return Ok(());
+            }
+            Scoring::Train => {}
         }
         let arch = search.one_hot(&self.current(search));
         let (w, batch) = (search.theta(), search.batch(Split::Train)?);
         let loss = search.loss(&w, &arch, &batch)?;
         let gradient = search.gradients(&loss, &[&w])?;
         search.descend_theta(&gradient[0]);
-        if now + 1 == steps || self.turn(now + 1, steps) != turn {
+        let (now, then) = (search.spent(), search.spent_with_this_step());
+        let last = then.0 >= then.1;
+        if last || self.turn(then) != self.turn(now) {
             let batches = (self.config.eval_batches > 0).then_some(self.config.eval_batches);
             let score = search.evaluate(&arch, Some(Split::Val), batches)?.accuracy;
             self.scored(score, search);
+            if !last {
+                search.restart_weights();
+            }
         }
         Ok(())
+    }
+
+    fn epoch_end(&mut self, _search: &mut Search) -> Result<Control> {
+        Ok(match self.config.score {
+            Scoring::None => Control::Stop("an architecture is drawn".into()),
+            _ => Control::Continue,
+        })
     }
 
     fn data(&self) -> DataPlan {
         match self.config.score {
             Scoring::Train => DataPlan::Halves,
             Scoring::Benchmark => DataPlan::Steps(self.config.samples.div_ceil(self.epochs.max(1))),
+            Scoring::None => DataPlan::Steps(1),
         }
     }
 
@@ -214,7 +228,7 @@ mod tests {
         #[test]
         fn architectures_share_the_steps_equally(samples in 1u64..40, steps in 1u64..400) {
             let random = random(samples);
-            let turns: Vec<u64> = (0..steps).map(|s| random.turn(s, steps)).collect();
+            let turns: Vec<u64> = (0..steps).map(|s| random.turn((s, steps))).collect();
             prop_assert!(turns[0] == 0 && turns.windows(2).all(|t| t[1] == t[0] || t[1] == t[0] + 1));
             let architectures = samples.min(steps);
             prop_assert_eq!(turns[turns.len() - 1] + 1, architectures);

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use nasfw_framework::Result;
+use nasfw_framework::budget::Unit;
 use nasfw_framework::events::{Event, Meter, Subscriber};
 
 static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
@@ -45,9 +46,10 @@ pub fn subscriber(run: &Path) -> Box<dyn Subscriber> {
 struct Progress {
     run: PathBuf,
     on_terminal: bool,
-    total: u64,
-    first_step: u64,
-    steps_per_epoch: u64,
+    /// Share of the search that was done when this process began.
+    first: f64,
+    /// Epochs of the last line about the architecture.
+    epoch: Option<u64>,
 }
 
 /// Prints a line on standard error, above the bar.
@@ -58,13 +60,11 @@ fn line(text: &str) {
 }
 
 impl Progress {
-    fn start(&mut self, step: u64, epochs: u64, steps_per_epoch: u64) {
-        (self.total, self.first_step, self.steps_per_epoch) =
-            (epochs * steps_per_epoch, step, steps_per_epoch);
+    fn start(&mut self, step: u64, total: u64) {
         if !self.on_terminal {
             return;
         }
-        let bar = ProgressBar::new(self.total).with_position(step);
+        let bar = ProgressBar::new(total).with_position(step);
         let style = ProgressStyle::with_template("{bar:16} {pos}/{len} {wide_msg}");
         if let Ok(style) = style {
             bar.set_style(style.progress_chars("━╸─"));
@@ -76,12 +76,12 @@ impl Progress {
     }
 
     /// Time left at the pace of this process.
-    fn left(&self, step: u64, seconds: f64) -> String {
-        let done = step.saturating_sub(self.first_step);
-        if done == 0 {
+    fn left(&self, done: f64, seconds: f64) -> String {
+        let share = done - self.first;
+        if share <= 0.0 {
             return String::new();
         }
-        let left = seconds / done as f64 * self.total.saturating_sub(step) as f64;
+        let left = seconds / share * (1.0 - done).max(0.0);
         format!("{} left", HumanDuration(Duration::from_secs_f64(left)))
     }
 }
@@ -106,18 +106,31 @@ impl Subscriber for Progress {
                 device,
                 weights,
                 arch_params,
+                budget,
+                done,
             } => {
                 let from = if *step > 0 {
                     format!(", going on from step {step}")
                 } else {
                     String::new()
                 };
+                let (plan, total) = match budget {
+                    None => (
+                        format!("{epochs} epochs of {steps_per_epoch} steps"),
+                        epochs * steps_per_epoch,
+                    ),
+                    Some(b) => (
+                        format!("a budget of {} {}", b.amount, b.unit.name()),
+                        if b.unit == Unit::Steps { b.amount } else { 0 },
+                    ),
+                };
                 line(&format!("run folder: {}", self.run.display()));
                 line(&format!(
                     "{weights} weights, {arch_params} architecture parameters on {device}; \
-                     {epochs} epochs of {steps_per_epoch} steps{from}"
+                     {plan}{from}"
                 ));
-                self.start(*step, *epochs, *steps_per_epoch);
+                self.first = *done;
+                self.start(*step, total);
             }
             Event::Progress {
                 step,
@@ -125,6 +138,7 @@ impl Subscriber for Progress {
                 meters,
                 entropy,
                 seconds,
+                done,
                 ..
             } => {
                 // The images that weights are trained on, where there are two kinds.
@@ -139,16 +153,20 @@ impl Subscriber for Progress {
                 let message = format!(
                     "epoch {}{figures}{entropy} {}",
                     epoch + 1,
-                    self.left(*step, *seconds)
+                    self.left(*done, *seconds)
                 );
+                let total = (*step as f64 / done).round();
                 match bar() {
                     Some(bar) => {
+                        bar.set_length(total as u64);
                         bar.set_position(*step);
                         bar.set_message(message);
                     }
-                    None => line(&format!("step {step}/{} {message}", self.total)),
+                    None => line(&format!("step {step}/{total} {message}")),
                 }
             }
+            // Those along the way are for figures.
+            Event::Architecture { epoch, .. } if self.epoch == Some(*epoch) => {}
             Event::Architecture {
                 epoch,
                 entropy,
@@ -171,6 +189,7 @@ impl Subscriber for Progress {
                         .map(|(k, v)| format!(" {k} {v:.4}"))
                         .collect(),
                 };
+                self.epoch = Some(*epoch);
                 line(&format!(
                     "epochs done: {epoch};{}{}{figures}",
                     show("entropy", entropy),

@@ -368,6 +368,7 @@ impl Checkpoint {
             saves,
             ..h.clock.clone()
         };
+        search.account();
         Ok(())
     }
 }

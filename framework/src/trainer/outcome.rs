@@ -33,8 +33,8 @@ pub struct Outcome {
     /// Where metrics and regret come from; none without a benchmark.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub benchmark: Option<Provenance>,
-    /// What the benchmark says of the architecture before training and after every epoch, in the order of the events:
-    /// an epoch that was rolled back is there, and comes again. Empty without a benchmark.
+    /// What the benchmark says of the architecture before training, every few steps and after every epoch, in the order
+    /// of the events: an epoch that was rolled back is there, and comes again. Empty without a benchmark.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub curve: Vec<CurvePoint>,
     /// Epochs done.
@@ -48,8 +48,17 @@ pub struct Outcome {
 /// A point of [`Outcome::curve`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CurvePoint {
+    /// Steps done.
+    #[serde(default)]
+    pub step: u64,
     /// Epochs done.
     pub epoch: u64,
+    /// Training images that went through the supernet.
+    #[serde(default)]
+    pub images: u64,
+    /// Seconds of search; only of runs with a budget of seconds, since no two runs have the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
     /// Whether the benchmark knows the architecture.
     pub known: bool,
     /// The benchmark's metrics, where it does, and the strategy's own figures.

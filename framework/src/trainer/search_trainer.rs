@@ -7,6 +7,7 @@ use super::checkpoint::{self, Checkpoint};
 use super::session::Session;
 use super::{Job, Normalisation, Outcome, Reopen, Reopened, Trainer};
 use crate::batches::{Augment, Order};
+use crate::budget::{Budget, Unit};
 use crate::config::{RunConfig, Validator};
 use crate::dataset::ImageData;
 use crate::device;
@@ -36,8 +37,12 @@ pub struct SearchTrainer {
     pub val_order: Order,
     /// Steps between two progress events.
     pub log_every: u64,
+    /// Steps between two looks at the architecture, besides those at the end of every epoch; 0 means only those.
+    pub architecture_every: u64,
     /// Steps between two checkpoints, besides those at the end of every epoch.
     pub checkpoint_every: u64,
+    /// What the search may spend.
+    pub budget: Budget,
     /// The optimizer of the supernet's weights.
     pub weights: OptimizerConfig,
     /// Random changes of training images.
@@ -104,6 +109,19 @@ impl Trainer for SearchTrainer {
             .zip([1.0, 1.0, 1.0, 0.5])
         {
             v.range("trainer.augment.color_jitter", strength, 0.0, most);
+        }
+        match self.budget {
+            Budget {
+                unit: Unit::None,
+                amount: 0,
+            } => {}
+            Budget {
+                unit: Unit::None, ..
+            } => v.problem(
+                "trainer.budget.amount",
+                "an amount of what? say so with `trainer.budget.unit`: steps, images or seconds",
+            ),
+            Budget { amount, .. } => v.at_least("trainer.budget.amount", amount, 1),
         }
         self.weights.validate("trainer.weights", v);
     }
@@ -172,6 +190,7 @@ impl SearchTrainer {
             schedule_by: self.schedule_by,
             warmup_epochs: self.warmup_epochs,
             epochs: self.epochs,
+            budget: self.budget,
         }
     }
 }

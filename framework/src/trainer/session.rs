@@ -9,6 +9,7 @@ use super::checkpoint;
 use super::outcome::{CurvePoint, Outcome};
 use super::search_trainer::SearchTrainer;
 use crate::arch::{Genotype, Marginals};
+use crate::budget::{Budget, Unit};
 use crate::device;
 use crate::distribution::normalised_entropy;
 use crate::draw::Drawing;
@@ -90,19 +91,23 @@ impl<'a> Session<'a> {
             step: s.clock.step,
             epochs: s.epochs(),
             steps_per_epoch: s.steps_per_epoch(),
+            budget: s.budget(),
+            done: s.progress().min(1.0),
             device: device::describe(s.device()),
             weights: s.theta.numel() as i64,
             arch_params: s.phi.numel() as i64,
         })?;
         if fresh {
             self.report_architecture()?;
+            self.report_pictures()?;
             self.save()?;
         }
         Ok(())
     }
 
     pub fn run(mut self) -> Result<Outcome> {
-        while self.finished.is_none() && self.search.clock.epoch < self.trainer.epochs {
+        let budget = self.search.budget().is_some();
+        while self.finished.is_none() && (budget || self.search.clock.epoch < self.trainer.epochs) {
             self.epoch()?;
         }
         let reason = self
@@ -117,13 +122,18 @@ impl<'a> Session<'a> {
             self.strategy.epoch_start(&mut self.search)?;
         }
         let steps = self.search.steps_per_epoch();
-        while self.search.clock.step_in_epoch < steps {
+        while self.search.clock.step_in_epoch < steps && !self.search.budget_is_spent() {
+            self.search.begin_step();
             self.strategy.step(&mut self.search)?;
-            self.search.clock.step += 1;
-            self.search.clock.step_in_epoch += 1;
+            self.search.end_step();
             let step = self.search.clock.step;
             if step.is_multiple_of(self.trainer.log_every) {
                 self.report_progress()?;
+            }
+            let over = self.search.clock.step_in_epoch == steps || self.search.budget_is_spent();
+            let every = self.trainer.architecture_every;
+            if !over && every > 0 && step.is_multiple_of(every) {
+                self.report_architecture()?;
             }
             if self.job.interrupt.load(Ordering::SeqCst) {
                 self.save()?;
@@ -133,9 +143,7 @@ impl<'a> Session<'a> {
                     run: self.job.run.path().to_owned(),
                 });
             }
-            if step.is_multiple_of(self.trainer.checkpoint_every)
-                && self.search.clock.step_in_epoch < steps
-            {
+            if !over && step.is_multiple_of(self.trainer.checkpoint_every) {
                 self.save()?;
             }
         }
@@ -148,10 +156,31 @@ impl<'a> Session<'a> {
             self.report_progress()?;
         }
         let control = self.strategy.epoch_end(&mut self.search)?;
-        self.search.clock.epoch += 1;
-        self.search.clock.step_in_epoch = 0;
+        if self.search.clock.step_in_epoch == steps {
+            self.search.clock.epoch += 1;
+            self.search.clock.step_in_epoch = 0;
+        }
         self.report_architecture()?;
-        self.obey(control)?;
+        self.report_pictures()?;
+        match self.search.budget() {
+            Some(Budget { unit, amount }) if self.search.budget_is_spent() => {
+                self.finished = Some(format!("the budget of {amount} {} is spent", unit.name()));
+            }
+            budget => {
+                self.obey(control)?;
+                let idle = self.search.clock.work.images == 0;
+                if budget.is_some_and(|b| b.unit == Unit::Images && idle) && self.finished.is_none()
+                {
+                    return Err(Error::Incompatible {
+                        what: "a budget of images".into(),
+                        why:
+                            "this strategy puts no image through a supernet, so it would never end"
+                                .into(),
+                        help: "use `--set trainer.budget.unit=steps`".into(),
+                    });
+                }
+            }
+        }
         self.save()
     }
 
@@ -178,7 +207,10 @@ impl<'a> Session<'a> {
                     });
                 }
                 let kept = checkpoint::of_epoch(self.job.run, epoch, &self.fingerprint)?;
+                let spent = self.search.clock.work;
                 kept.restore(&mut self.search)?;
+                self.search.clock.work = spent;
+                self.search.account();
                 self.change(changes);
                 format!("roll back to the end of epoch {epoch}, set {changes:?}")
             }
@@ -248,6 +280,7 @@ impl<'a> Session<'a> {
             entropy: marginals.as_ref().map(normalised_entropy),
             lr: s.theta_lr(),
             scalars: s.scalars.clone(),
+            done: s.progress().min(1.0),
             seconds: self.began.elapsed().as_secs_f64(),
         };
         self.emit(event)
@@ -264,9 +297,12 @@ impl<'a> Session<'a> {
             regret,
             known,
         } = self.found(&genotype)?;
-        let epoch = self.search.clock.epoch;
+        let clock = &self.search.clock;
         self.emit(Event::Architecture {
-            epoch,
+            step: clock.step,
+            epoch: clock.epoch,
+            images: clock.work.images,
+            seconds: clock.work.seconds(),
             marginals,
             entropy,
             sharpness,
@@ -277,21 +313,43 @@ impl<'a> Session<'a> {
         })
     }
 
+    fn report_pictures(&mut self) -> Result<()> {
+        let pictures = self.strategy.pictures(&self.search)?;
+        if pictures.is_empty() {
+            return Ok(());
+        }
+        self.emit(Event::Pictures {
+            step: self.search.clock.step,
+            epoch: self.search.clock.epoch,
+            pictures,
+        })
+    }
+
     /// What the events say of the benchmark. A resumed run reads what earlier processes wrote.
     fn curve(&self) -> Result<Vec<CurvePoint>> {
         if self.search.benchmark().is_none() {
             return Ok(vec![]);
         }
+        let timed = self
+            .search
+            .budget()
+            .is_some_and(|b| b.unit == Unit::Seconds);
         let events = run::read_events(&self.job.run.path().join(run::EVENTS))?;
         let points = events.into_iter().filter_map(|event| match event {
             Event::Architecture {
+                step,
                 epoch,
+                images,
+                seconds,
                 metrics,
                 regret,
                 known,
                 ..
             } => Some(CurvePoint {
+                step,
                 epoch,
+                images,
+                seconds: timed.then_some(seconds),
                 known: known.unwrap_or(regret.is_some()),
                 metrics,
                 regret,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use nasfw_framework::distribution::{gumbel, plackett_luce};
 use nasfw_framework::prelude::*;
 use nasfw_framework::rng;
+use nasfw_framework::strategy::Picture;
 use tch::{Kind, Tensor};
 
 use super::{Form, Generators, Input, Topology, VimConfig};
@@ -78,10 +79,15 @@ impl Generator {
 
     /// ε `[maps, 3, rows, candidates]` to logits `[maps, rows, candidates]`.
     fn forward(&self, views: &Views, eps: &Tensor) -> Tensor {
+        self.layers(views, eps, self.blocks.len()).squeeze_dim(1)
+    }
+
+    /// The first `n` blocks: `[maps, channels, rows, candidates]`.
+    fn layers(&self, views: &Views, eps: &Tensor, n: usize) -> Tensor {
         self.blocks
             .iter()
+            .take(n)
             .fold(eps.shallow_clone(), |x, b| b.forward(views, &x))
-            .squeeze_dim(1)
     }
 }
 
@@ -237,6 +243,30 @@ impl GeneratorDistribution {
                 Source::Free(id) => views[*id].shallow_clone(),
             })
             .collect()
+    }
+
+    /// Feature maps of the last hidden layer, `hidden/GROUP/CHANNEL`; none of generators with one block.
+    pub fn hidden(&self, phi: &Tensor) -> BTreeMap<String, Picture> {
+        let views = self.layout.views(phi);
+        let mut pictures = BTreeMap::new();
+        for (group, source) in self.spec.groups().iter().zip(&self.sources) {
+            let &Source::Generated { batch, map } = source else {
+                continue;
+            };
+            let MapBatch { generator, eps } = &self.batches[batch];
+            let generator = &self.generators[*generator];
+            let hidden = generator.blocks.len() - 1;
+            if hidden == 0 {
+                continue;
+            }
+            let maps = generator.layers(&views, eps, hidden).get(map as i64);
+            for channel in 0..maps.size()[0] {
+                let rows = maps.get(channel).to_kind(Kind::Double).unbind(0);
+                let picture = rows.iter().filter_map(|r| Vec::try_from(r).ok()).collect();
+                pictures.insert(format!("hidden/{}/{channel}", group.name), picture);
+            }
+        }
+        pictures
     }
 
     /// Standard deviation of ξ on a group.

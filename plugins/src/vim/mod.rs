@@ -8,8 +8,11 @@
 
 mod generator;
 
+use std::collections::BTreeMap;
+
 use nasfw_framework::prelude::*;
 use nasfw_framework::register;
+use nasfw_framework::strategy::Picture;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
@@ -259,6 +262,11 @@ impl Strategy for Vim {
             Data::Full => DataPlan::Full,
             Data::Halves => DataPlan::Halves,
         }
+    }
+
+    /// The feature maps of the generator's last hidden layer (the paper's figure 1).
+    fn pictures(&self, search: &Search) -> Result<BTreeMap<String, Picture>> {
+        Ok(tch::no_grad(|| self.distribution.hidden(&search.phi())))
     }
 
     fn state(&self) -> Result<StrategyState> {

@@ -1,0 +1,78 @@
+//! Budgets: how much a search may spend, so that strategies of unlike steps can be compared.
+
+use serde::{Deserialize, Serialize};
+
+/// What a budget is counted in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unit {
+    /// There is no budget: epochs decide.
+    None,
+    /// Steps of the strategy, whatever they cost.
+    Steps,
+    /// Training images that went through the supernet: every image of every loss.
+    Images,
+    /// Seconds of search, of all processes that worked on the run. Two such runs are never bit for bit equal.
+    Seconds,
+}
+
+impl Unit {
+    /// The unit in words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Steps => "steps",
+            Self::Images => "images",
+            Self::Seconds => "seconds",
+        }
+    }
+}
+
+/// How much a search may spend: the section `[trainer.budget]`. Learning rates then run over the budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Budget {
+    /// What it is counted in.
+    pub unit: Unit,
+    /// How many of them.
+    pub amount: u64,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self {
+            unit: Unit::None,
+            amount: 0,
+        }
+    }
+}
+
+/// Work done in a run. What was rolled back stays spent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Work {
+    /// Steps carried out.
+    pub steps: u64,
+    /// Training images that went through the supernet.
+    pub images: u64,
+    /// Time spent, in microseconds.
+    pub microseconds: u64,
+}
+
+impl Work {
+    /// Seconds spent.
+    pub fn seconds(&self) -> f64 {
+        self.microseconds as f64 / 1e6
+    }
+}
+
+impl Budget {
+    /// What `work` has spent of this budget and the whole of it, in one unit; none without a budget.
+    pub fn spent(&self, work: &Work) -> Option<(u64, u64)> {
+        match self.unit {
+            Unit::None => None,
+            Unit::Steps => Some((work.steps, self.amount)),
+            Unit::Images => Some((work.images, self.amount)),
+            Unit::Seconds => Some((work.microseconds, self.amount.saturating_mul(1_000_000))),
+        }
+    }
+}
