@@ -142,32 +142,26 @@ impl Record {
 
     /// The architecture before training and along the way, in the order of steps. What was rolled back is left out.
     pub fn moments(&self) -> Vec<Moment<'_>> {
-        let mut per_epoch = 0;
         let mut moments: Vec<Moment<'_>> = Vec::new();
         for event in &self.events {
-            match event {
-                Event::Started {
-                    steps_per_epoch, ..
-                } => per_epoch = *steps_per_epoch,
-                Event::Architecture {
-                    epoch,
-                    marginals,
-                    metrics,
-                    regret,
-                    ..
-                } => {
-                    let step = epoch * per_epoch;
-                    // The last word on a step counts.
-                    moments.retain(|m| m.step < step);
-                    moments.push(Moment {
-                        step,
-                        epoch: *epoch,
-                        marginals: marginals.as_ref(),
-                        metrics: metrics.as_ref(),
-                        regret: regret.as_ref(),
-                    });
-                }
-                _ => {}
+            if let Event::Architecture {
+                step,
+                epoch,
+                marginals,
+                metrics,
+                regret,
+                ..
+            } = event
+            {
+                // The last word on a step counts.
+                moments.retain(|m| m.step < *step);
+                moments.push(Moment {
+                    step: *step,
+                    epoch: *epoch,
+                    marginals: marginals.as_ref(),
+                    metrics: metrics.as_ref(),
+                    regret: regret.as_ref(),
+                });
             }
         }
         moments

@@ -1,1 +1,5 @@
-//! Comparisons: a plan of runs, carried out as processes of their own, and the table that they amount to.
+//! Comparisons of strategies: the plan, and what its trials amount to.
+
+mod comparison;
+
+pub use comparison::*;

@@ -8,6 +8,8 @@ mod heat;
 mod look;
 mod pictures;
 mod png;
+mod ranks;
+pub(crate) mod regret;
 mod svg;
 #[cfg(test)]
 mod tests;
@@ -17,6 +19,7 @@ use std::path::Path;
 
 use nasfw_framework::{Error, Result};
 
+use crate::compare::Comparison;
 use crate::record::Record;
 pub use look::Entry;
 
@@ -53,6 +56,44 @@ pub struct Panel {
     pub height: f64,
     /// SVG elements.
     body: String,
+}
+
+/// What can be drawn of a comparison.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ComparisonKind {
+    /// Regret over the budget with confidence bands (VIM-NAS figure 4).
+    Regret,
+    /// Critical-difference diagrams (Demšar 2006).
+    Ranks,
+}
+
+impl ComparisonKind {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Regret, Self::Ranks];
+
+    /// As it is typed.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Regret => "regret",
+            Self::Ranks => "ranks",
+        }
+    }
+
+    /// What it shows.
+    pub fn summary(self) -> &'static str {
+        match self {
+            Self::Regret => "regret over the budget with confidence bands, a panel per setting",
+            Self::Ranks => "average ranks and critical difference",
+        }
+    }
+
+    /// The figure, or none if the comparison has no data for it (yet).
+    pub fn draw(self, comparison: &Comparison) -> Option<Figure> {
+        match self {
+            Self::Regret => regret::draw(comparison),
+            Self::Ranks => ranks::draw(comparison),
+        }
+    }
 }
 
 /// What can be drawn of a run.
