@@ -142,8 +142,15 @@ impl Record {
 
     /// The architecture before training and along the way, in the order of steps. What was rolled back is left out.
     pub fn moments(&self) -> Vec<Moment<'_>> {
+        let mut per_epoch = 0;
         let mut moments: Vec<Moment<'_>> = Vec::new();
         for event in &self.events {
+            if let Event::Started {
+                steps_per_epoch, ..
+            } = event
+            {
+                per_epoch = *steps_per_epoch;
+            }
             if let Event::Architecture {
                 step,
                 epoch,
@@ -153,10 +160,15 @@ impl Record {
                 ..
             } = event
             {
+                // Older runs have no steps here.
+                let step = match *step {
+                    0 => epoch * per_epoch,
+                    step => step,
+                };
                 // The last word on a step counts.
-                moments.retain(|m| m.step < *step);
+                moments.retain(|m| m.step < step);
                 moments.push(Moment {
-                    step: *step,
+                    step,
                     epoch: *epoch,
                     marginals: marginals.as_ref(),
                     metrics: metrics.as_ref(),

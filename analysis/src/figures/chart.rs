@@ -64,6 +64,7 @@ impl Axes {
             .with_height(self.size.1)
             .with_x_label(self.x)
             .with_y_label(self.y)
+            .with_x_label_offset(0.0, -8.0)
             .with_label_size(12)
             .with_tick_size(11)
             .with_theme(theme())
@@ -159,7 +160,7 @@ fn axis((low, high): (f64, f64), fixed: Option<(f64, f64)>) -> Scale {
         let half = (low.abs() * 0.1).max(0.5);
         (low - half, high + half)
     };
-    let step = round_step((high - low) / 4.0);
+    let step = round_step((high - low) / 5.0);
     match fixed {
         Some(_) => Scale {
             min: low,

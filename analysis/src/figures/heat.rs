@@ -86,19 +86,20 @@ impl Heat<'_> {
             (true, true) => heat((value / 2.0 - low / 2.0) / (high / 2.0 - low / 2.0)),
             (true, false) => heat(0.0),
         };
-        let value = match value.is_finite() {
+        let text = match value.is_finite() {
             true => number(value),
             false => "no number".to_owned(),
         };
         let _ = write!(
             body,
             r##"<rect x="{x:.1}" y="{y:.1}" width="{w:.1}" height="{h:.1}" fill="{fill}" stroke="#80808060" stroke-width="0.5"><title>{}</title></rect>"##,
-            escape(&format!("{label}: {value}"))
+            escape(&format!("{label}: {text}"))
         );
         if self.numbers {
-            let short = match value.strip_prefix("0.") {
-                Some(decimals) => format!(".{}", decimals.get(..2).unwrap_or(decimals)),
-                None => value,
+            let short = match format!("{value:.2}") {
+                short if short.starts_with("0.") => short.replacen("0.", ".", 1),
+                short if (0.0..1000.0).contains(&value) => short.trim_end_matches(".00").to_owned(),
+                _ => text,
             };
             let _ = write!(
                 body,

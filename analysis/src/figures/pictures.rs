@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use nasfw_framework::events::Event;
 
 use super::heat::Heat;
+use super::svg::{number, width};
 use super::{Figure, Panel};
 use crate::record::Record;
 
@@ -49,12 +50,10 @@ pub(super) fn draw(record: &Record) -> Option<Figure> {
             field: (12.0, 12.0),
             numbers: false,
         };
-        let when = match epoch {
-            0 => "start".to_owned(),
-            1 => "1 epoch".to_owned(),
-            n => format!("{n} epochs"),
-        };
-        Some(heat.panel(format!("{} · {when}", name.trim_start_matches("hidden/"))))
+        Some(heat.panel(format!(
+            "{}, epoch {epoch}",
+            name.trim_start_matches("hidden/")
+        )))
     };
     // A block of panels per moment, as the paper shows them.
     let panels: Vec<Panel> = shown
@@ -62,28 +61,18 @@ pub(super) fn draw(record: &Record) -> Option<Figure> {
         .flat_map(|moment| names.iter().filter_map(move |name| panel(name, moment)))
         .map(|panel| Panel {
             // The title is wider than most matrices.
-            width: panel.width.max(118.0),
+            width: panel.width.max(width(&panel.title) + 4.0),
             ..panel
         })
         .collect();
-    let sparse = |(epoch, pictures): &(u64, &Pictures)| {
-        let all = || pictures.values().flatten().flatten();
-        let zeros = all().filter(|v| **v == 0.0).count();
-        format!(
-            "{:.0} % are zero after {epoch} epochs",
-            100.0 * zeros as f64 / all().count().max(1) as f64
-        )
-    };
-    let zeros: Vec<String> = shown.iter().map(sparse).collect();
     Some(Figure {
         kind: "pictures",
         title: format!("What {} shows of itself", record.setting("strategy.name")),
         caption: format!(
             "Matrices of the strategy (for VIM, the feature maps of its generator's hidden layer: rows are edges, \
-             columns candidates), all on one scale from {} (white) to {} (dark). Of their numbers, {}.",
-            super::svg::number(range.0),
-            super::svg::number(range.1),
-            zeros.join(", ")
+             columns candidates), all on one scale from {} (white) to {} (dark).",
+            number(range.0),
+            number(range.1)
         ),
         legend: Vec::new(),
         panels,

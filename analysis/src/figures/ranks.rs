@@ -26,7 +26,9 @@ pub(super) fn draw(comparison: &Comparison) -> Option<Figure> {
         return None;
     }
     let missing = match comparison.partial {
-        true => " Trials are missing: the ranks are over the seeds that all strategies have finished.",
+        true => {
+            " Trials are missing: the ranks are over the seeds that all strategies have finished."
+        }
         false => "",
     };
     Some(Figure {
@@ -68,7 +70,10 @@ fn panel(title: String, ranks: &Ranks, blocks: &str) -> Option<Panel> {
     if n < 2 || !ranks.critical_difference.is_finite() {
         return None;
     }
-    let widest = sorted.iter().map(|(name, _)| width(name)).fold(0.0, f64::max);
+    let widest = sorted
+        .iter()
+        .map(|(name, _)| width(name))
+        .fold(0.0, f64::max);
     let side = widest.min(NAME) + 50.0;
     // Rank 1 at the right, as in Demšar's figures.
     let scale = (WIDE - 2.0 * side) / (n - 1) as f64;
@@ -84,7 +89,13 @@ fn panel(title: String, ranks: &Ranks, blocks: &str) -> Option<Panel> {
     // The critical difference, as a ruler that begins at the best rank.
     let cd = ranks.critical_difference.min((n - 1) as f64);
     line(x(1.0) - cd * scale, rule, x(1.0), rule, 1.2);
-    line(x(1.0) - cd * scale, rule - 4.0, x(1.0) - cd * scale, rule + 4.0, 1.2);
+    line(
+        x(1.0) - cd * scale,
+        rule - 4.0,
+        x(1.0) - cd * scale,
+        rule + 4.0,
+        1.2,
+    );
     line(x(1.0), rule - 4.0, x(1.0), rule + 4.0, 1.2);
     line(x(n as f64), axis, x(1.0), axis, 1.2);
     for rank in 1..=n {

@@ -15,7 +15,9 @@ pub(super) fn draw(comparison: &Comparison) -> Option<Figure> {
         return None;
     }
     let missing = match comparison.partial {
-        true => " Trials are missing: the lines are of the seeds that all strategies have finished.",
+        true => {
+            " Trials are missing: the lines are of the seeds that all strategies have finished."
+        }
         false => "",
     };
     Some(Figure {
