@@ -47,6 +47,15 @@ impl Default for Budget {
     }
 }
 
+impl std::fmt::Display for Budget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.unit {
+            Unit::None => f.write_str("no budget"),
+            unit => write!(f, "{} {}", self.amount, unit.name()),
+        }
+    }
+}
+
 /// Work done in a run. What was rolled back stays spent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Work {

@@ -101,6 +101,14 @@ pub enum Error {
         /// The run folder.
         run: PathBuf,
     },
+    /// Work on several runs was stopped by a signal; each of them is saved.
+    #[error("{what}")]
+    Stopped {
+        /// What was stopped, and how far it got.
+        what: String,
+        /// What to type to go on.
+        help: String,
+    },
     /// A plugin's own error.
     #[error("{plugin}: {message}")]
     Plugin {
@@ -139,7 +147,7 @@ impl Error {
             Self::Io { .. } => 5,
             Self::Device { .. } => 6,
             Self::NotFinite { .. } => 7,
-            Self::Interrupted { .. } => 130,
+            Self::Interrupted { .. } | Self::Stopped { .. } => 130,
             Self::Registry(_) | Self::Invalid { .. } | Self::Plugin { .. } | Self::Tensor(_) => 1,
         }
     }
@@ -162,9 +170,10 @@ impl Error {
                     ),
                 })
             }
-            Self::Incompatible { help, .. } | Self::Data { help, .. } | Self::Run { help, .. } => {
-                Some(help.clone())
-            }
+            Self::Incompatible { help, .. }
+            | Self::Data { help, .. }
+            | Self::Run { help, .. }
+            | Self::Stopped { help, .. } => Some(help.clone()),
             Self::Io { source, path, action } => Some(match source.kind() {
                 std::io::ErrorKind::StorageFull => format!(
                     "the disk that holds {} is full: free some space, then type `nasfw resume` with the run's folder, \

@@ -1,6 +1,7 @@
 //! The command line: one file per verb.
 
 mod bench;
+mod compare;
 mod config;
 mod describe;
 mod doctor;
@@ -13,6 +14,7 @@ mod list;
 mod logging;
 mod output;
 mod progress;
+mod rank;
 mod render;
 mod report;
 mod resume;
@@ -54,6 +56,10 @@ enum Verb {
     Eval(eval::Eval),
     /// Write a trained network as ONNX model and safetensors file.
     Export(export::Export),
+    /// Compare strategies over spaces, datasets, seeds and budgets, with tests.
+    Compare(compare::Compare),
+    /// Compare a trained supernet's ranking of architectures with a benchmark's.
+    Rank(rank::Rank),
     /// List the plugins of this program.
     List(list::List),
     /// Explain a plugin: options with defaults, presets, example, source.
@@ -84,6 +90,8 @@ impl Verb {
             Self::Retrain(v) => v.carry_out(),
             Self::Eval(v) => v.carry_out(),
             Self::Export(v) => v.carry_out(),
+            Self::Compare(v) => v.carry_out(),
+            Self::Rank(v) => v.carry_out(),
             Self::List(v) => v.carry_out(),
             Self::Describe(v) => v.carry_out(),
             Self::Config(v) => v.carry_out(),

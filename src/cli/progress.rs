@@ -53,7 +53,7 @@ struct Progress {
 }
 
 /// Prints a line on standard error, above the bar.
-fn line(text: &str) {
+pub fn line(text: &str) {
     aside(|| {
         let _ = writeln!(std::io::stderr().lock(), "{text}");
     });

@@ -2,49 +2,11 @@
 
 use std::path::PathBuf;
 
+use nasfw_framework::budget::Budget;
 use serde::{Deserialize, Serialize};
 
 /// File of a [`Comparison`] in its folder.
 pub const COMPARISON: &str = "comparison.json";
-
-/// What is spent on a trial, and on what axis its curve lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Unit {
-    /// Steps of the strategy.
-    Steps,
-    /// Training images that were passed through the supernet; every image of every loss counts.
-    Images,
-    /// Seconds of training. Not reproducible.
-    Seconds,
-}
-
-impl Unit {
-    /// As plans write it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Steps => "steps",
-            Self::Images => "images",
-            Self::Seconds => "seconds",
-        }
-    }
-}
-
-/// How much of what each trial may spend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Budget {
-    /// Of what.
-    pub unit: Unit,
-    /// How much, at least 1.
-    pub amount: u64,
-}
-
-impl std::fmt::Display for Budget {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {}", self.amount, self.unit.name())
-    }
-}
 
 /// Strategies compared on equal budgets over the same seeds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

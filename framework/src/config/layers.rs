@@ -184,8 +184,8 @@ fn file(path: &Path, text: &str) -> Result<Source> {
     })
 }
 
-/// `strategy.lr` from `NASFW_STRATEGY__LR`.
-fn environment_key(name: &str) -> Option<String> {
+/// The setting that an environment variable is for, if it is: `strategy.lr` of `NASFW_STRATEGY__LR`.
+pub fn environment_key(name: &str) -> Option<String> {
     let rest = name
         .strip_prefix("NASFW_")
         .filter(|_| !RESERVED.contains(&name))?;

@@ -10,7 +10,7 @@ mod run_config;
 mod validate;
 
 pub use error::{ConfigError, Problem};
-pub use layers::{Layer, Origin, Resolved, flatten, resolve};
+pub use layers::{Layer, Origin, Resolved, environment_key, flatten, resolve};
 pub use run_config::{Common, RunConfig};
 pub use validate::Validator;
 

@@ -65,6 +65,19 @@ impl RunFolder {
         Self::lock(path.to_owned())
     }
 
+    /// Opens a folder of the caller's own, or makes it. Nothing need be in it.
+    pub fn at(path: &Path) -> Result<Self> {
+        fs::create_dir_all(path).map_err(Error::io("create the folder", path))?;
+        Self::lock(path.to_owned())
+    }
+
+    /// Whether another process is working on this run.
+    pub fn is_busy(path: &Path) -> bool {
+        // Not `create`: a folder that is only looked at stays as it is.
+        File::open(path.join(".lock"))
+            .is_ok_and(|lock| matches!(lock.try_lock(), Err(TryLockError::WouldBlock)))
+    }
+
     fn lock(path: PathBuf) -> Result<Self> {
         let file = path.join(".lock");
         let lock = File::create(&file).map_err(Error::io("create", &file))?;

@@ -17,7 +17,7 @@ mod session;
 
 pub use interrupt::on_signals;
 pub use outcome::{CurvePoint, Outcome};
-pub use reopened::{Evaluation, Normalisation, Reopened};
+pub use reopened::{Drawn, Evaluation, Normalisation, Reopened};
 pub use search_trainer::SearchTrainer;
 
 /// A run to be carried out.

@@ -1,12 +1,16 @@
 //! A run as it was at a checkpoint: what its weights are worth, and the network that they belong to.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::Serialize;
 
 use crate::arch::{Choice, Genotype};
 use crate::error::{Error, Result};
 use crate::events::Meter;
 use crate::network::{Cost, Network, NetworkOptions};
+use crate::rng::Streams;
 use crate::search::Search;
+use crate::strategy::Split;
 use crate::supernet::Weights;
 
 /// A run as it was at a checkpoint.
@@ -40,7 +44,89 @@ pub struct Evaluation {
     pub cost: Option<Cost>,
 }
 
+/// An architecture with what the supernet and the benchmark say of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Drawn {
+    /// The architecture.
+    pub genotype: Genotype,
+    /// Its accuracy in the supernet on the validation half, from 0 to 1.
+    pub accuracy: f64,
+    /// The benchmark's metrics.
+    pub metrics: BTreeMap<String, f64>,
+}
+
 impl Reopened {
+    /// Draws `count` different architectures uniformly (fewer where the space has fewer) and measures each in the
+    /// trained supernet, on the first `batches` batches of the validation half or on all of it.
+    ///
+    /// # Errors
+    /// Runs without a benchmark, without a trained weight-sharing supernet, and benchmarks that lack one of the
+    /// architectures.
+    pub fn rank(&self, count: usize, batches: Option<usize>, seed: u64) -> Result<Vec<Drawn>> {
+        let refused = |why: String, help: &str| Error::Incompatible {
+            what: "the ranking of this run's supernet".into(),
+            why,
+            help: help.into(),
+        };
+        let search = &self.search;
+        if search.benchmark().is_none() {
+            return Err(refused(
+                "no benchmark knows its space, so there is nothing to compare with".into(),
+                "import a table with `nasfw bench import`, or search a space that `nasfw bench list` names",
+            ));
+        }
+        if search.phi.numel() == 0 {
+            return Err(refused(
+                "its strategy learns no distribution, so no supernet was trained for all architectures".into(),
+                "rank a run of a strategy with a distribution, for example vim or darts",
+            ));
+        }
+        if search.clock.step == 0 {
+            return Err(refused(
+                "its supernet is not trained yet".into(),
+                "go on with `nasfw resume RUN`",
+            ));
+        }
+        let mut rng = Streams::new(seed).at("ranking", 0);
+        let (mut seen, mut drawn) = (BTreeSet::new(), vec![]);
+        // A space can have fewer architectures than it has choices.
+        for _ in 0..count.saturating_mul(20) {
+            if drawn.len() == count {
+                break;
+            }
+            let choice = search.space().random(&mut rng);
+            let genotype = search.space().genotype(&choice);
+            if seen.insert(genotype.to_string()) {
+                drawn.push((choice, genotype));
+            }
+        }
+        let known: Vec<_> = drawn
+            .into_iter()
+            .map(|(choice, genotype)| Ok((search.query(&genotype)?, choice, genotype)))
+            .collect::<Result<_>>()?;
+        let lacking = known.iter().filter(|(score, ..)| score.is_none()).count();
+        if lacking > 0 {
+            return Err(refused(
+                format!(
+                    "the table lacks {lacking} of {} architectures drawn",
+                    known.len()
+                ),
+                "a ranking needs a table of the whole space; `nasfw bench info NAME` says what a table holds",
+            ));
+        }
+        known
+            .into_iter()
+            .map(|(score, choice, genotype)| {
+                let arch = search.one_hot(&choice);
+                Ok(Drawn {
+                    accuracy: search.evaluate(&arch, Some(Split::Val), batches)?.accuracy,
+                    metrics: score.unwrap_or_default().metrics,
+                    genotype,
+                })
+            })
+            .collect()
+    }
+
     /// Epochs done.
     pub fn epoch(&self) -> u64 {
         self.search.epoch()

@@ -1,0 +1,183 @@
+//! `nasfw compare`.
+
+mod runner;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use nasfw_analysis::compare::{COMPARISON, PlanFile, TRIALS, Trial, assemble, differences, text};
+use nasfw_framework::config::{Layer, Origin, RunConfig, resolve};
+use nasfw_framework::registry::Registry;
+use nasfw_framework::run::RunFolder;
+use nasfw_framework::trainer::on_signals;
+use nasfw_framework::{Error, Result};
+
+use super::output::say;
+use super::selection::space_options;
+use super::{logging, progress};
+use runner::{Ended, Runner};
+
+/// File of the plan in a comparison's folder.
+const PLAN: &str = "plan.toml";
+/// File of the trials that the plan asked for, by which a changed plan is noticed.
+const BEGUN: &str = "trials.json";
+
+/// Options of `compare`.
+#[derive(Debug, Args)]
+pub struct Compare {
+    /// The plan, a TOML file [see docs/comparing.md]
+    plan: PathBuf,
+    /// Folder that gets the comparison's folder, instead of the plan's
+    #[arg(long, short = 'o', value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Trials at once
+    #[arg(long, short = 'j', value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1024))]
+    jobs: u64,
+    /// Only print the trials
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Compare {
+    /// Carries out what of the plan is not done yet, and says what all of it amounts to.
+    pub fn carry_out(self) -> Result<()> {
+        logging::to_terminal();
+        let registry = Registry::load()?;
+        let file = PlanFile::read(&self.plan)?;
+        let trials = file.trials(|space| {
+            let options = space_options("space.name", space)?.into_iter();
+            Ok(options.map(|(key, value, _)| (key, value)).collect())
+        })?;
+        check(&registry, &file, &trials)?;
+        let out = self.out.as_deref().unwrap_or(&file.plan.out);
+        let path = out.join(&file.plan.name);
+        let runner = Runner {
+            folder: &path,
+            rank: file.plan.rank,
+            jobs: usize::try_from(self.jobs).unwrap_or(1),
+        };
+        if self.dry_run {
+            for trial in &trials {
+                say(runner.next_command(trial)?);
+            }
+            say(format!("{} trials in {}", trials.len(), path.display()));
+            return Ok(());
+        }
+
+        let folder = RunFolder::at(&path)?;
+        same_plan(&folder, &trials)?;
+        folder.write(PLAN, file.text.as_bytes())?;
+        folder.write_json(BEGUN, &trials)?;
+        let interrupt = on_signals()?;
+        let ended = runner.run(&trials, &interrupt)?;
+        let comparison = assemble(&file, &trials, &path)?;
+        folder.write_json(COMPARISON, &comparison)?;
+        let again = format!("type the same command again: nasfw {}", typed());
+        match ended {
+            Ended::Interrupted { done } => Err(Error::Stopped {
+                what: format!(
+                    "interrupted with {done} of {} trials done; those at work are saved",
+                    trials.len()
+                ),
+                help: format!("to go on, {again}"),
+            }),
+            Ended::All { failed } => {
+                say(text(&comparison).trim_start());
+                say(format!("result: {}", path.join(COMPARISON).display()));
+                if failed.is_empty() {
+                    return Ok(());
+                }
+                for (id, lines) in &failed {
+                    progress::line(&format!("\n{id}:\n{lines}"));
+                }
+                Err(Error::Run {
+                    path: path.clone(),
+                    problem: format!("{} of {} trials failed", failed.len(), trials.len()),
+                    help: format!(
+                        "what they said is above and in logs/; to try them again, {again}"
+                    ),
+                })
+            }
+        }
+    }
+}
+
+fn typed() -> String {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    words.join(" ").replace(char::is_control, " ")
+}
+
+/// Refuses a plan that is no longer the one that the folder was begun with.
+fn same_plan(folder: &RunFolder, trials: &[Trial]) -> Result<()> {
+    if !folder.path().join(BEGUN).exists() {
+        return Ok(());
+    }
+    let begun: Vec<Trial> = folder.read_json(BEGUN)?;
+    let found = differences(&begun, trials);
+    if found.is_empty() {
+        return Ok(());
+    }
+    let more = found.len().saturating_sub(5);
+    let mut shown = found.into_iter().take(5).collect::<Vec<_>>().join("; ");
+    if more > 0 {
+        shown += &format!("; and {more} more");
+    }
+    Err(Error::Run {
+        path: folder.path().to_owned(),
+        problem: format!("this comparison was begun with another plan: {shown}"),
+        help: format!(
+            "a plan may get more strategies, spaces, datasets, seeds and budgets; anything else is another comparison: \
+             give it another `name` (the plan as it was is {})",
+            folder.path().join(PLAN).display()
+        ),
+    })
+}
+
+/// Resolves the settings of one trial of each kind, so that a plan that can't work is refused before anything runs.
+fn check(registry: &Registry, file: &PlanFile, trials: &[Trial]) -> Result<()> {
+    let mut seen = BTreeSet::new();
+    for trial in trials {
+        if !seen.insert((
+            &trial.strategy,
+            &trial.space,
+            &trial.dataset,
+            trial.budget.to_string(),
+        )) {
+            continue;
+        }
+        let resolved = resolve(registry, &[Layer::CommandLine(trial.options.clone())]);
+        resolved
+            .and_then(|r| RunConfig::new(registry, &r))
+            .map_err(|e| located(e, file, trial))?;
+    }
+    Ok(())
+}
+
+/// Says where in the plan the setting is that a trial's configuration is refused for.
+fn located(error: Error, file: &PlanFile, trial: &Trial) -> Error {
+    let mut error = match error {
+        Error::Config(error) => error,
+        Error::UnknownPlugin { kind, .. } => {
+            let key = format!("{kind}.name");
+            let option = trial.options.iter().find(|o| o.0 == key);
+            let help = error.help();
+            let mut found = nasfw_framework::config::ConfigError::one(key, error.to_string(), None);
+            found.problems[0].origin = option.and_then(|o| file.origin(&o.2));
+            found.help = help;
+            return Error::Config(Box::new(found));
+        }
+        other => return other,
+    };
+    for problem in &mut error.problems {
+        if let Some(Origin::CommandLine(at)) = &problem.origin {
+            problem.origin = file.origin(at).or_else(|| problem.origin.clone());
+        }
+    }
+    Error::Config(error)
+}
+
+/// Where a trial's run is.
+fn run_folder(folder: &Path, trial: &Trial) -> PathBuf {
+    folder.join(TRIALS).join(&trial.id)
+}

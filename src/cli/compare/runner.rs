@@ -1,0 +1,389 @@
+//! Trials as processes of this very program, several at once.
+//!
+//! What is to be done next for a trial is read from its folder alone, so that nothing is forgotten when this process is
+//! killed. Children are told to save and end when it dies, and a folder's lock keeps a second writer out.
+
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use indicatif::HumanDuration;
+use nasfw_analysis::compare::{LOGS, RANKING, Rank, Ranking, TRIALS, Trial, error_file};
+use nasfw_framework::config::environment_key;
+use nasfw_framework::run::{RESULT, RUN, RunFolder, write_whole};
+use nasfw_framework::trainer::Outcome;
+use nasfw_framework::{Error, Result};
+
+use super::run_folder;
+use crate::cli::progress;
+
+/// Lines that are kept of what a failed trial said.
+const LAST_LINES: usize = 15;
+/// How often processes are looked after.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// How the work on a comparison ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// By a signal.
+    Interrupted {
+        /// Trials that are done.
+        done: usize,
+    },
+    /// There is nothing left to do but what failed: names and last lines.
+    All {
+        /// Trials that failed.
+        failed: Vec<(String, String)>,
+    },
+}
+
+/// Carries out trials.
+#[derive(Debug, Clone, Copy)]
+pub struct Runner<'a> {
+    /// The comparison's folder.
+    pub folder: &'a Path,
+    /// Whether supernets are ranked.
+    pub rank: Option<Rank>,
+    /// Trials at once.
+    pub jobs: usize,
+}
+
+/// A process at work.
+struct Running<'a> {
+    trial: &'a Trial,
+    arguments: Vec<String>,
+    child: Child,
+    began: Instant,
+}
+
+impl Runner<'_> {
+    /// Carries out what is left to do.
+    pub fn run(&self, trials: &[Trial], interrupt: &AtomicBool) -> Result<Ended> {
+        let logs = self.folder.join(LOGS);
+        fs::create_dir_all(&logs).map_err(Error::io("create the folder", &logs))?;
+        let mut waiting = VecDeque::new();
+        for trial in trials {
+            if self.arguments(trial)?.is_some() {
+                waiting.push_back((trial, Instant::now()));
+            }
+        }
+        let mut done = trials.len() - waiting.len();
+        if done > 0 {
+            progress::line(&format!(
+                "{done} of {} trials are done already",
+                trials.len()
+            ));
+        }
+        let (began, before) = (Instant::now(), done);
+        let mut running: Vec<Running<'_>> = vec![];
+        let mut failed = vec![];
+        let mut told = false;
+        while !(waiting.is_empty() && running.is_empty()) {
+            if interrupt.load(Ordering::SeqCst) {
+                stop(&mut running);
+                return Ok(Ended::Interrupted { done });
+            }
+            for _ in 0..waiting.len() {
+                if running.len() >= self.jobs {
+                    break;
+                }
+                let Some((trial, since)) = waiting.pop_front() else {
+                    break;
+                };
+                if RunFolder::is_busy(&run_folder(self.folder, trial)) {
+                    if !told && since.elapsed() > Duration::from_secs(2) {
+                        progress::line(&format!(
+                            "waiting for another process that works on {}",
+                            trial.id
+                        ));
+                        told = true;
+                    }
+                    waiting.push_back((trial, since));
+                    continue;
+                }
+                match self.arguments(trial)? {
+                    Some(arguments) => {
+                        running.push(self.start(trial, arguments, Instant::now())?)
+                    }
+                    None => done += 1,
+                }
+            }
+            let mut i = 0;
+            while i < running.len() {
+                let status = running[i].child.try_wait();
+                let Some(status) = status.map_err(Error::io("wait for", &running[i].trial.id))?
+                else {
+                    i += 1;
+                    continue;
+                };
+                let ended = running.swap_remove(i);
+                match self.next(&ended, status)? {
+                    Next::Step(arguments) => {
+                        running.push(self.start(ended.trial, arguments, ended.began)?);
+                        i += 1;
+                    }
+                    Next::Done => {
+                        done += 1;
+                        let each =
+                            began.elapsed() / u32::try_from(done - before).unwrap_or(u32::MAX);
+                        let left = trials.len() - done - failed.len();
+                        self.report(&ended, done, trials.len(), each * left as u32);
+                    }
+                    Next::Failed(lines) => {
+                        let last = lines
+                            .lines()
+                            .rfind(|l| !l.trim().is_empty())
+                            .unwrap_or_default();
+                        progress::line(&format!("{} failed: {}", ended.trial.id, last.trim()));
+                        write_whole(&error_file(self.folder, &ended.trial.id), lines.as_bytes())?;
+                        failed.push((ended.trial.id.clone(), lines));
+                    }
+                }
+            }
+            std::thread::sleep(PAUSE);
+        }
+        Ok(Ended::All { failed })
+    }
+
+    /// What to type next for a trial, for people.
+    pub fn next_command(&self, trial: &Trial) -> Result<String> {
+        let Some(arguments) = self.arguments(trial)? else {
+            return Ok(format!("# {} is done", trial.id));
+        };
+        let quoted = arguments.iter().map(|a| {
+            let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:,".contains(c);
+            if a.chars().all(plain) {
+                a.clone()
+            } else {
+                format!("'{}'", a.replace('\'', "'\\''"))
+            }
+        });
+        Ok(format!("nasfw {}", quoted.collect::<Vec<_>>().join(" ")))
+    }
+
+    /// The arguments of the next process of a trial; none when it is done.
+    fn arguments(&self, trial: &Trial) -> Result<Option<Vec<String>>> {
+        let path = run_folder(self.folder, trial);
+        let run = path.display().to_string();
+        let data_dir = trial.options.iter().find(|o| o.0 == "data_dir");
+        let moved = data_dir.map(|(_, value, _)| {
+            let plain: Option<String> = value
+                .parse::<toml::Value>()
+                .ok()
+                .and_then(|v| v.as_str().map(str::to_owned));
+            [
+                "--data-dir".to_owned(),
+                plain.unwrap_or_else(|| value.clone()),
+            ]
+        });
+        let with = |words: &[&str]| -> Vec<String> {
+            let words = words.iter().map(|w| (*w).to_owned());
+            words.chain(moved.iter().flatten().cloned()).collect()
+        };
+        if path.join(RESULT).exists() {
+            return match self.rank {
+                Some(rank) if wants_ranking(&path, rank)? => {
+                    let mut arguments = with(&["rank", &run]);
+                    arguments.push(format!("--architectures={}", rank.architectures));
+                    arguments.extend(rank.batches.map(|b| format!("--batches={b}")));
+                    // The same architectures for every strategy of a seed.
+                    arguments.push(format!("--seed={}", trial.seed));
+                    Ok(Some(arguments))
+                }
+                _ => Ok(None),
+            };
+        }
+        if path.join(RUN).exists() {
+            return Ok(Some(with(&["resume", &run])));
+        }
+        let out = self.folder.join(TRIALS).display().to_string();
+        let mut arguments: Vec<String> = ["run", "--name", &trial.id, "--out", &out]
+            .map(str::to_owned)
+            .to_vec();
+        if !trial.options.iter().any(|o| o.0 == "threads") {
+            let cores = std::thread::available_parallelism().map_or(1, usize::from);
+            arguments.push(format!("--threads={}", (cores / self.jobs).max(1)));
+        }
+        for (key, value, _) in &trial.options {
+            arguments.push("--set".into());
+            arguments.push(format!("{key}={value}"));
+        }
+        Ok(Some(arguments))
+    }
+
+    fn start<'t>(
+        &self,
+        trial: &'t Trial,
+        arguments: Vec<String>,
+        began: Instant,
+    ) -> Result<Running<'t>> {
+        let path = run_folder(self.folder, trial);
+        if arguments[0] == "run" && path.exists() {
+            // A process was killed after it made the folder and before it wrote anything that matters.
+            fs::remove_dir_all(&path).map_err(Error::io("remove", &path))?;
+        }
+        let error = error_file(self.folder, &trial.id);
+        if error.exists() {
+            fs::remove_file(&error).map_err(Error::io("remove", &error))?;
+        }
+        let program = std::env::current_exe().map_err(Error::io("find", "this program"))?;
+        let log = self.log(trial);
+        let file = File::create(&log).map_err(Error::io("create", &log))?;
+        let mut command = Command::new(&program);
+        command
+            .args(&arguments)
+            .env("NASFW_NO_PROGRESS", "1")
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(file)
+            // Ctrl-C goes to this process alone, which passes it on once; a second signal would end a child at once.
+            .process_group(0);
+        // The plan alone decides what a trial is.
+        for (name, _) in std::env::vars_os() {
+            if name.to_str().and_then(environment_key).is_some() {
+                command.env_remove(name);
+            }
+        }
+        save_when_this_process_dies(&mut command);
+        let child = command.spawn().map_err(Error::io("start", &program))?;
+        Ok(Running {
+            trial,
+            arguments,
+            child,
+            began,
+        })
+    }
+
+    fn log(&self, trial: &Trial) -> std::path::PathBuf {
+        self.folder.join(LOGS).join(format!("{}.log", trial.id))
+    }
+
+    /// What comes after a process that has ended.
+    fn next(&self, ended: &Running<'_>, status: ExitStatus) -> Result<Next> {
+        let mut lines = last_lines(&self.log(ended.trial));
+        if status.success() {
+            match self.arguments(ended.trial)? {
+                None => return Ok(Next::Done),
+                Some(arguments) if arguments[0] != ended.arguments[0] => {
+                    return Ok(Next::Step(arguments));
+                }
+                Some(_) => lines += "\nit ended well but left no result",
+            }
+        } else if let Some(signal) = status.signal() {
+            lines += &format!("\nended by signal {signal}");
+        }
+        Ok(Next::Failed(lines))
+    }
+
+    fn report(&self, ended: &Running<'_>, done: usize, all: usize, left: Duration) {
+        let regret = fs::read_to_string(run_folder(self.folder, ended.trial).join(RESULT))
+            .ok()
+            .and_then(|t| serde_json::from_str::<Outcome>(&t).ok())
+            .and_then(|o| o.regret)
+            .and_then(|r| r.into_iter().find(|(name, _)| !name.starts_with("valid")));
+        let regret = regret.map_or(String::new(), |(name, r)| format!(", {name} regret {r:.4}"));
+        let left = if done < all {
+            format!(", about {} left", HumanDuration(left))
+        } else {
+            String::new()
+        };
+        progress::line(&format!(
+            "{done}/{all} {}: {:.1} s{regret}{left}",
+            ended.trial.id,
+            ended.began.elapsed().as_secs_f64(),
+        ));
+    }
+}
+
+enum Next {
+    Step(Vec<String>),
+    Done,
+    Failed(String),
+}
+
+/// Whether a finished run has a supernet to rank that is not ranked as the plan says.
+fn wants_ranking(run: &Path, rank: Rank) -> Result<bool> {
+    let read = |name: &str| {
+        let path = run.join(name);
+        fs::read_to_string(&path).map_err(Error::io("read", &path))
+    };
+    // A file that can't be understood is the business of what reads all of them.
+    let Ok(outcome) = serde_json::from_str::<Outcome>(&read(RESULT)?) else {
+        return Ok(false);
+    };
+    if outcome.marginals.is_none() {
+        return Ok(false);
+    }
+    let ranking = read(RANKING)
+        .ok()
+        .and_then(|t| serde_json::from_str::<Ranking>(&t).ok());
+    // Small spaces have fewer architectures than were asked for.
+    Ok(ranking
+        .is_none_or(|r| r.batches != rank.batches || r.architectures.len() > rank.architectures))
+}
+
+fn last_lines(log: &Path) -> String {
+    let Ok(file) = File::open(log) else {
+        return String::new();
+    };
+    let mut last = VecDeque::new();
+    for line in BufReader::new(file)
+        .lines()
+        .map_while(std::result::Result::ok)
+    {
+        if last.len() == LAST_LINES {
+            last.pop_front();
+        }
+        last.push_back(line);
+    }
+    last.into_iter().collect::<Vec<_>>().join("\n")
+}
+
+/// Asks all processes to save and end, and waits until they have.
+fn stop(running: &mut [Running<'_>]) {
+    for r in running.iter() {
+        if let Ok(pid) = libc::pid_t::try_from(r.child.id()) {
+            // SAFETY: the child has not been waited for, so its number is still its own.
+            unsafe { libc::kill(pid, libc::SIGTERM) };
+        }
+    }
+    for r in running {
+        let _ = r.child.wait();
+    }
+}
+
+/// The system sends SIGTERM to the child when this process dies, however it dies. Elsewhere than on Linux a child then
+/// works on to its end, and the folder's lock makes the next comparison wait for it.
+fn save_when_this_process_dies(command: &mut Command) {
+    #[cfg(target_os = "linux")]
+    {
+        let parent = std::process::id();
+        let ask = move || {
+            // SAFETY: both are plain system calls that touch no memory of this process.
+            let (set, now) = unsafe {
+                (
+                    libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM),
+                    libc::getppid(),
+                )
+            };
+            if set != 0 {
+                return Err(std::io::Error::last_os_error());
+            }
+            // It may have died in between.
+            if u32::try_from(now) != Ok(parent) {
+                return Err(std::io::ErrorKind::Interrupted.into());
+            }
+            Ok(())
+        };
+        // SAFETY: `ask` calls only what may be called between fork and exec.
+        unsafe { command.pre_exec(ask) };
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = command;
+}

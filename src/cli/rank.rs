@@ -1,0 +1,131 @@
+//! `nasfw rank`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use nasfw_analysis::compare::{RANKING, Ranked, Ranking, choose_metric};
+use nasfw_analysis::stats::kendall;
+use nasfw_framework::config::RunConfig;
+use nasfw_framework::device::load_cuda;
+use nasfw_framework::registry::Registry;
+use nasfw_framework::run::{RUN, RunFolder};
+use nasfw_framework::trainer::Reopen;
+use nasfw_framework::{Error, Result};
+
+use super::logging;
+use super::output::say;
+
+/// Options of `rank`.
+#[derive(Debug, Args)]
+pub struct Rank {
+    /// The run folder
+    run: PathBuf,
+    /// Architectures drawn uniformly, without repetition
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(2..))]
+    architectures: u64,
+    /// Batches of the validation half for each [default: all]
+    #[arg(long, value_name = "M", value_parser = clap::value_parser!(u64).range(1..))]
+    batches: Option<u64>,
+    /// Seed of the drawing
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// The benchmark's metric [default: its test accuracy on the run's dataset]
+    #[arg(long, value_name = "NAME")]
+    metric: Option<String>,
+    /// Where the dataset's files are now, if they have moved
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Rank {
+    /// Measures, keeps `ranking.json` and prints what it amounts to.
+    pub fn carry_out(self) -> Result<()> {
+        load_cuda();
+        logging::to_terminal();
+        Registry::load()?;
+        let folder = RunFolder::open(&self.run)?;
+        let mut config: RunConfig = folder.read_json(RUN)?;
+        let fingerprint = config.fingerprint()?;
+        if let Some(dir) = self.data_dir {
+            config.common.data_dir = dir;
+        }
+        let opened = config.trainer.reopen(Reopen {
+            config: &config,
+            fingerprint: &fingerprint,
+            run: &folder,
+            checkpoint: None,
+        })?;
+        let count = usize::try_from(self.architectures).unwrap_or(usize::MAX);
+        let batches = self.batches.and_then(|n| usize::try_from(n).ok());
+        let drawn = opened.rank(count, batches, self.seed)?;
+
+        let known: Vec<&str> = drawn
+            .first()
+            .map_or(vec![], |d| d.metrics.keys().map(String::as_str).collect());
+        let dataset = config.dataset.typetag_name();
+        let wanted = self.metric.as_deref();
+        let metric = match wanted {
+            Some(name) => known.iter().find(|k| **k == name).copied(),
+            None => choose_metric(&known, dataset),
+        };
+        let metric = metric.ok_or_else(|| Error::Incompatible {
+            what: format!("metric `{}`", wanted.unwrap_or_default()),
+            why: "the benchmark has none of this name".into(),
+            help: format!("`--metric` can be {}", known.join(", ")),
+        })?;
+        // A value that is lacking for one architecture would leave a hole in the ranking.
+        let architectures = drawn
+            .iter()
+            .map(|d| {
+                let genotype = d.genotype.to_string();
+                let table = d
+                    .metrics
+                    .get(metric)
+                    .copied()
+                    .ok_or_else(|| Error::Invalid {
+                        what: "table".into(),
+                        why: format!("it has no `{metric}` of {genotype}"),
+                    })?;
+                Ok(Ranked {
+                    genotype,
+                    supernet: d.accuracy,
+                    table,
+                })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let side = |f: fn(&Ranked) -> f64| architectures.iter().map(f).collect::<Vec<_>>();
+        let found = kendall(&side(|a| a.supernet), &side(|a| a.table));
+        let ranking = Ranking {
+            tau: found.map(|k| k.tau),
+            p: found.map(|k| k.p),
+            metric: metric.to_owned(),
+            batches,
+            seed: self.seed,
+            epochs: opened.epoch(),
+            architectures,
+        };
+        folder.write_json(RANKING, &ranking)?;
+        if self.json {
+            let json = serde_json::to_string_pretty(&ranking).map_err(|e| Error::Invalid {
+                what: "ranking".into(),
+                why: e.to_string(),
+            })?;
+            say(json);
+            return Ok(());
+        }
+        let n = ranking.architectures.len();
+        say(match found {
+            Some(k) => format!("Kendall's tau-b {:.3}, p = {:.2e}", k.tau, k.p),
+            None => "no Kendall's tau: one of the two accuracies does not vary".into(),
+        });
+        say(format!(
+            "{n} architectures drawn uniformly: accuracy in the supernet after epoch {}, and {metric}",
+            ranking.epochs
+        ));
+        say(format!("result: {}", self.run.join(RANKING).display()));
+        Ok(())
+    }
+}
