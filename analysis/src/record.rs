@@ -1,13 +1,15 @@
 //! A run folder, read. Nothing in it is changed or locked, so a run that is still going can be read, too.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, TryLockError};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use nasfw_framework::arch::{Group, Marginals, Role, Row};
 use nasfw_framework::config::{RunConfig, flatten};
 use nasfw_framework::events::Event;
-use nasfw_framework::run::{CONFIG, EVENTS, MANIFEST, Manifest, RESULT, RUN, read_events};
+use nasfw_framework::run::{
+    CONFIG, EVENTS, MANIFEST, Manifest, RESULT, RUN, RunFolder, read_events,
+};
 use nasfw_framework::trainer::Outcome;
 use nasfw_framework::{Error, Result};
 use serde::de::DeserializeOwned;
@@ -98,7 +100,7 @@ impl Record {
         let outcome: Option<Outcome> = optional(&path.join(RESULT))?;
         let state = match &outcome {
             Some(_) => State::Finished,
-            None if is_locked(path) => State::Going,
+            None if RunFolder::is_busy(path) => State::Going,
             None => State::Stopped,
         };
         let command = config.lines().next().and_then(|line| {
@@ -245,8 +247,97 @@ fn optional<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
         .map_err(|e| broken(path, &e))
 }
 
-/// Whether another process holds the run's lock.
-fn is_locked(path: &Path) -> bool {
-    File::open(path.join(".lock"))
-        .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+#[cfg(test)]
+pub(crate) mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use serde_json::json;
+
+    use super::*;
+
+    pub(crate) const ROWS: usize = 5;
+    pub(crate) const COLUMNS: usize = 4;
+    const EPOCHS: u64 = 3;
+    const STEPS: u64 = 10;
+
+    /// Weights that depend on the step.
+    pub(crate) fn weights(step: u64) -> Marginals {
+        let row = |r: usize| {
+            let raw: Vec<f64> = (0..COLUMNS)
+                .map(|c| 1.0 + ((r * COLUMNS + c) as f64 * step as f64 / 7.0).sin())
+                .collect();
+            let sum: f64 = raw.iter().sum();
+            raw.iter().map(|w| w / sum).collect()
+        };
+        vec![(0..ROWS).map(row).collect()]
+    }
+
+    /// A finished run, made up: three epochs of ten steps, weights every five steps.
+    pub(crate) fn record() -> Record {
+        let genotype = json!({"space": "toy", "cells": [{"name": "normal", "inputs": ["c_{k-1}"],
+            "nodes": [{"inputs": [{"from": 0, "op": "skip"}]}], "output": [1]}]});
+        let mut lines = vec![
+            json!({"event": "started", "step": 0, "epochs": EPOCHS, "steps_per_epoch": STEPS,
+            "device": "cpu, 1 thread", "weights": 10, "arch_params": 20}),
+        ];
+        for step in (0..=EPOCHS * STEPS).step_by(5) {
+            let epoch = step / STEPS;
+            let regret = 0.5 - step as f64 / 100.0;
+            if step > 0 {
+                let meter = json!({"loss": 2.0 / step as f64, "accuracy": 0.5, "images": 8.0});
+                lines.push(json!({"event": "progress", "step": step, "epoch": epoch, "meters": {"full": meter},
+                    "entropy": 0.5, "lr": 0.1, "scalars": {}, "seconds": 0.1}));
+            }
+            lines.push(json!({"event": "architecture", "step": step, "epoch": epoch, "marginals": weights(step),
+                "entropy": 0.5, "sharpness": 0.5, "genotype": genotype, "metrics": {"value": 1.0 - regret},
+                "regret": {"value": regret}}));
+            if step % STEPS == 0 {
+                lines.push(json!({"event": "pictures", "step": step, "epoch": epoch,
+                    "pictures": {"hidden/normal/0": weights(step + 1)[0], "hidden/normal/1": weights(step + 2)[0]}}));
+            }
+        }
+        lines.push(
+            json!({"event": "finished", "step": 30, "reason": "all epochs are done", "seconds": 1.5,
+            "peak_memory": 1_000_000}),
+        );
+        let events = lines
+            .into_iter()
+            .map(|l| serde_json::from_value(l).unwrap());
+        let outcome = json!({"genotype": genotype, "choice": [[[0]]], "facts": {}, "marginals": weights(30),
+            "entropy": 0.5, "sharpness": 0.5, "metrics": {"value": 0.8}, "regret": {"value": 0.2}, "known": true,
+            "epochs": 3, "steps": 30, "reason": "all epochs are done"});
+        let manifest = json!({"nasfw": "0.1.0", "libtorch": "2.13.0", "plugins": {"a": "0.1.0"}, "device": "cpu",
+            "platform": "x86_64 linux", "threads": 1, "data": "abc", "fingerprint": "def",
+            "started": "2026-01-01T00:00:00Z"});
+        let settings =
+            json!({"strategy": {"name": "vim", "lr": 0.1}, "space": {"name": "toy"}, "seed": 1});
+        Record {
+            path: "runs/made-up".into(),
+            state: State::Finished,
+            command: Some("run --strategy vim".into()),
+            settings: flatten(&settings),
+            config: "seed = 1\n".into(),
+            groups: vec![Group {
+                name: "normal".into(),
+                role: Role::Operations,
+                rows: (0..ROWS)
+                    .map(|r| Row {
+                        name: format!("{r}->{}", 2 + r),
+                        candidates: ["none", "skip", "conv", "pool"].map(str::to_owned).to_vec(),
+                        keep: 1,
+                    })
+                    .collect(),
+            }],
+            manifest: Some(serde_json::from_value(manifest).unwrap()),
+            events: events.collect(),
+            outcome: Some(serde_json::from_value(outcome).unwrap()),
+        }
+    }
+
+    #[test]
+    fn rows_without_a_space_are_numbered() {
+        let groups = record().numbered();
+        assert_eq!(groups[0].rows.len(), ROWS);
+        assert_eq!(groups[0].rows[1].candidates[3], "candidate 4");
+    }
 }

@@ -1,14 +1,14 @@
 //! `nasfw figure`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
-use nasfw_analysis::compare::{COMPARISON, Comparison};
 use nasfw_analysis::figures::{ComparisonKind, Figure as Drawn, Kind};
 use nasfw_analysis::record::Record;
 use nasfw_framework::registry::similar;
 use nasfw_framework::{Error, Result};
 
+use super::comparison;
 use super::output::{say, write_file};
 
 /// Options of `figure`.
@@ -65,7 +65,7 @@ impl Figure {
 
     /// Every figure by name with what it shows; none where there is no data for it.
     fn figures(&self) -> Result<Vec<(&'static str, &'static str, Option<Drawn>)>> {
-        if let Some((comparison, _)) = comparison(&self.what)? {
+        if let Some((comparison, _)) = comparison::load(&self.what)? {
             return Ok(ComparisonKind::ALL
                 .into_iter()
                 .map(|k| (k.name(), k.summary(), k.draw(&comparison)))
@@ -92,29 +92,4 @@ impl Figure {
         }
         Ok(())
     }
-}
-
-/// The comparison of a folder, of its file or of its plan, and its folder; none if the path is something else.
-///
-/// # Errors
-/// A file that can't be understood, a comparison that has not begun.
-pub fn comparison(path: &Path) -> Result<Option<(Comparison, PathBuf)>> {
-    let folder = match path.extension() {
-        Some(ending) if ending == "toml" && path.is_file() => PlanFile::read(path)?.folder(),
-        _ if path.is_dir() => path.to_owned(),
-        _ if path.ends_with(COMPARISON) => path.with_file_name(""),
-        _ => return Ok(None),
-    };
-    let file = folder.join(COMPARISON);
-    if !file.is_file() && folder == path {
-        return Ok(None);
-    }
-    let text = std::fs::read_to_string(&file).map_err(Error::io("read", &file))?;
-    let comparison = serde_json::from_str(&text).map_err(|e| Error::Run {
-        path: file,
-        problem: format!("it can't be understood: {e}"),
-        help: "make it again with `nasfw compare` and the same plan; nothing that is done is done twice"
-            .into(),
-    })?;
-    Ok(Some((comparison, folder)))
 }

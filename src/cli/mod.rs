@@ -2,6 +2,7 @@
 
 mod bench;
 mod compare;
+mod comparison;
 mod config;
 mod describe;
 mod doctor;

@@ -7,7 +7,7 @@ use nasfw_analysis::record::Record;
 use nasfw_analysis::report::Report as Page;
 use nasfw_framework::{Error, Result};
 
-use super::figure::comparison;
+use super::comparison;
 use super::output::{say, write_file};
 
 /// Options of `report`.
@@ -34,11 +34,11 @@ impl Report {
 
     fn page(&self) -> Result<Page> {
         if let [what] = self.what.as_slice()
-            && let Some((comparison, folder)) = comparison(what)?
+            && let Some((comparison, folder)) = comparison::load(what)?
         {
             return Ok(Page::of_comparison(comparison, &folder));
         }
-        let read = |path: &PathBuf| match comparison(path) {
+        let read = |path: &PathBuf| match comparison::load(path) {
             Ok(Some(_)) => Err(Error::Incompatible {
                 what: path.display().to_string(),
                 why: "this is a comparison, and a report is about one comparison or about runs"

@@ -1,7 +1,7 @@
 //! Lines over an axis of steps, drawn by kuva.
 
 use kuva::prelude::{
-    Layout, LinePlot, LineStyle, Plot, SvgBackend, Theme, TickFormat, render_multiple,
+    BandPlot, Layout, LinePlot, LineStyle, Plot, SvgBackend, Theme, TickFormat, render_multiple,
 };
 
 use super::svg::number;
@@ -84,7 +84,7 @@ impl Axes {
             description: describe(&lines),
             width: self.size.0,
             height: self.size.1,
-            body: content(&svg).to_owned(),
+            body: numbered_anew(content(&svg)),
         }
     }
 }
@@ -99,14 +99,18 @@ impl Line {
                 "" => LineStyle::Solid,
                 dash => LineStyle::Custom(dash.into()),
             });
-        if self.band.is_empty() {
-            return plot;
-        }
         let bound = |y: f64| y.clamp(low, high);
-        plot.with_band(
-            self.band.iter().map(|b| bound(b.0)),
-            self.band.iter().map(|b| bound(b.1)),
-        )
+        // Fainter than kuva's own, since bands lie upon each other.
+        let band = (!self.band.is_empty()).then(|| {
+            BandPlot::new(
+                self.points.iter().map(|p| p.0),
+                self.band.iter().map(|b| bound(b.0)),
+                self.band.iter().map(|b| bound(b.1)),
+            )
+            .with_color(look::colour(self.look))
+            .with_opacity(0.13)
+        });
+        LinePlot { band, ..plot }
     }
 }
 
@@ -216,6 +220,24 @@ fn content(svg: &str) -> &str {
         Some((_, rest)) => rest,
         None => inner,
     }
+}
+
+/// Identifiers of clip paths counted from 0: kuva counts them over the whole life of the process.
+fn numbered_anew(svg: &str) -> String {
+    const CLIP: &str = "kuva-clip-";
+    let mut seen: Vec<&str> = Vec::new();
+    let mut parts = svg.split(CLIP);
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let digits = part.bytes().take_while(u8::is_ascii_digit).count();
+        let (id, rest) = part.split_at(digits);
+        let at = seen.iter().position(|s| *s == id).unwrap_or_else(|| {
+            seen.push(id);
+            seen.len() - 1
+        });
+        out.push_str(&format!("{CLIP}{at}{rest}"));
+    }
+    out
 }
 
 /// Where every line begins and ends.

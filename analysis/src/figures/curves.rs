@@ -59,6 +59,7 @@ pub(super) fn draw(record: &Record) -> Option<Figure> {
         legend: look::legend(names),
         panels,
         columns: 2,
+        rows: false,
     })
 }
 

@@ -35,6 +35,7 @@ pub(super) fn draw(record: &Record) -> Option<Figure> {
         legend: Vec::new(),
         panels,
         columns: shown.len(),
+        rows: true,
     })
 }
 

@@ -52,5 +52,6 @@ pub(super) fn draw(record: &Record, edge: Option<&str>) -> Result<Option<Figure>
         legend: look::legend(lines.iter().map(|l| l.name.as_str())),
         panels: vec![axes.panel("", &lines)],
         columns: 1,
+        rows: false,
     }))
 }

@@ -22,6 +22,8 @@ pub(super) struct Heat<'a> {
 
 /// Longest name beside or above the fields, in pixels.
 const NAME: f64 = 130.0;
+/// Fields are framed; text within is not.
+const FRAME: &str = r##"<g stroke="#80808060" stroke-width="0.5">"##;
 
 impl Heat<'_> {
     /// A panel of the matrix.
@@ -59,12 +61,15 @@ impl Heat<'_> {
                     escape(&fit(name, NAME))
                 );
             }
+            body.push_str(FRAME);
             for (c, &value) in row.iter().enumerate() {
                 self.field(&mut body, (left + w * c as f64, y), value, self.label(r, c));
             }
+            body.push_str("</g>");
         }
         let named = |(r, row): (usize, &Vec<f64>)| {
-            let best = (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b]))?;
+            let finite = (0..row.len()).filter(|&c| row[c].is_finite());
+            let best = finite.max_by(|&a, &b| row[a].total_cmp(&row[b]))?;
             Some(format!("{} {}", self.label(r, best), number(row[best])))
         };
         let largest: Vec<String> = self.values.iter().enumerate().filter_map(named).collect();
@@ -92,10 +97,14 @@ impl Heat<'_> {
         };
         let _ = write!(
             body,
-            r##"<rect x="{x:.1}" y="{y:.1}" width="{w:.1}" height="{h:.1}" fill="{fill}" stroke="#80808060" stroke-width="0.5"><title>{}</title></rect>"##,
-            escape(&format!("{label}: {text}"))
+            r#"<rect x="{x}" y="{y:.1}" width="{w}" height="{h}" fill="{fill}""#
         );
         if self.numbers {
+            let _ = write!(
+                body,
+                "><title>{}</title></rect>",
+                escape(&format!("{label}: {text}"))
+            );
             let short = match format!("{value:.2}") {
                 short if short.starts_with("0.") => short.replacen("0.", ".", 1),
                 short if (0.0..1000.0).contains(&value) => short.trim_end_matches(".00").to_owned(),
@@ -103,11 +112,13 @@ impl Heat<'_> {
             };
             let _ = write!(
                 body,
-                r#"<text x="{:.1}" y="{:.1}" font-size="9.5" text-anchor="middle" fill="{ink}">{}</text>"#,
+                r#"<text x="{:.1}" y="{:.1}" font-size="9.5" text-anchor="middle" fill="{ink}" stroke="none">{}</text>"#,
                 x + w / 2.0,
                 y + h / 2.0 + 3.5,
                 fit(&short, w)
             );
+        } else {
+            body.push_str("/>");
         }
     }
 

@@ -41,6 +41,8 @@ pub struct Figure {
     pub panels: Vec<Panel>,
     /// Panels beside each other in a file of its own.
     pub columns: usize,
+    /// Whether the panels of such a row belong together and begin a new line wherever they stand.
+    pub rows: bool,
 }
 
 /// One drawing of a figure.

@@ -77,6 +77,7 @@ pub(super) fn draw(record: &Record) -> Option<Figure> {
         legend: Vec::new(),
         panels,
         columns: 7,
+        rows: true,
     })
 }
 

@@ -42,6 +42,7 @@ pub(super) fn draw(comparison: &Comparison) -> Option<Figure> {
         legend: Vec::new(),
         panels,
         columns: 1,
+        rows: false,
     })
 }
 
@@ -70,14 +71,19 @@ fn panel(title: String, ranks: &Ranks, blocks: &str) -> Option<Panel> {
     if n < 2 || !ranks.critical_difference.is_finite() {
         return None;
     }
-    let widest = sorted
-        .iter()
-        .map(|(name, _)| width(name))
-        .fold(0.0, f64::max);
-    let side = widest.min(NAME) + 50.0;
+    // The better half is named at the right, the best one uppermost; the others at the left, the worst one uppermost.
+    let right = n / 2;
+    let side = |names: &[(&str, f64)]| {
+        let widest = names
+            .iter()
+            .map(|(name, _)| width(name))
+            .fold(0.0, f64::max);
+        widest.min(NAME) + 54.0
+    };
+    let (left_side, right_side) = (side(&sorted[right..]), side(&sorted[..right]));
     // Rank 1 at the right, as in Demšar's figures.
-    let scale = (WIDE - 2.0 * side) / (n - 1) as f64;
-    let x = |rank: f64| WIDE - side - (rank.clamp(1.0, n as f64) - 1.0) * scale;
+    let scale = (WIDE - left_side - right_side) / (n - 1) as f64;
+    let x = |rank: f64| WIDE - right_side - (rank.clamp(1.0, n as f64) - 1.0) * scale;
     let (rule, axis) = (18.0, 50.0);
     let mut body = String::new();
     let mut line = |x1: f64, y1: f64, x2: f64, y2: f64, thick: f64| {
@@ -108,15 +114,13 @@ fn panel(title: String, ranks: &Ranks, blocks: &str) -> Option<Panel> {
         line(x(joined[*from]) + 4.0, y, x(joined[*to]) - 4.0, y, 4.0);
     }
     let first = axis + 22.0 + 8.0 * bars.len() as f64;
-    // The better half is named at the right, the best one uppermost; the others at the left, the worst one uppermost.
-    let right = n / 2;
     let row = |k: usize| match k < right {
         true => k,
         false => n - 1 - k,
     };
     let end = |k: usize| match k < right {
-        true => WIDE - side + 14.0,
-        false => side - 14.0,
+        true => WIDE - right_side + 14.0,
+        false => left_side - 14.0,
     };
     for (k, (_, rank)) in sorted.iter().enumerate() {
         let y = first + ROW * row(k) as f64;

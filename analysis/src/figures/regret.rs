@@ -31,6 +31,7 @@ pub(super) fn draw(comparison: &Comparison) -> Option<Figure> {
         legend: look::legend(comparison.strategies.iter().map(String::as_str)),
         panels,
         columns: 2,
+        rows: false,
     })
 }
 

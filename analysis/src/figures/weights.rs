@@ -127,6 +127,7 @@ pub(super) fn draw(record: &Record, edge: Option<&str>) -> Result<Option<Figure>
             .map(|(name, lines)| axes.panel(if shown.rows.len() == 1 { "" } else { name }, lines))
             .collect(),
         columns: 3,
+        rows: false,
     }))
 }
 

@@ -89,7 +89,9 @@ fn section(comparison: &Comparison, setting: &Setting, id: &str) -> Markup {
     html! {
         section id=(id) {
             h2 { (clean(&title(setting))) }
-            @if setting.partial { p.note role="note" { "Trials of this setting are missing." } }
+            @if setting.partial {
+                p.note role="note" { "This setting is not complete: not all seeds have a metric of every strategy." }
+            }
             p {
                 "Seeds: " (if seeds.is_empty() { "none that all strategies have finished".to_owned() } else { seeds.join(", ") }) "."
                 @if let Some(benchmark) = &setting.benchmark { " Benchmark: " (clean(benchmark)) "." }
@@ -130,11 +132,11 @@ fn section(comparison: &Comparison, setting: &Setting, id: &str) -> Markup {
                         }
                     } } }
                 } }))
-                @let sentences: Vec<&str> =
-                    setting.strategies.iter().map(|s| s.sentence.as_str()).filter(|s| !s.is_empty()).collect();
-                @if !sentences.is_empty() {
+                @if setting.strategies.iter().any(|s| !s.sentence.is_empty()) {
                     h3 { "Against chance" }
-                    ul { @for sentence in sentences { li { (clean(sentence)) } } }
+                    ul { @for s in setting.strategies.iter().filter(|s| !s.sentence.is_empty()) {
+                        li { b { (clean(&s.strategy)) } ": " (clean(&s.sentence)) }
+                    } }
                 }
             }
             @if !setting.pairs.is_empty() { h3 { "Pairs" } (pair_table(setting)) }

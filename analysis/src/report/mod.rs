@@ -6,7 +6,7 @@ mod run;
 mod settings;
 mod side_by_side;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::path::{Path, PathBuf};
 

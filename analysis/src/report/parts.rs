@@ -66,24 +66,29 @@ pub(super) fn scroll(label: &str, inner: &Markup) -> Markup {
     html! { div.scroll tabindex="0" role="region" aria-label=(clean(label)) { (inner) } }
 }
 
-/// A figure with legend, panels and caption; `id` must be unique in the page.
+/// A figure with legend, panels and caption below its title; `id` must be unique in the page.
 pub(super) fn figure(figure: &Figure, id: &str) -> Markup {
+    let columns = match figure.rows {
+        true => figure.columns,
+        false => figure.panels.len(),
+    };
     html! {
         figure id=(id) class=[(figure.panels.len() > 20).then_some("small")] {
-            h4 { (clean(&figure.title)) }
+            figcaption { strong { (clean(&figure.title)) } br; (clean(&figure.caption)) }
             @if !figure.legend.is_empty() {
                 ul.legend { @for entry in &figure.legend { li {
                     svg width="28" height="12" viewBox="0 0 28 12" aria-hidden="true" { (PreEscaped(entry.swatch())) }
                     (clean(&entry.name))
                 } } }
             }
-            div.panels { @for (k, panel) in figure.panels.iter().enumerate() {
-                div.panel {
-                    @if !panel.title.is_empty() { p { (clean(&panel.title)) } }
-                    (PreEscaped(panel.inline(&format!("{id}-{k}"))))
-                }
-            } }
-            figcaption { (clean(&figure.caption)) }
+            @for (r, row) in figure.panels.chunks(columns.max(1)).enumerate() {
+                div.panels { @for (k, panel) in row.iter().enumerate() {
+                    div.panel {
+                        @if !panel.title.is_empty() { p { (clean(&panel.title)) } }
+                        (PreEscaped(panel.inline(&format!("{id}-{r}-{k}"))))
+                    }
+                } }
+            }
         }
     }
 }
