@@ -8,6 +8,7 @@ use nasfw_datasets as _;
 use nasfw_plugins as _;
 use nasfw_spaces as _;
 
+pub use nasfw_analysis as analysis;
 pub use nasfw_framework as framework;
 pub use nasfw_framework::prelude;
 

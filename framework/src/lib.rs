@@ -53,7 +53,8 @@ pub mod prelude {
     pub use crate::search::Search;
     pub use crate::space::{SearchSpace, SpaceConfig, Task};
     pub use crate::strategy::{
-        BuildContext, Changes, Control, DataPlan, Split, Strategy, StrategyConfig, StrategyState,
+        ArchGradient, BuildContext, Changes, Claims, Control, DataPlan, Endpoints, Picture, Split,
+        Strategy, StrategyConfig, StrategyState,
     };
     pub use crate::supernet::{Mode, Supernet, SupernetOptions, Weights};
     pub use crate::{Error, Result};

@@ -1,5 +1,6 @@
 //! The state of a running search, and everything that a strategy's step may ask for.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -9,6 +10,7 @@ use crate::arch::{Choice, Genotype, Marginals, RelaxedArch};
 use crate::batches::{Augment, Batch, Batches, Draw, Order};
 use crate::benchmark::{Benchmark, Score};
 use crate::budget::{Budget, Unit, Work};
+use crate::conformance::trace::{Act, Trace, Vector};
 use crate::dataset::ImageData;
 use crate::error::{Error, Result};
 use crate::events::Meter;
@@ -91,6 +93,10 @@ pub struct Search {
     pub(crate) scalars: BTreeMap<String, f64>,
     /// Work done when the current step began.
     began: Work,
+    /// Another number gives the strategy other draws: zero but in the conformance suite.
+    pub(crate) salt: u64,
+    /// Watches the steps, in the conformance suite only.
+    pub(crate) trace: Option<RefCell<Trace>>,
     /// Up to when time is in the ledger; none before the first step of this process.
     ticked: Option<Instant>,
     space: Box<dyn SearchSpace>,
@@ -141,6 +147,8 @@ impl Search {
             meters: BTreeMap::new(),
             scalars: BTreeMap::new(),
             began: Work::default(),
+            salt: 0,
+            trace: None,
             ticked: None,
             plan: strategy.data(),
             task: data.task,
@@ -285,7 +293,9 @@ impl Search {
 
     /// The generator of the stream `name` at this step: the same at every call within the step.
     pub fn rng(&self, name: &str) -> Rng {
-        self.streams.child("strategy", 0).at(name, self.clock.step)
+        self.streams
+            .child("strategy", self.salt)
+            .at(name, self.clock.step)
     }
 
     /// The next training batch of a split, augmented.
@@ -313,7 +323,9 @@ impl Search {
             index,
             batch_size: size,
         };
-        self.batches.batch(draw, self.settings.augment)
+        let batch = self.batches.batch(draw, self.settings.augment)?;
+        self.watch(|trace, _| trace.drawn(&batch));
+        Ok(batch)
     }
 
     // ---- the supernet ------------------------------------------------------------------------------------------
@@ -337,6 +349,8 @@ impl Search {
     /// the like draw the same numbers for all losses on one split within a step, so that differences between weights
     /// or architectures are not blurred.
     pub fn loss(&mut self, theta: &Tensor, arch: &RelaxedArch, batch: &Batch) -> Result<Tensor> {
+        let pinned = self.trace.as_ref().and_then(|t| t.borrow_mut().pin(theta));
+        let theta = pinned.as_ref().unwrap_or(theta);
         let weights = Weights {
             params: theta,
             stats: &self.stats,
@@ -356,6 +370,7 @@ impl Search {
                 meter.map_or_else(|| sums.shallow_clone(), |m| m + &sums),
             );
         }
+        self.watch(|trace, _| trace.loss(theta, arch, batch, &loss));
         Ok(loss)
     }
 
@@ -372,6 +387,14 @@ impl Search {
 
     /// Gradients of a scalar with respect to leaves; zero where it does not depend on one.
     pub fn gradients(&self, loss: &Tensor, leaves: &[&Tensor]) -> Result<Vec<Tensor>> {
+        self.watch(|trace, search| {
+            let has = |own: &Tensor| leaves.iter().any(|l| l.data_ptr() == own.data_ptr());
+            trace.acts.push(Act::Gradients {
+                value: loss.double_value(&[]),
+                of_theta: has(&search.theta),
+                of_phi: has(&search.phi),
+            });
+        });
         let grads = Tensor::f_run_backward(&[loss], leaves, false, false)?;
         Ok(grads
             .into_iter()
@@ -445,7 +468,9 @@ impl Search {
     /// Descends θ by its optimizer at the current rate.
     pub fn descend_theta(&mut self, gradient: &Tensor) {
         let lr = self.theta_lr();
+        self.watch_update(Vector::Theta, Some(gradient));
         self.theta_optimizer.step(&mut self.theta, gradient, lr);
+        self.watch(|trace, search| trace.accept(&search.theta, &search.phi));
     }
 
     /// Descends φ by its optimizer at the current rate.
@@ -454,8 +479,12 @@ impl Search {
     /// When the strategy has no distribution with an optimizer.
     pub fn descend_phi(&mut self, gradient: &Tensor) -> Result<()> {
         let lr = self.phi_lr();
+        self.watch_update(Vector::Phi, Some(gradient));
         match &mut self.phi_optimizer {
-            Some(optimizer) => optimizer.step(&mut self.phi, gradient, lr),
+            Some(optimizer) => {
+                optimizer.step(&mut self.phi, gradient, lr);
+                self.watch(|trace, search| trace.accept(&search.theta, &search.phi));
+            }
             None => {
                 return Err(Error::Plugin {
                     plugin: "strategy".into(),
@@ -469,7 +498,9 @@ impl Search {
 
     /// Changes φ by a rule of the strategy's own (projections, natural gradients, closed forms), outside the graph.
     pub fn update_phi(&mut self, rule: impl FnOnce(&mut Tensor)) {
+        self.watch_update(Vector::Phi, None);
         no_grad(|| rule(&mut self.phi));
+        self.watch(|trace, search| trace.accept(&search.theta, &search.phi));
     }
 
     /// The optimizer of θ: its settings and momentum buffer.
@@ -512,6 +543,22 @@ impl Search {
     pub fn restart_weights(&mut self) {
         self.clock.restarts += 1;
         self.start_weights();
+        self.watch(|trace, search| trace.accept(&search.theta, &search.phi));
+    }
+
+    /// Tells whoever watches.
+    fn watch(&self, tell: impl FnOnce(&mut Trace, &Self)) {
+        if let Some(trace) = &self.trace {
+            tell(&mut trace.borrow_mut(), self);
+        }
+    }
+
+    /// Nothing but the last update may have moved θ and φ before the next one.
+    fn watch_update(&self, of: Vector, gradient: Option<&Tensor>) {
+        self.watch(|trace, search| {
+            trace.audit(&search.theta, &search.phi, "before an update");
+            trace.update(of, gradient);
+        });
     }
 
     fn start_weights(&mut self) {

@@ -113,6 +113,44 @@ impl StrategyState {
     }
 }
 
+/// What the gradient is the gradient of that a strategy hands to [`Search::descend_phi`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ArchGradient {
+    /// Of the losses that it is taken from, at the weights that they were computed at: ∇_φ L(θ, φ). Of several losses
+    /// on parts of a batch, of their mean over images.
+    #[default]
+    Direct,
+    /// Of the validation loss after one virtual step of the weights' optimizer on the training batch:
+    /// ∇_φ L_val(θ − ξ ∇_θ L_train(θ, φ), φ) (DARTS, Liu et al. 2019, equations 6 and 7).
+    Unrolled,
+    /// An unbiased estimate of ∇_φ E[L(θ, A)], A a discrete draw of the distribution (score functions, REINFORCE).
+    Score,
+    /// Something else on purpose, with the reason: a straight-through estimate, say.
+    Other(&'static str),
+}
+
+/// A number that a strategy logs, and what it must be at both ends of a search.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Endpoints {
+    /// The name given to [`Search::log`].
+    pub scalar: &'static str,
+    /// Its value in the first step.
+    pub start: f64,
+    /// Its value in the last step, or what it comes to within one step's change.
+    pub end: f64,
+}
+
+/// What a strategy says of its step. The conformance suite holds it to that (see [`crate::conformance`]).
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Claims {
+    /// What φ descends.
+    pub arch_gradient: ArchGradient,
+    /// The weights descend at an architecture that was moved so as to raise the loss.
+    pub adversarial: bool,
+    /// Published endpoints of the strategy's own schedules.
+    pub schedules: Vec<Endpoints>,
+}
+
 /// A matrix to look at, row by row: feature maps and the like.
 pub type Picture = Vec<Vec<f64>>;
 
@@ -133,6 +171,11 @@ pub trait Strategy: Send {
     /// The optimizer of φ. Needed when there is a distribution.
     fn arch_optimizer(&self) -> Option<&OptimizerConfig> {
         None
+    }
+
+    /// What the step is to be held to.
+    fn claims(&self) -> Claims {
+        Claims::default()
     }
 
     /// Which images to train on.

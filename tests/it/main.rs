@@ -11,6 +11,7 @@ use nasfw as _;
 
 mod bad_input;
 mod bench;
+mod compare;
 mod custom;
 mod genotype;
 mod interrupts;

@@ -13,6 +13,8 @@ use crate::stats::{
 
 /// Resamples of every bootstrap interval.
 const RESAMPLES: usize = 9999;
+/// Below so many seeds intervals come with a warning.
+const FEW: usize = 10;
 /// Positions of anytime curves.
 const GRID: usize = 101;
 
@@ -92,6 +94,11 @@ pub fn figures(setting: Setting, trials: &[Measured], labels: Labels<'_>, level:
     if let Some(note) = too_few(s.seeds.len(), tests, level) {
         s.notes.push(note);
     }
+    if s.seeds.len() < FEW {
+        s.notes.push(format!(
+            "intervals from fewer than {FEW} seeds are too narrow: from 5, one of 95 % covers the mean in about 85 % of cases"
+        ));
+    }
     s.ranks = ranks(labels.all, &transposed(labels.all, &metrics), level);
     s.strategies = labels
         .all
@@ -161,8 +168,9 @@ fn anytime(
     }
 }
 
-/// Every strategy against every other, with Holm's correction over all of them.
-fn pairs(labels: &[String], metrics: &BTreeMap<&str, Vec<f64>>) -> Vec<Pair> {
+/// Every strategy against every other, with Holm's correction over all of them. `metrics` has the values of every
+/// label, all of one length.
+pub fn pairs(labels: &[String], metrics: &BTreeMap<&str, Vec<f64>>) -> Vec<Pair> {
     let mut pairs = vec![];
     for (i, a) in labels.iter().enumerate() {
         for b in &labels[i + 1..] {
@@ -198,10 +206,10 @@ fn too_few(seeds: usize, tests: usize, level: f64) -> Option<String> {
     }
     let enough = (seeds..).find(|n| best(*n) < level)?;
     Some(format!(
-        "{seeds} seeds can't show any difference at level {level}: the smallest possible p of a pair is {}, after Holm's \
-         correction for {tests} tests {}; it takes at least {enough} seeds",
-        show_p(smallest_p(seeds)),
-        show_p(best(seeds)),
+        "{seeds} seeds can't show any difference at level {level}: the smallest possible p of a pair is {:.3}, after \
+         Holm's correction for {tests} tests {:.3}; it takes at least {enough} seeds",
+        smallest_p(seeds),
+        best(seeds),
     ))
 }
 
@@ -226,7 +234,8 @@ pub fn ranks(labels: &[String], blocks: &[Vec<f64>], level: f64) -> Option<Ranks
     })
 }
 
-fn verdicts(label: &str, controls: &[String], pairs: &[Pair], level: f64) -> Vec<Verdict> {
+/// What the pairs say of a strategy against each control.
+pub fn verdicts(label: &str, controls: &[String], pairs: &[Pair], level: f64) -> Vec<Verdict> {
     let against = |control: &String| {
         let pair = pairs
             .iter()

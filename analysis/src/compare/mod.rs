@@ -4,13 +4,18 @@ mod assemble;
 mod comparison;
 mod figures;
 mod plan;
+mod simulation;
 mod text;
+
+#[cfg(test)]
+mod tests;
 
 pub use assemble::{LOGS, RANKING, TRIALS, assemble, choose_metric, error_file};
 pub use comparison::*;
-pub use figures::{Labels, Measured, figures, ranks};
+pub use figures::{Labels, Measured, figures, pairs, ranks, verdicts};
 pub use nasfw_framework::budget::{Budget, Unit};
 pub use plan::{
     Entry, Plan, PlanFile, RANDOM, RANDOM_ARCHITECTURES, Rank, Seeds, Trial, differences,
 };
+pub use simulation::{Noise, Rates, Simulation};
 pub use text::text;

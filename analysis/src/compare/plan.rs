@@ -229,11 +229,14 @@ impl PlanFile {
             },
             text,
         };
+        let doc = file.text.parse::<toml_edit::Document<String>>();
+        let doc = doc.map_err(|e| {
+            let what = format!("this is not valid TOML: {}", e.message().trim());
+            file.not_a_plan(what, e.span())
+        })?;
+        walk("", doc.as_table(), &mut file.spans);
         let parsed = toml::from_str::<Plan>(&file.text);
-        if let Ok(doc) = file.text.parse::<toml_edit::Document<String>>() {
-            walk("", doc.as_table(), &mut file.spans);
-        }
-        file.plan = parsed.map_err(|e| file.not_a_plan(&e))?;
+        file.plan = parsed.map_err(|e| file.not_a_plan(e.message().trim().to_owned(), e.span()))?;
         if file.plan.name.is_empty() {
             let stem = path.file_stem().unwrap_or_default();
             file.plan.name = stem.to_string_lossy().into_owned();
@@ -243,8 +246,7 @@ impl PlanFile {
         Ok(file)
     }
 
-    fn not_a_plan(&self, error: &toml::de::Error) -> Error {
-        let message = error.message().trim();
+    fn not_a_plan(&self, message: String, span: Option<Range<usize>>) -> Error {
         // "unknown field `sead`, expected one of `name`, `seeds`": what was meant is the one most like it.
         let mut quoted = message.split('`').skip(1).step_by(2);
         let hint = quoted
@@ -255,9 +257,9 @@ impl PlanFile {
         Error::Config(Box::new(ConfigError {
             problems: vec![Problem {
                 key: String::new(),
-                message: message.to_owned(),
+                message,
                 hint,
-                origin: error.span().map(|span| self.origin_of(span)),
+                origin: span.map(|span| self.origin_of(span)),
             }],
             help: Some("docs/comparing.md explains every key of a plan".into()),
         }))

@@ -23,14 +23,23 @@ hot = 5.0
 cold = 0.1
 
 [strategy.arch]
+# "sgd" or "adam".
 optimizer = "adam"
+# Learning rate at the start.
 lr = 0.05
+# Learning rate at the end of a decaying schedule.
 lr_min = 0.0
+# "constant", "linear" or "cosine".
 schedule = "constant"
+# Momentum of SGD.
 momentum = 0.0
+# Nesterov's form of it.
 nesterov = false
+# Adam: decay rates of the moments.
 betas = [0.5, 0.999]
+# L2 decay.
 weight_decay = 0.0
+# Largest gradient norm; 0 means no clipping.
 clip = 0.0
 "#,
     example: "own-strategy run --strategy annealed --space nasbench1shot1-s3",
@@ -45,6 +54,12 @@ impl StrategyConfig for Annealed {
             spec: cx.spec.clone(),
             softmax,
         }))
+    }
+
+    fn validate(&self, v: &mut Validator) {
+        v.at_least("strategy.hot", self.hot, 1e-6);
+        v.at_least("strategy.cold", self.cold, 1e-6);
+        self.arch.validate("strategy.arch", v);
     }
 }
 
@@ -76,5 +91,19 @@ impl Strategy for AnnealedSearch {
 
     fn data(&self) -> DataPlan {
         DataPlan::Full
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use nasfw_framework::conformance;
+    use nasfw_framework::registry::{Kind, Registry};
+
+    #[test]
+    fn it_conforms() {
+        let registry = Registry::load().unwrap();
+        let report = conformance::strategy(registry.get(Kind::Strategy, "annealed").unwrap());
+        report.ok().unwrap();
     }
 }

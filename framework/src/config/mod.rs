@@ -11,7 +11,7 @@ mod validate;
 
 pub use error::{ConfigError, Problem};
 pub use layers::{Layer, Origin, Resolved, environment_key, flatten, resolve};
-pub use run_config::{Common, RunConfig};
+pub use run_config::{Common, Precision, RunConfig};
 pub use validate::Validator;
 
 /// The embedded, commented defaults of everything that belongs to no plugin.

@@ -34,7 +34,7 @@ pub(crate) struct Header {
     scalars: BTreeMap<String, f64>,
     strategy: Value,
     /// BLAKE3 of all tensors, so that a flipped bit is noticed.
-    digest: String,
+    pub digest: String,
 }
 
 /// A checkpoint in memory.

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use nasfw_framework::distribution::{gumbel, plackett_luce};
 use nasfw_framework::prelude::*;
 use nasfw_framework::rng;
-use nasfw_framework::strategy::Picture;
 use tch::{Kind, Tensor};
 
 use super::{Form, Generators, Input, Topology, VimConfig};

@@ -12,7 +12,6 @@ use std::collections::BTreeMap;
 
 use nasfw_framework::prelude::*;
 use nasfw_framework::register;
-use nasfw_framework::strategy::Picture;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 

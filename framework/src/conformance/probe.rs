@@ -1,0 +1,332 @@
+//! The problem that strategies are checked on: small enough for exact answers, with every kind of decision.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tch::Tensor;
+
+use crate::arch::{ArchSpec, Cell, Choice, Edge, Genotype, Group, Node, RelaxedArch, Role, Row};
+use crate::batches::Augment;
+use crate::benchmark::{Benchmark, BenchmarkConfig, Provenance, Score};
+use crate::dataset::{DataSource, Dataset, ImageData, Part};
+use crate::error::{Error, Result};
+use crate::params::{Init, ParamId, ParamLayout};
+use crate::rng::Streams;
+use crate::space::{SearchSpace, SpaceConfig, Task};
+use crate::supernet::{Mode, Supernet, SupernetOptions, Weights};
+use crate::trainer::SearchTrainer;
+
+/// What a strategy is checked on: a space, images, a trainer's settings.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    pub(super) space: Value,
+    pub(super) dataset: Value,
+    pub(super) benchmark: Option<Value>,
+    pub(super) trainer: SearchTrainer,
+    /// The same space with rows and candidates in another order, where there is one.
+    pub(super) relabelled: Option<Value>,
+}
+
+impl Problem {
+    /// The suite's own problem: two groups of operations and one of topology, a network that is linear in its weights
+    /// and in the architecture, squared errors, a benchmark with two metrics, two short epochs.
+    ///
+    /// # Errors
+    /// None that a user could cause: the trainer's own defaults are read.
+    pub fn built_in() -> Result<Self> {
+        Ok(Self {
+            space: json!({"name": PROBE, "reversed": false}),
+            dataset: json!({"name": PROBE_DATA}),
+            benchmark: Some(json!({"name": PROBE_TABLE})),
+            trainer: quick()?,
+            relabelled: Some(json!({"name": PROBE, "reversed": true})),
+        })
+    }
+
+    /// A problem of one's own, for strategies that the built-in one does not suit. Small is good: every option of the
+    /// strategy takes a search or more.
+    ///
+    /// # Errors
+    /// Settings that can't be written down.
+    pub fn new(space: &dyn SpaceConfig, dataset: &dyn Dataset) -> Result<Self> {
+        let value = |v: serde_json::Result<Value>| {
+            v.map_err(|e| Error::Invalid {
+                what: "problem of the conformance suite".into(),
+                why: e.to_string(),
+            })
+        };
+        Ok(Self {
+            space: value(serde_json::to_value(space))?,
+            dataset: value(serde_json::to_value(dataset))?,
+            benchmark: None,
+            trainer: quick()?,
+            relabelled: None,
+        })
+    }
+}
+
+/// Two short epochs that report everything: plain SGD with momentum and decay, no clipping, no augmentation.
+fn quick() -> Result<SearchTrainer> {
+    let mut trainer = SearchTrainer::defaults()?;
+    trainer.epochs = 2;
+    trainer.batch_size = 4;
+    trainer.eval_batch_size = 4;
+    trainer.log_every = 1;
+    trainer.checkpoint_every = 1000;
+    trainer.augment = Augment {
+        crop_padding: 0,
+        flip: false,
+        ..trainer.augment
+    };
+    trainer.weights.lr = 0.05;
+    trainer.weights.clip = 0.0;
+    Ok(trainer)
+}
+
+const PROBE: &str = "conformance-probe";
+const PROBE_DATA: &str = "conformance-images";
+const PROBE_TABLE: &str = "conformance-table";
+const OPS: usize = 3;
+
+/// Settings of the space. It is not registered: the suite alone builds it.
+#[derive(Debug, Serialize, Deserialize)]
+struct ProbeConfig {
+    /// Rows and candidates in the opposite order.
+    reversed: bool,
+}
+
+#[typetag::serde(name = "conformance-probe")]
+impl SpaceConfig for ProbeConfig {
+    fn build(&self) -> Result<Box<dyn SearchSpace>> {
+        let order = |mut names: Vec<String>| {
+            if self.reversed {
+                names.reverse();
+            }
+            names
+        };
+        let group = |name: &str, role: Role, rows: usize, keep: usize| {
+            let candidates = |kind: &str| order((0..OPS).map(|c| format!("{kind}{c}")).collect());
+            let rows = order((0..rows).map(|r| format!("{name} {r}")).collect());
+            Group {
+                name: name.into(),
+                role,
+                rows: rows
+                    .into_iter()
+                    .map(|name| Row {
+                        name,
+                        candidates: candidates(match role {
+                            Role::Operations => "op",
+                            Role::Topology => "source",
+                        }),
+                        keep,
+                    })
+                    .collect(),
+            }
+        };
+        let spec = ArchSpec::new(vec![
+            group("first", Role::Operations, 2, 1),
+            group("second", Role::Operations, 2, 1),
+            group("inputs", Role::Topology, 1, 2),
+        ])?;
+        Ok(Box::new(Probe { spec }))
+    }
+}
+
+struct Probe {
+    spec: ArchSpec,
+}
+
+impl SearchSpace for Probe {
+    fn spec(&self) -> &ArchSpec {
+        &self.spec
+    }
+
+    fn supernet(&self, task: Task, options: &SupernetOptions) -> Result<Box<dyn Supernet>> {
+        if *options != SupernetOptions::default() {
+            return Err(Error::Incompatible {
+                what: "the conformance suite's own problem".into(),
+                why: format!("its network has none of these: {options:?}"),
+                help: "give the suite a problem of another space (`conformance::Problem::new`)"
+                    .into(),
+            });
+        }
+        let features = task.channels * task.height * task.width;
+        let mut layout = ParamLayout::new();
+        // In the order of names, whatever the order of rows: both labellings have one vector of weights.
+        let mut names: Vec<(String, usize, usize, usize)> = self
+            .spec
+            .rows()
+            .flat_map(|(g, r, row)| {
+                let named = row.candidates.iter().enumerate();
+                named.map(move |(c, name)| (format!("{} {name}", row.name), g, r, c))
+            })
+            .collect();
+        names.sort();
+        let maps = names
+            .into_iter()
+            .map(|(name, g, r, c)| {
+                let shape = [task.classes, features];
+                (g, r, c, layout.add(name, &shape, Init::fan_in(features)))
+            })
+            .collect();
+        Ok(Box::new(ProbeNet { layout, maps }))
+    }
+
+    fn genotype(&self, choice: &Choice) -> Genotype {
+        let mut nodes: Vec<(String, Node)> = self
+            .spec
+            .rows()
+            .flat_map(|(g, r, row)| {
+                choice.kept(g, r).iter().map(move |&c| {
+                    let op = format!("{} {}", row.name, row.candidates[c]);
+                    let node = Node {
+                        op: Some(op.clone()),
+                        inputs: vec![Edge { from: 0, op: None }],
+                    };
+                    (op, node)
+                })
+            })
+            .collect();
+        nodes.sort_by(|a, b| a.0.cmp(&b.0));
+        let output = (1..=nodes.len()).collect();
+        Genotype {
+            space: PROBE.into(),
+            cells: vec![Cell {
+                name: "cell".into(),
+                inputs: vec!["input".into()],
+                nodes: nodes.into_iter().map(|(_, node)| node).collect(),
+                output,
+            }],
+        }
+    }
+}
+
+/// Logits are Σ a W x over all candidates; the loss is half the squared distance to the one-hot label.
+struct ProbeNet {
+    layout: ParamLayout,
+    maps: Vec<(usize, usize, usize, ParamId)>,
+}
+
+impl Supernet for ProbeNet {
+    fn layout(&self) -> &ParamLayout {
+        &self.layout
+    }
+
+    fn forward(
+        &self,
+        weights: Weights<'_>,
+        images: &Tensor,
+        arch: &RelaxedArch,
+        _mode: Mode,
+        _noise: Streams,
+    ) -> Result<Tensor> {
+        let views = self.layout.views(weights.params);
+        let x = images.flatten(1, -1);
+        let terms: Vec<Tensor> = self
+            .maps
+            .iter()
+            .filter(|(g, r, c, _)| arch.is_active(*g, *r, *c))
+            .map(|(g, r, c, map)| {
+                let a = arch.weights[*g].get(*r as i64).get(*c as i64);
+                x.matmul(&views[*map].tr()) * a
+            })
+            .collect();
+        Ok(Tensor::stack(&terms, 0).sum_dim_intlist([0i64].as_slice(), false, x.kind()))
+    }
+
+    fn loss(&self, output: &Tensor, labels: &Tensor) -> Tensor {
+        let wanted = labels.one_hot(output.size()[1]).to_kind(output.kind());
+        (output - wanted).square().sum(output.kind()) * (0.5 / labels.numel() as f64)
+    }
+}
+
+/// Random images of random classes.
+#[derive(Debug, Serialize, Deserialize)]
+struct ProbeData {}
+
+#[typetag::serde(name = "conformance-images")]
+impl Dataset for ProbeData {
+    fn load(&self, _source: &DataSource) -> Result<ImageData> {
+        use rand::RngExt;
+        let task = Task {
+            channels: 1,
+            height: 2,
+            width: 2,
+            classes: 3,
+        };
+        let part = |name: &str, n: usize| {
+            let mut rng = Streams::new(7).at(name, 0);
+            Part {
+                images: (0..n * 4)
+                    .map(|_| rng.random::<u8>())
+                    .collect::<Vec<_>>()
+                    .into(),
+                labels: (0..n).map(|_| rng.random_range(0..3u16)).collect(),
+            }
+        };
+        ImageData {
+            task,
+            train: part("train", 24),
+            test: part("test", 8),
+            split: None,
+            mean: vec![0.5],
+            std: vec![0.25],
+            classes: ["a", "b", "c"].map(Into::into).to_vec(),
+        }
+        .check(PROBE_DATA)
+    }
+}
+
+/// Made-up results, one number for each architecture.
+#[derive(Debug, Serialize, Deserialize)]
+struct ProbeTable {}
+
+struct Table {
+    best: std::collections::BTreeMap<String, f64>,
+}
+
+/// The benchmark's metrics.
+pub(super) const METRICS: [&str; 2] = ["test", "valid"];
+
+#[typetag::serde(name = "conformance-table")]
+impl BenchmarkConfig for ProbeTable {
+    fn open(&self, _space: &Value) -> Result<Option<Box<dyn Benchmark>>> {
+        let best = METRICS.map(|m| (m.to_owned(), 100.0)).into();
+        Ok(Some(Box::new(Table { best })))
+    }
+}
+
+impl Benchmark for Table {
+    fn query(&self, genotype: &Genotype) -> Result<Option<Score>> {
+        use rand::RngExt;
+        let name = format!("{genotype:?}");
+        let mut rng = Streams::new(11).at(&name, 0);
+        Ok(Some(Score {
+            metrics: METRICS
+                .map(|m| (m.to_owned(), rng.random_range(0.0..100.0)))
+                .into(),
+            ..Score::default()
+        }))
+    }
+
+    fn optimum(&self) -> &std::collections::BTreeMap<String, f64> {
+        &self.best
+    }
+
+    fn provenance(&self) -> Provenance {
+        Provenance {
+            source: "made-up numbers".into(),
+            checksum: None,
+            optimum: "100".into(),
+        }
+    }
+}
+
+/// φ of independent rows, entry by entry, in the other labelling: rows and candidates reversed within each group.
+pub(super) fn relabel(spec: &ArchSpec, flat: &Tensor) -> Tensor {
+    let flipped: Vec<Tensor> = spec
+        .split(flat)
+        .iter()
+        .map(|group| group.flip([0, 1]).reshape([-1]))
+        .collect();
+    Tensor::cat(&flipped, 0).to_kind(flat.kind()).contiguous()
+}

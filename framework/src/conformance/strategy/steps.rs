@@ -1,0 +1,200 @@
+//! What a step may touch, and what it may not.
+
+use tch::{Tensor, no_grad};
+
+use super::super::probe::relabel;
+use super::super::report::Verdict;
+use super::super::rig::{Rig, Watched, watch};
+use super::super::trace::{Act, Vector};
+use super::gradients::looked_at;
+use crate::arch::Genotype;
+use crate::distribution::ArchDistribution;
+use crate::error::Result;
+use crate::rng::Streams;
+
+pub(super) fn theta_stays(rig: &Rig<'_>) -> Result<Verdict> {
+    stays(rig, Vector::Theta)
+}
+
+pub(super) fn phi_stays(rig: &Rig<'_>) -> Result<Verdict> {
+    stays(rig, Vector::Phi)
+}
+
+fn stays(rig: &Rig<'_>, vector: Vector) -> Result<Verdict> {
+    for step in 0..=looked_at(rig)? {
+        let trace = rig.replay(step, None, None)?.trace;
+        if let Some((_, at)) = trace.strayed.iter().find(|(of, _)| *of == vector) {
+            return Ok(Verdict::Broken(format!(
+                "in step {step}, {at}, {} was not what its last update had left: something wrote into it, or did \
+                 not put it back",
+                vector.name()
+            )));
+        }
+    }
+    Ok(Verdict::Held)
+}
+
+/// At the weights' descent, the loss at the perturbed architecture against that at the distribution's own.
+pub(super) fn perturbation_raises_the_loss(rig: &Rig<'_>) -> Result<Verdict> {
+    if !rig.claims()?.adversarial {
+        return Ok(Verdict::NotApplicable(
+            "it claims no adversarial perturbation".into(),
+        ));
+    }
+    let mut raised = false;
+    for step in 0..=looked_at(rig)? {
+        let Watched {
+            trace,
+            mut search,
+            strategy,
+            ..
+        } = rig.replay(step, None, None)?;
+        let Some(descent) = trace.acts.iter().position(|act| {
+            matches!(
+                act,
+                Act::Update {
+                    of: Vector::Theta,
+                    ..
+                }
+            )
+        }) else {
+            continue;
+        };
+        let before = &trace.acts[..descent];
+        let Some(Act::Loss {
+            theta,
+            batch,
+            value,
+            ..
+        }) = before.iter().rfind(|act| matches!(act, Act::Loss { .. }))
+        else {
+            continue;
+        };
+        let Some(distribution) = strategy.distribution() else {
+            continue;
+        };
+        // φ as it is at the descent: it may have moved before.
+        let moved = before.iter().any(|act| {
+            matches!(
+                act,
+                Act::Update {
+                    of: Vector::Phi,
+                    ..
+                }
+            )
+        });
+        let later = trace.acts[descent..].iter().any(|act| {
+            matches!(
+                act,
+                Act::Update {
+                    of: Vector::Phi,
+                    ..
+                }
+            )
+        });
+        if moved && later {
+            return Ok(Verdict::NotApplicable(
+                "φ moves both before and after the weights in one step".into(),
+            ));
+        }
+        let start = watch_phi(rig, step)?;
+        let phi = if moved {
+            search.phi.detach().copy()
+        } else {
+            start
+        };
+        let clean = no_grad(|| -> Result<f64> {
+            let arch = distribution.sample(&phi, &mut Streams::new(0).at("clean", 0))?;
+            Ok(search.loss(theta, &arch, batch)?.double_value(&[]))
+        })?;
+        if *value < clean - 1e-12 * clean.abs() {
+            return Ok(Verdict::Broken(format!(
+                "in step {step} the loss is {value:.9} at the perturbed architecture and {clean:.9} without the \
+                 perturbation"
+            )));
+        }
+        raised |= *value > clean;
+    }
+    Ok(Verdict::of(raised, || {
+        "no perturbation changed any loss".into()
+    }))
+}
+
+fn watch_phi(rig: &Rig<'_>, step: u64) -> Result<Tensor> {
+    Ok(rig.replay(step, None, None)?.phi)
+}
+
+/// Three steps on the problem and on its relabelled twin, from corresponding φ.
+pub(super) fn relabelling_permutes(rig: &Rig<'_>) -> Result<Verdict> {
+    let not = |why: &str| Ok(Verdict::NotApplicable(why.to_owned()));
+    let Some(twin) = &rig.problem.relabelled else {
+        return not("the problem has no relabelled twin");
+    };
+    let mut problem = rig.problem.clone();
+    problem.space = twin.clone();
+    let other = Rig {
+        problem: &problem,
+        plugin: rig.plugin,
+        section: rig.section.clone(),
+    };
+    let (search, strategy) = rig.start()?;
+    let (mut other_search, other_strategy) = other.start()?;
+    let spec = search.space().spec().clone();
+    let (Some(one), Some(two)) = (strategy.distribution(), other_strategy.distribution()) else {
+        return not("it has no distribution");
+    };
+    if search.phi.numel() as i64 != spec.numel() {
+        return not(
+            "its distribution has no parameter for each candidate, so that order is part of the method",
+        );
+    }
+    let flipped = relabel(&spec, &search.phi.detach());
+    let means = |d: &dyn ArchDistribution, phi: &Tensor| -> Result<Tensor> {
+        let rows: Vec<Tensor> = no_grad(|| d.mean(phi))?
+            .iter()
+            .map(|m| m.reshape([-1]))
+            .collect();
+        Ok(Tensor::cat(&rows, 0))
+    };
+    let here = relabel(&spec, &means(one, &search.phi)?);
+    let there = means(two, &flipped)?;
+    if (here - there).abs().max().double_value(&[]) > 1e-12 {
+        return not("its distribution treats candidates by their place");
+    }
+    no_grad(|| other_search.phi.copy_(&flipped));
+    let steps = looked_at(rig)?;
+    let (mut salted, salted_strategy) = rig.start()?;
+    salted.salt = 1;
+    let salted = watch(salted, salted_strategy, steps, None, None)?;
+    let plain = rig.replay(steps, None, None)?;
+    let equal = |x: &Tensor, y: &Tensor| no_grad(|| x.equal(y));
+    if !equal(&salted.search.theta, &plain.search.theta)
+        || !equal(&salted.search.phi, &plain.search.phi)
+    {
+        return not("its step is random, and draws follow the order");
+    }
+    let [a, b] = &[
+        watch(search, strategy, steps, None, None)?,
+        watch(other_search, other_strategy, steps, None, None)?,
+    ];
+    let apart = |x: &Tensor, y: &Tensor| (x - y).abs().max().double_value(&[]);
+    let theta = apart(&a.search.theta.detach(), &b.search.theta.detach());
+    let phi = apart(
+        &relabel(&spec, &a.search.phi.detach()),
+        &b.search.phi.detach(),
+    );
+    if theta.max(phi) > 1e-9 {
+        return Ok(Verdict::Broken(format!(
+            "after {} steps the weights differ by {theta:.3e} and the architecture's parameters by {phi:.3e}",
+            steps + 1
+        )));
+    }
+    let derived = |w: &Watched| -> Result<Genotype> {
+        let choice = w.strategy.derive(&w.search)?;
+        Ok(w.search.space().genotype(&choice))
+    };
+    let (first, second) = (derived(a)?, derived(b)?);
+    Ok(Verdict::of(first == second, || {
+        format!("it derives {first} in one order and {second} in the other")
+    }))
+}

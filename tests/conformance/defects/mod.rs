@@ -1,0 +1,2 @@
+//! Planted defects: what the suite must reject.
+mod strategies;
