@@ -27,7 +27,7 @@ pub(super) fn draw(comparison: &Comparison) -> Option<Figure> {
     }
     let missing = match comparison.partial {
         true => {
-            " Trials are missing: the ranks are over the seeds that all strategies have finished."
+            " Not complete: the ranks are over the seeds that all strategies have finished."
         }
         false => "",
     };

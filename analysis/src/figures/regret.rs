@@ -16,7 +16,7 @@ pub(super) fn draw(comparison: &Comparison) -> Option<Figure> {
     }
     let missing = match comparison.partial {
         true => {
-            " Trials are missing: the lines are of the seeds that all strategies have finished."
+            " Not complete: the lines are of the seeds that all strategies have finished."
         }
         false => "",
     };

@@ -84,7 +84,8 @@ pub(super) fn draw(record: &Record, edge: Option<&str>) -> Result<Option<Figure>
             _ => PANEL,
         },
     };
-    let mut top: f64 = 1.0;
+    // Weights of sigmoids and the like need not be between 0 and 1.
+    let mut within = true;
     let mut lines_of = |row: usize| -> Vec<Line> {
         let line = |(c, name): (usize, &String)| {
             let weight = |m: &crate::record::Moment<'_>| {
@@ -92,8 +93,7 @@ pub(super) fn draw(record: &Record, edge: Option<&str>) -> Result<Option<Figure>
                 Some((m.step as f64, weight))
             };
             let points: Vec<(f64, f64)> = moments.iter().filter_map(weight).collect();
-            let finite = points.iter().map(|p| p.1).filter(|y| y.is_finite());
-            top = finite.fold(top, f64::max);
+            within &= points.iter().all(|p| p.1.is_nan() || (-1e-6..=1.0 + 1e-6).contains(&p.1));
             Line {
                 name: name.clone(),
                 look: c,
@@ -108,9 +108,8 @@ pub(super) fn draw(record: &Record, edge: Option<&str>) -> Result<Option<Figure>
         .iter()
         .map(|&row| (group.rows[row].name.clone(), lines_of(row)))
         .collect();
-    // Weights of sigmoids and the like may be beyond one.
     let axes = Axes {
-        range: axes.range.filter(|_| top <= 1.0),
+        range: axes.range.filter(|_| within),
         ..axes
     };
     let title = match shown.rows[..] {

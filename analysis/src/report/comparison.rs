@@ -63,6 +63,14 @@ fn partial(comparison: &Comparison) -> Markup {
             .filter(|t| t.state == state)
             .count()
     };
+    if count(State::Done) == comparison.trials.len() {
+        return html! {
+            p.note role="note" {
+                "All trials are done, but not all have a metric. All figures are over the seeds that all strategies "
+                "have finished with one."
+            }
+        };
+    }
     html! {
         p.note role="note" {
             "This comparison is not complete: of " (comparison.trials.len()) " trials " (count(State::Done))

@@ -82,7 +82,7 @@ pub(super) fn figure(figure: &Figure, id: &str) -> Markup {
                 } } }
             }
             @for (r, row) in figure.panels.chunks(columns.max(1)).enumerate() {
-                div.panels { @for (k, panel) in row.iter().enumerate() {
+                div.panels style={ "--columns:" (figure.columns) } { @for (k, panel) in row.iter().enumerate() {
                     div.panel {
                         @if !panel.title.is_empty() { p { (clean(&panel.title)) } }
                         (PreEscaped(panel.inline(&format!("{id}-{r}-{k}"))))

@@ -55,6 +55,7 @@ pub(super) fn section(runs: &[Record]) -> Markup {
                 } } }
             } }))
             @if !differing.is_empty() {
+                details open[differing.len() <= 15] { summary { "Settings that differ (" (differing.len()) ")" }
                 (scroll("Settings that differ", &html! { table {
                     caption { "Settings in which the runs differ." }
                     thead { tr {
@@ -68,6 +69,7 @@ pub(super) fn section(runs: &[Record]) -> Markup {
                         @for r in runs { td { (r.settings.get(*key).map_or("–".into(), text)) } }
                     } } }
                 } }))
+                }
             }
         }
     }
