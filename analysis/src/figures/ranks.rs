@@ -26,9 +26,7 @@ pub(super) fn draw(comparison: &Comparison) -> Option<Figure> {
         return None;
     }
     let missing = match comparison.partial {
-        true => {
-            " Not complete: the ranks are over the seeds that all strategies have finished."
-        }
+        true => " Not complete: the ranks are over the seeds that all strategies have finished.",
         false => "",
     };
     Some(Figure {

@@ -15,9 +15,7 @@ pub(super) fn draw(comparison: &Comparison) -> Option<Figure> {
         return None;
     }
     let missing = match comparison.partial {
-        true => {
-            " Not complete: the lines are of the seeds that all strategies have finished."
-        }
+        true => " Not complete: the lines are of the seeds that all strategies have finished.",
         false => "",
     };
     Some(Figure {

@@ -93,7 +93,9 @@ pub(super) fn draw(record: &Record, edge: Option<&str>) -> Result<Option<Figure>
                 Some((m.step as f64, weight))
             };
             let points: Vec<(f64, f64)> = moments.iter().filter_map(weight).collect();
-            within &= points.iter().all(|p| p.1.is_nan() || (-1e-6..=1.0 + 1e-6).contains(&p.1));
+            within &= points
+                .iter()
+                .all(|p| p.1.is_nan() || (-1e-6..=1.0 + 1e-6).contains(&p.1));
             Line {
                 name: name.clone(),
                 look: c,
