@@ -2,12 +2,14 @@
 
 mod bench;
 mod compare;
+mod comparison;
 mod config;
 mod describe;
 mod doctor;
 mod draw;
 mod eval;
 mod export;
+mod figure;
 mod genotype;
 mod list;
 mod logging;
@@ -15,6 +17,7 @@ mod output;
 mod progress;
 mod rank;
 mod render;
+mod report;
 mod resume;
 mod retrain;
 mod run;
@@ -71,6 +74,10 @@ enum Verb {
     Config(config::Config),
     /// Draw a space, a run's result or a genotype as SVG or DOT.
     Draw(draw::Draw),
+    /// Draw what happened in a run or what a comparison amounts to, as SVG or PNG.
+    Figure(figure::Figure),
+    /// Report on runs or on a comparison: one HTML file.
+    Report(report::Report),
     /// Print an architecture in another form, or list the published ones.
     Genotype(genotype::Genotype),
     /// Import, check and query tables of published results.
@@ -95,6 +102,8 @@ impl Verb {
             Self::Describe(v) => v.carry_out(),
             Self::Config(v) => v.carry_out(),
             Self::Draw(v) => v.carry_out(),
+            Self::Figure(v) => v.carry_out(),
+            Self::Report(v) => v.carry_out(),
             Self::Genotype(v) => v.carry_out(),
             Self::Bench(v) => v.carry_out(),
             Self::Doctor(v) => v.carry_out(),

@@ -18,6 +18,7 @@ mod interrupts;
 mod program;
 mod readme;
 mod registry;
+mod report;
 mod resume;
 mod retrain;
 mod spaces;
