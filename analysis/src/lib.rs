@@ -3,5 +3,6 @@
 
 pub mod compare;
 pub mod figures;
+pub mod record;
 pub mod report;
 pub mod stats;

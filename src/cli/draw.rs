@@ -3,14 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
+use nasfw_framework::Result;
 use nasfw_framework::config::{Layer, RunConfig, resolve};
 use nasfw_framework::draw::Drawing;
 use nasfw_framework::registry::{Kind, Registry};
-use nasfw_framework::run::write_whole;
-use nasfw_framework::{Error, Result};
 
 use super::genotype;
-use super::output::say;
+use super::output::{say, write_file};
 use super::selection::space_options;
 
 /// Options of `draw`.
@@ -51,11 +50,7 @@ impl Draw {
             Format::Dot => drawing.dot(),
         };
         match &self.output {
-            // A device or a pipe is written to; only a file can be replaced as a whole.
-            Some(path) if path.exists() && !path.is_file() => {
-                std::fs::write(path, text).map_err(Error::io("write", path))
-            }
-            Some(path) => write_whole(path, text.as_bytes()),
+            Some(path) => write_file(path, text.as_bytes()),
             None => {
                 say(text);
                 Ok(())

@@ -2,12 +2,14 @@
 
 mod bench;
 mod compare;
+mod comparison;
 mod config;
 mod describe;
 mod doctor;
 mod draw;
 mod eval;
 mod export;
+mod figure;
 mod genotype;
 mod list;
 mod logging;
@@ -15,11 +17,14 @@ mod output;
 mod progress;
 mod rank;
 mod render;
+mod report;
 mod resume;
 mod retrain;
 mod run;
 mod selection;
 mod summary;
+mod view;
+mod watch;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -58,6 +63,8 @@ enum Verb {
     Compare(compare::Compare),
     /// Compare a trained supernet's ranking of architectures with a benchmark's.
     Rank(rank::Rank),
+    /// Watch a run: curves, entropy per edge, the architecture so far.
+    Watch(watch::Watch),
     /// List the plugins of this program.
     List(list::List),
     /// Explain a plugin: options with defaults, presets, example, source.
@@ -67,6 +74,10 @@ enum Verb {
     Config(config::Config),
     /// Draw a space, a run's result or a genotype as SVG or DOT.
     Draw(draw::Draw),
+    /// Draw what happened in a run or what a comparison amounts to, as SVG or PNG.
+    Figure(figure::Figure),
+    /// Report on runs or on a comparison: one HTML file.
+    Report(report::Report),
     /// Print an architecture in another form, or list the published ones.
     Genotype(genotype::Genotype),
     /// Import, check and query tables of published results.
@@ -86,10 +97,13 @@ impl Verb {
             Self::Export(v) => v.carry_out(),
             Self::Compare(v) => v.carry_out(),
             Self::Rank(v) => v.carry_out(),
+            Self::Watch(v) => v.carry_out(),
             Self::List(v) => v.carry_out(),
             Self::Describe(v) => v.carry_out(),
             Self::Config(v) => v.carry_out(),
             Self::Draw(v) => v.carry_out(),
+            Self::Figure(v) => v.carry_out(),
+            Self::Report(v) => v.carry_out(),
             Self::Genotype(v) => v.carry_out(),
             Self::Bench(v) => v.carry_out(),
             Self::Doctor(v) => v.carry_out(),

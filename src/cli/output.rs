@@ -1,8 +1,10 @@
-//! Standard output.
+//! Standard output and files.
 
 use std::io::{ErrorKind, Write};
+use std::path::Path;
 
-use nasfw_framework::Error;
+use nasfw_framework::run::write_whole;
+use nasfw_framework::{Error, Result};
 
 use super::render;
 
@@ -19,4 +21,12 @@ pub fn say(text: impl AsRef<str>) {
         }
         _ => {}
     }
+}
+
+/// Writes a file whole. A device or a pipe is written to; only a file can be replaced.
+pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    if path.exists() && !path.is_file() {
+        return std::fs::write(path, bytes).map_err(Error::io("write", path));
+    }
+    write_whole(path, bytes)
 }

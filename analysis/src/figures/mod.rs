@@ -1,1 +1,214 @@
-//! Figures of runs and comparisons, as SVG and PNG.
+//! Figures of runs and comparisons, as SVG and PNG. One file per figure.
+
+mod chart;
+mod curves;
+mod distribution;
+mod entropy;
+mod heat;
+mod look;
+mod pictures;
+mod png;
+mod ranks;
+pub(crate) mod regret;
+mod svg;
+#[cfg(test)]
+mod tests;
+mod weights;
+
+use std::path::Path;
+
+use nasfw_framework::{Error, Result};
+
+use crate::compare::Comparison;
+use crate::record::Record;
+pub use look::Entry;
+
+/// A figure: panels that share a legend.
+///
+/// Equal data gives equal bytes. Every colour comes with a dash or a number of its own, and text, axes and frames take
+/// the colour of the text around them, so that a figure is readable on light and on dark ground.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Figure {
+    /// Short name for file names and anchors.
+    pub kind: &'static str,
+    /// What is shown, in a few words.
+    pub title: String,
+    /// How to read it, in a sentence or two.
+    pub caption: String,
+    /// Names of the lines; empty where there are none.
+    pub legend: Vec<Entry>,
+    /// The panels, in reading order.
+    pub panels: Vec<Panel>,
+    /// Panels beside each other in a file of its own.
+    pub columns: usize,
+    /// Whether the panels of such a row belong together and begin a new line wherever they stand.
+    pub rows: bool,
+}
+
+/// One drawing of a figure.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Panel {
+    /// Title, empty if the figure's says all.
+    pub title: String,
+    /// What can be seen, in words: the alternative for those who can't see it.
+    pub description: String,
+    /// Width in pixels.
+    pub width: f64,
+    /// Height in pixels.
+    pub height: f64,
+    /// SVG elements.
+    body: String,
+}
+
+/// What can be drawn of a comparison.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ComparisonKind {
+    /// Regret over the budget with confidence bands (VIM-NAS figure 4).
+    Regret,
+    /// Critical-difference diagrams (Demšar 2006).
+    Ranks,
+}
+
+impl ComparisonKind {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Regret, Self::Ranks];
+
+    /// As it is typed.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Regret => "regret",
+            Self::Ranks => "ranks",
+        }
+    }
+
+    /// What it shows.
+    pub fn summary(self) -> &'static str {
+        match self {
+            Self::Regret => "regret over the budget with confidence bands, a panel per setting",
+            Self::Ranks => "average ranks and critical difference",
+        }
+    }
+
+    /// The figure, or none if the comparison has no data for it (yet).
+    pub fn draw(self, comparison: &Comparison) -> Option<Figure> {
+        match self {
+            Self::Regret => regret::draw(comparison),
+            Self::Ranks => ranks::draw(comparison),
+        }
+    }
+}
+
+/// What can be drawn of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Weights of the candidates of a row over the steps (VIM-NAS figures 2, 6, 7 and 9).
+    Weights,
+    /// All weights at the start, after an epoch and at the end (VIM-NAS figure 3).
+    Distribution,
+    /// Matrices that the strategy shows of itself, such as a generator's feature maps (VIM-NAS figure 1).
+    Pictures,
+    /// Normalised entropy of every row over the steps.
+    Entropy,
+    /// Loss and accuracy over the steps, and metrics of the benchmark where there are some.
+    Curves,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::Weights,
+        Self::Distribution,
+        Self::Pictures,
+        Self::Entropy,
+        Self::Curves,
+    ];
+
+    /// As it is typed.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Weights => "weights",
+            Self::Distribution => "distribution",
+            Self::Pictures => "pictures",
+            Self::Entropy => "entropy",
+            Self::Curves => "curves",
+        }
+    }
+
+    /// What it shows.
+    pub fn summary(self) -> &'static str {
+        match self {
+            Self::Weights => "weight of every candidate over the steps, a panel per row",
+            Self::Distribution => "all weights at the start, after an epoch and at the end",
+            Self::Pictures => "what the strategy shows of itself, at the start and after an epoch",
+            Self::Entropy => "entropy of every row over the steps",
+            Self::Curves => "loss and accuracy over the steps",
+        }
+    }
+
+    /// The figure, or none if the run has no data for it (yet). `edge` is a row (`0->2`, `normal/0->2`) or a group
+    /// (`normal`) for the figures that show rows.
+    ///
+    /// # Errors
+    /// An `edge` that is no row and no group.
+    pub fn draw(self, record: &Record, edge: Option<&str>) -> Result<Option<Figure>> {
+        Ok(match self {
+            Self::Weights => weights::draw(record, edge)?,
+            Self::Distribution => distribution::draw(record),
+            Self::Pictures => pictures::draw(record),
+            Self::Entropy => entropy::draw(record, edge)?,
+            Self::Curves => curves::draw(record),
+        })
+    }
+}
+
+impl Figure {
+    /// A self-contained SVG document: no scripts, no external files or fonts. It is light or dark as the viewer is.
+    pub fn svg(&self) -> String {
+        svg::document(self)
+    }
+
+    /// A PNG on white ground, at twice the size of the SVG, with a font of its own.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if the figure is too large for a picture.
+    pub fn png(&self) -> Result<Vec<u8>> {
+        png::render(&self.svg())
+    }
+
+    /// Bytes of a file: PNG if its name ends so, else SVG.
+    ///
+    /// # Errors
+    /// An ending that is neither, and what [`Figure::png`] has to say.
+    pub fn bytes_for(&self, file: &Path) -> Result<Vec<u8>> {
+        let ending = file.extension().unwrap_or_default().to_string_lossy();
+        match ending.to_lowercase().as_str() {
+            "svg" => Ok(self.svg().into_bytes()),
+            "png" => self.png(),
+            _ => Err(Error::Incompatible {
+                what: format!("-o {}", file.display()),
+                why: "figures are written as SVG or PNG".into(),
+                help: "let the file's name end with `.svg` or `.png`".into(),
+            }),
+        }
+    }
+
+    /// What can be seen, in words, over all panels.
+    pub fn description(&self) -> String {
+        let panels: Vec<String> = self
+            .panels
+            .iter()
+            .map(|p| match p.title.as_str() {
+                "" => p.description.clone(),
+                title => format!("{title}: {}", p.description),
+            })
+            .collect();
+        panels.join(" ")
+    }
+}
+
+impl Panel {
+    /// The panel alone, to stand within an HTML page; `id` must be unique in it.
+    pub fn inline(&self, id: &str) -> String {
+        svg::inline(self, id)
+    }
+}

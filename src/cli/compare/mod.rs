@@ -19,9 +19,9 @@ use super::{logging, progress};
 use runner::{Ended, Runner};
 
 /// File of the plan in a comparison's folder.
-const PLAN: &str = "plan.toml";
+pub const PLAN: &str = "plan.toml";
 /// File of the trials that the plan asked for, by which a changed plan is noticed.
-const BEGUN: &str = "trials.json";
+pub const BEGUN: &str = "trials.json";
 
 /// Options of `compare`.
 #[derive(Debug, Args)]

@@ -1,0 +1,325 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use nasfw_framework::events::{Event, Meter};
+use proptest::prelude::*;
+use roxmltree::{Document, Node};
+
+use super::chart::{Axes, Line, POINTS};
+use super::ranks::groups;
+use super::*;
+use crate::record::tests::{COLUMNS, ROWS, record, weights};
+use crate::report::tests::comparison;
+
+/// An SVG document that a reader of XML takes, without what no number may be.
+fn parsed(text: &str) -> Document<'_> {
+    let document = Document::parse(text).unwrap_or_else(|e| panic!("{e}: {text}"));
+    for node in document.descendants() {
+        for attribute in node.attributes() {
+            let value = attribute.value();
+            assert!(
+                !["NaN", "inf"].iter().any(|bad| value.contains(bad)),
+                "{}={value}",
+                attribute.name()
+            );
+        }
+    }
+    document
+}
+
+/// Lines of a chart: paths with the width that lines are drawn with.
+fn lines<'a>(document: &'a Document<'_>) -> Vec<Node<'a, 'a>> {
+    document
+        .descendants()
+        .filter(|n| n.has_tag_name("path") && n.attribute("stroke-width") == Some("1.8"))
+        .collect()
+}
+
+/// Number of points of a path of straight lines.
+fn points(path: &Node<'_, '_>) -> usize {
+    let d = path.attribute("d").unwrap();
+    d.matches(['M', 'L']).count()
+}
+
+fn all(record: &Record) -> Vec<Figure> {
+    Kind::ALL
+        .iter()
+        .filter_map(|k| k.draw(record, None).unwrap())
+        .collect()
+}
+
+#[test]
+fn a_line_per_candidate_and_a_point_per_event() {
+    let record = record();
+    let svg = Kind::Weights.draw(&record, None).unwrap().unwrap().svg();
+    let document = parsed(&svg);
+    let lines = lines(&document);
+    assert_eq!(lines.len(), ROWS * COLUMNS);
+    let moments = record.moments().len();
+    assert!(lines.iter().all(|l| points(l) == moments), "{moments}");
+    // Colour and dash tell the candidates of a row apart.
+    let looks: BTreeSet<_> = lines[..COLUMNS]
+        .iter()
+        .map(|l| (l.attribute("stroke"), l.attribute("stroke-dasharray")))
+        .collect();
+    assert_eq!(looks.len(), COLUMNS);
+}
+
+#[test]
+fn one_row_is_one_panel() {
+    let record = record();
+    for edge in ["0->2", "normal/0->2"] {
+        let figure = Kind::Weights.draw(&record, Some(edge)).unwrap().unwrap();
+        assert_eq!(figure.panels.len(), 1);
+        assert_eq!(lines(&parsed(&figure.svg())).len(), COLUMNS);
+    }
+    let error = Kind::Weights.draw(&record, Some("9->9")).unwrap_err();
+    assert!(error.help().unwrap().contains("normal/0->2"));
+}
+
+#[test]
+fn heat_maps_have_a_field_per_weight_at_every_landmark() {
+    let record = record();
+    let svg = Kind::Distribution
+        .draw(&record, None)
+        .unwrap()
+        .unwrap()
+        .svg();
+    let document = parsed(&svg);
+    let titles: Vec<&str> = document
+        .descendants()
+        .filter(|n| n.has_tag_name("rect"))
+        .filter_map(|n| n.children().find(|c| c.has_tag_name("title"))?.text())
+        .collect();
+    // Before training, after an epoch, at the end.
+    assert_eq!(titles.len(), 3 * ROWS * COLUMNS);
+    let first = weights(0)[0][0][0];
+    assert!(titles.contains(&format!("0->2, none: {}", svg::number(first)).as_str()));
+}
+
+#[test]
+fn what_was_rolled_back_is_left_out() {
+    let mut record = record();
+    let before = record.moments().len();
+    let again: Vec<Event> = record
+        .events
+        .iter()
+        .filter(|e| matches!(e, Event::Architecture { step, .. } if *step >= 20))
+        .cloned()
+        .collect();
+    assert!(!again.is_empty());
+    record.events.extend(again);
+    assert_eq!(record.moments().len(), before);
+    let steps: Vec<u64> = record.moments().iter().map(|m| m.step).collect();
+    assert!(steps.is_sorted());
+}
+
+#[test]
+fn a_comparison_gives_bands_and_a_diagram() {
+    let comparison = comparison();
+    let regret = ComparisonKind::Regret.draw(&comparison).unwrap().svg();
+    let document = parsed(&regret);
+    assert_eq!(lines(&document).len(), comparison.strategies.len());
+    let bands = document
+        .descendants()
+        .filter(|n| n.has_tag_name("path") && n.attribute("stroke-width") != Some("1.8"))
+        .count();
+    assert_eq!(bands, comparison.strategies.len());
+    let ranks = ComparisonKind::Ranks.draw(&comparison).unwrap();
+    let text = ranks.svg();
+    let document = parsed(&text);
+    for name in &comparison.strategies {
+        let named = |n: &Node<'_, '_>| n.text().is_some_and(|t| t.contains(name.as_str()));
+        assert!(
+            document
+                .descendants()
+                .any(|n| n.has_tag_name("text") && named(&n)),
+            "{name}"
+        );
+    }
+    assert!(ranks.description().contains("Critical difference"));
+}
+
+/// Demšar's own example (section 3.2.2): ranks 3.143, 2.000, 2.893, 1.964 of four classifiers on 14 data sets, CD 1.25
+/// at 0.05 by the Nemenyi test: "the post-hoc test is not powerful enough to detect any significant differences".
+#[test]
+fn groups_are_those_of_demsar() {
+    let sorted = [1.964, 2.000, 2.893, 3.143];
+    assert_eq!(groups(&sorted, 1.25), [(0, 3)]);
+    // With the smaller difference of 0.1 less than a pair's distance, two groups overlap.
+    assert_eq!(groups(&sorted, 0.95), [(0, 2), (2, 3)]);
+    assert_eq!(groups(&sorted, 0.01), []);
+}
+
+#[test]
+fn every_figure_says_in_words_what_it_shows() {
+    let record = record();
+    let figures = all(&record);
+    assert_eq!(figures.len(), Kind::ALL.len());
+    for figure in figures {
+        let text = figure.svg();
+        let document = parsed(&text);
+        let root = document.root_element();
+        assert_eq!(root.attribute("role"), Some("img"));
+        let child = |tag: &str| root.children().find(|n| n.has_tag_name(tag)).unwrap();
+        assert!(!child("title").text().unwrap().is_empty());
+        assert!(child("desc").text().unwrap().len() > 40);
+        for (k, panel) in figure.panels.iter().enumerate() {
+            let text = panel.inline(&format!("x{k}"));
+            let label = parsed(&text);
+            assert!(label.root_element().attribute("aria-label").unwrap().len() > 5);
+        }
+        assert_eq!(figure.svg(), figure.svg());
+        assert_eq!(&figure.png().unwrap()[1..4], b"PNG");
+    }
+}
+
+#[test]
+fn a_run_without_events_has_no_figures() {
+    let mut record = record();
+    record.events.clear();
+    record.groups.clear();
+    assert!(all(&record).is_empty());
+}
+
+#[test]
+fn long_lines_are_thinned_and_keep_their_ends() {
+    let line = Line {
+        name: "x".into(),
+        points: (0..5000)
+            .map(|i| (f64::from(i), f64::from(i % 7)))
+            .collect(),
+        ..Line::default()
+    };
+    let figure = Figure {
+        panels: vec![AXES.panel("", &[line])],
+        ..bare()
+    };
+    let text = figure.svg();
+    assert_eq!(points(&lines(&parsed(&text))[0]), POINTS);
+    assert!(figure.description().contains("from 0 to 1"), "4999 % 7 = 1");
+}
+
+const AXES: Axes = Axes {
+    x: "step",
+    y: "value",
+    range: None,
+    log: false,
+    size: (340.0, 220.0),
+};
+
+fn bare() -> Figure {
+    Figure {
+        kind: "test",
+        title: "Test".into(),
+        caption: String::new(),
+        legend: Vec::new(),
+        panels: Vec::new(),
+        columns: 1,
+        rows: false,
+    }
+}
+
+/// Any number, the odd ones often.
+fn number() -> impl Strategy<Value = f64> {
+    prop_oneof![
+        4 => -10.0..10.0f64,
+        2 => any::<f64>(),
+        1 => prop::sample::select(vec![
+            0.0, -0.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, f64::MAX, f64::MIN, f64::MIN_POSITIVE, 1e-300,
+        ]),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn any_data_gives_well_formed_svg(
+        rows in prop::collection::vec(prop::collection::vec((number(), number()), 0..6), 0..4),
+        name in ".{0,12}",
+        log in any::<bool>(),
+        range in prop::option::of(Just((0.0, 1.0))),
+    ) {
+        let of = |(look, points): (usize, &Vec<(f64, f64)>)| Line {
+            name: name.clone(),
+            look,
+            points: points.clone(),
+            band: points.iter().map(|p| (p.1 - 1.0, p.1 + 1.0)).collect(),
+        };
+        let lines: Vec<Line> = rows.iter().enumerate().map(of).collect();
+        let values: Vec<Vec<f64>> = rows.iter().map(|r| r.iter().map(|p| p.1).collect()).collect();
+        let heat = heat::Heat {
+            rows: std::slice::from_ref(&name),
+            columns: &[],
+            values: &values,
+            range: rows.first().and_then(|r| r.first()).copied().unwrap_or((0.0, 1.0)),
+            field: (20.0, 20.0),
+            numbers: true,
+        };
+        let figure = Figure {
+            title: name.clone(),
+            legend: look::legend([name.clone()]),
+            panels: vec![
+                Axes { log, range, ..AXES }.panel(name.clone(), &lines),
+                heat.panel(name.clone()),
+            ],
+            ..bare()
+        };
+        parsed(&figure.svg());
+        for panel in &figure.panels {
+            parsed(&panel.inline("id"));
+        }
+    }
+
+    #[test]
+    fn groups_hold_exactly_the_pairs_that_are_near(
+        mut ranks in prop::collection::vec(1.0..9.0f64, 2..9),
+        difference in 0.0..9.0f64,
+    ) {
+        ranks.sort_by(f64::total_cmp);
+        let found = groups(&ranks, difference);
+        for i in 0..ranks.len() {
+            for j in i + 1..ranks.len() {
+                let near = ranks[j] - ranks[i] <= difference;
+                let joined = found.iter().any(|(a, b)| *a <= i && j <= *b);
+                prop_assert_eq!(near, joined);
+            }
+        }
+    }
+}
+
+/// Names from users stay text.
+#[test]
+fn names_are_escaped() {
+    let mut record = record();
+    for group in &mut record.groups {
+        group.name = "<script>alert(1)</script>\u{0}&\"'".into();
+        for row in &mut group.rows {
+            row.name.push_str("]]><b>\u{1b}$x$");
+        }
+    }
+    let mut meters = BTreeMap::new();
+    meters.insert("<i>".to_owned(), Meter::default());
+    record.events.push(Event::Progress {
+        step: 99,
+        epoch: 9,
+        meters,
+        entropy: None,
+        lr: 0.0,
+        scalars: BTreeMap::new(),
+        done: 1.0,
+        seconds: 0.0,
+    });
+    for figure in all(&record) {
+        let text = figure.svg();
+        let document = parsed(&text);
+        for tag in ["script", "b", "i"] {
+            assert!(
+                !document.descendants().any(|n| n.has_tag_name(tag)),
+                "{tag}"
+            );
+        }
+    }
+}

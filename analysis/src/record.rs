@@ -1,0 +1,343 @@
+//! A run folder, read. Nothing in it is changed or locked, so a run that is still going can be read, too.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use nasfw_framework::arch::{Group, Marginals, Role, Row};
+use nasfw_framework::config::{RunConfig, flatten};
+use nasfw_framework::events::Event;
+use nasfw_framework::run::{
+    CONFIG, EVENTS, MANIFEST, Manifest, RESULT, RUN, RunFolder, read_events,
+};
+use nasfw_framework::trainer::Outcome;
+use nasfw_framework::{Error, Result};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// What is known of a run.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// The run folder, as it was named.
+    pub path: PathBuf,
+    /// Whether it is over.
+    pub state: State,
+    /// The command that made it, without the program's name; none if the configuration's first line does not tell.
+    pub command: Option<String>,
+    /// Every setting by its dotted key.
+    pub settings: BTreeMap<String, Value>,
+    /// The same as the text of `config.toml`.
+    pub config: String,
+    /// What the search decides: names of rows and candidates. Numbered where this program lacks the space.
+    pub groups: Vec<Group>,
+    /// Versions, device and data; none before the data is loaded.
+    pub manifest: Option<Manifest>,
+    /// Everything that happened so far.
+    pub events: Vec<Event>,
+    /// What was found; none before the end.
+    pub outcome: Option<Outcome>,
+}
+
+/// Whether a run is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// It ended and has a result.
+    Finished,
+    /// A process is working on it.
+    Going,
+    /// It has no result, and no process is working on it.
+    Stopped,
+}
+
+impl State {
+    /// In a word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Finished => "finished",
+            Self::Going => "still going",
+            Self::Stopped => "not finished",
+        }
+    }
+}
+
+/// The architecture at one moment of a run.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment<'a> {
+    /// Steps done.
+    pub step: u64,
+    /// Epochs done.
+    pub epoch: u64,
+    /// The weights that derivation goes by.
+    pub marginals: Option<&'a Marginals>,
+    /// The benchmark's metrics.
+    pub metrics: Option<&'a BTreeMap<String, f64>>,
+    /// Optimum minus metric.
+    pub regret: Option<&'a BTreeMap<String, f64>>,
+}
+
+impl Record {
+    /// Reads a run folder.
+    ///
+    /// # Errors
+    /// [`Error::Run`] for a folder that is no run, or whose files can't be understood; [`Error::Io`] for files that
+    /// can't be read.
+    pub fn read(path: &Path) -> Result<Self> {
+        if !path.join(RUN).is_file() {
+            return Err(Error::Run {
+                path: path.to_owned(),
+                problem: format!("this is no run folder, it has no {RUN}"),
+                help: "give the folder that `nasfw run` printed, for example `runs/NAME`".into(),
+            });
+        }
+        let config_path = path.join(CONFIG);
+        let config = fs::read_to_string(&config_path).map_err(Error::io("read", &config_path))?;
+        let value: Value = toml::from_str(&config).map_err(|e| broken(&config_path, &e))?;
+        let events_path = path.join(EVENTS);
+        let events = match events_path.exists() {
+            true => read_events(&events_path)?,
+            false => Vec::new(),
+        };
+        let outcome: Option<Outcome> = optional(&path.join(RESULT))?;
+        let state = match &outcome {
+            Some(_) => State::Finished,
+            None if RunFolder::is_busy(path) => State::Going,
+            None => State::Stopped,
+        };
+        let command = config.lines().next().and_then(|line| {
+            line.strip_prefix("# Made by: nasfw ")
+                .map(|command| command.trim().to_owned())
+        });
+        let mut record = Self {
+            path: path.to_owned(),
+            state,
+            command,
+            settings: flatten(&value),
+            config,
+            groups: Vec::new(),
+            manifest: optional(&path.join(MANIFEST))?,
+            events,
+            outcome,
+        };
+        record.groups = record.named().unwrap_or_else(|| record.numbered());
+        Ok(record)
+    }
+
+    /// Name of the folder.
+    pub fn name(&self) -> String {
+        // `.` and `..` have no name of their own.
+        let path = self.path.canonicalize();
+        let path = path.as_deref().unwrap_or(&self.path);
+        path.file_name()
+            .unwrap_or(path.as_os_str())
+            .to_string_lossy()
+            .into_owned()
+    }
+
+    /// A setting as text, empty if it isn't there.
+    pub fn setting(&self, key: &str) -> String {
+        match self.settings.get(key) {
+            Some(Value::String(text)) => text.clone(),
+            Some(value) => value.to_string(),
+            None => String::new(),
+        }
+    }
+
+    /// The architecture before training and along the way, in the order of steps. What was rolled back is left out.
+    pub fn moments(&self) -> Vec<Moment<'_>> {
+        let mut per_epoch = 0;
+        let mut moments: Vec<Moment<'_>> = Vec::new();
+        for event in &self.events {
+            if let Event::Started {
+                steps_per_epoch, ..
+            } = event
+            {
+                per_epoch = *steps_per_epoch;
+            }
+            if let Event::Architecture {
+                step,
+                epoch,
+                marginals,
+                metrics,
+                regret,
+                ..
+            } = event
+            {
+                // Older runs have no steps here.
+                let step = match *step {
+                    0 => epoch * per_epoch,
+                    step => step,
+                };
+                // The last word on a step counts.
+                moments.retain(|m| m.step < step);
+                moments.push(Moment {
+                    step,
+                    epoch: *epoch,
+                    marginals: marginals.as_ref(),
+                    metrics: metrics.as_ref(),
+                    regret: regret.as_ref(),
+                });
+            }
+        }
+        moments
+    }
+
+    /// Rows and candidates by the names that the space gives them, if they fit the run's weights.
+    fn named(&self) -> Option<Vec<Group>> {
+        let text = fs::read_to_string(self.path.join(RUN)).ok()?;
+        let config: RunConfig = serde_json::from_str(&text).ok()?;
+        let groups = config.space.build().ok()?.spec().groups().to_vec();
+        let shape: Vec<Vec<usize>> = groups
+            .iter()
+            .map(|g| g.rows.iter().map(|r| r.candidates.len()).collect())
+            .collect();
+        let fits = self
+            .moments()
+            .iter()
+            .filter_map(|m| m.marginals)
+            .all(|m| shape_of(m) == shape);
+        fits.then_some(groups)
+    }
+
+    /// Rows and candidates by numbers.
+    fn numbered(&self) -> Vec<Group> {
+        let shape = self
+            .moments()
+            .iter()
+            .find_map(|m| m.marginals.map(shape_of))
+            .unwrap_or_default();
+        let row = |i: usize, n: &usize| Row {
+            name: format!("row {}", i + 1),
+            candidates: (1..=*n).map(|c| format!("candidate {c}")).collect(),
+            keep: 1,
+        };
+        let groups = shape.iter().enumerate().map(|(g, rows)| Group {
+            name: format!("group {}", g + 1),
+            role: Role::Operations,
+            rows: rows.iter().enumerate().map(|(i, n)| row(i, n)).collect(),
+        });
+        groups.collect()
+    }
+}
+
+/// Number of candidates per group and row.
+fn shape_of(marginals: &Marginals) -> Vec<Vec<usize>> {
+    let rows = |group: &Vec<Vec<f64>>| group.iter().map(Vec::len).collect();
+    marginals.iter().map(rows).collect()
+}
+
+fn broken(path: &Path, why: &dyn std::fmt::Display) -> Error {
+    Error::Run {
+        path: path.to_owned(),
+        problem: format!("it can't be understood: {why}"),
+        help:
+            "the file was edited, cut or made by another version of nasfw; put the whole one back"
+                .into(),
+    }
+}
+
+/// A JSON file that may not be there yet.
+fn optional<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(Error::io("read", path)(e)),
+    };
+    serde_json::from_str(&text)
+        .map(Some)
+        .map_err(|e| broken(path, &e))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use serde_json::json;
+
+    use super::*;
+
+    pub(crate) const ROWS: usize = 5;
+    pub(crate) const COLUMNS: usize = 4;
+    const EPOCHS: u64 = 3;
+    const STEPS: u64 = 10;
+
+    /// Weights that depend on the step.
+    pub(crate) fn weights(step: u64) -> Marginals {
+        let row = |r: usize| {
+            let raw: Vec<f64> = (0..COLUMNS)
+                .map(|c| 1.0 + ((r * COLUMNS + c) as f64 * step as f64 / 7.0).sin())
+                .collect();
+            let sum: f64 = raw.iter().sum();
+            raw.iter().map(|w| w / sum).collect()
+        };
+        vec![(0..ROWS).map(row).collect()]
+    }
+
+    /// A finished run, made up: three epochs of ten steps, weights every five steps.
+    pub(crate) fn record() -> Record {
+        let genotype = json!({"space": "toy", "cells": [{"name": "normal", "inputs": ["c_{k-1}"],
+            "nodes": [{"inputs": [{"from": 0, "op": "skip"}]}], "output": [1]}]});
+        let mut lines = vec![
+            json!({"event": "started", "step": 0, "epochs": EPOCHS, "steps_per_epoch": STEPS,
+            "device": "cpu, 1 thread", "weights": 10, "arch_params": 20}),
+        ];
+        for step in (0..=EPOCHS * STEPS).step_by(5) {
+            let epoch = step / STEPS;
+            let regret = 0.5 - step as f64 / 100.0;
+            if step > 0 {
+                let meter = json!({"loss": 2.0 / step as f64, "accuracy": 0.5, "images": 8.0});
+                lines.push(json!({"event": "progress", "step": step, "epoch": epoch, "meters": {"full": meter},
+                    "entropy": 0.5, "lr": 0.1, "scalars": {}, "seconds": 0.1}));
+            }
+            lines.push(json!({"event": "architecture", "step": step, "epoch": epoch, "marginals": weights(step),
+                "entropy": 0.5, "sharpness": 0.5, "genotype": genotype, "metrics": {"value": 1.0 - regret},
+                "regret": {"value": regret}}));
+            if step % STEPS == 0 {
+                lines.push(json!({"event": "pictures", "step": step, "epoch": epoch,
+                    "pictures": {"hidden/normal/0": weights(step + 1)[0], "hidden/normal/1": weights(step + 2)[0]}}));
+            }
+        }
+        lines.push(
+            json!({"event": "finished", "step": 30, "reason": "all epochs are done", "seconds": 1.5,
+            "peak_memory": 1_000_000}),
+        );
+        let events = lines
+            .into_iter()
+            .map(|l| serde_json::from_value(l).unwrap());
+        let outcome = json!({"genotype": genotype, "choice": [[[0]]], "facts": {}, "marginals": weights(30),
+            "entropy": 0.5, "sharpness": 0.5, "metrics": {"value": 0.8}, "regret": {"value": 0.2}, "known": true,
+            "epochs": 3, "steps": 30, "reason": "all epochs are done"});
+        let manifest = json!({"nasfw": "0.1.0", "libtorch": "2.13.0", "plugins": {"a": "0.1.0"}, "device": "cpu",
+            "platform": "x86_64 linux", "threads": 1, "data": "abc", "fingerprint": "def",
+            "started": "2026-01-01T00:00:00Z"});
+        let settings =
+            json!({"strategy": {"name": "vim", "lr": 0.1}, "space": {"name": "toy"}, "seed": 1});
+        Record {
+            path: "runs/made-up".into(),
+            state: State::Finished,
+            command: Some("run --strategy vim".into()),
+            settings: flatten(&settings),
+            config: "seed = 1\n".into(),
+            groups: vec![Group {
+                name: "normal".into(),
+                role: Role::Operations,
+                rows: (0..ROWS)
+                    .map(|r| Row {
+                        name: format!("{r}->{}", 2 + r),
+                        candidates: ["none", "skip", "conv", "pool"].map(str::to_owned).to_vec(),
+                        keep: 1,
+                    })
+                    .collect(),
+            }],
+            manifest: Some(serde_json::from_value(manifest).unwrap()),
+            events: events.collect(),
+            outcome: Some(serde_json::from_value(outcome).unwrap()),
+        }
+    }
+
+    #[test]
+    fn rows_without_a_space_are_numbered() {
+        let groups = record().numbered();
+        assert_eq!(groups[0].rows.len(), ROWS);
+        assert_eq!(groups[0].rows[1].candidates[3], "candidate 4");
+    }
+}

@@ -1,0 +1,335 @@
+//! A run: what it found, how it went, what it was made with.
+
+use maud::{Markup, html};
+use nasfw_framework::arch::Genotype;
+use nasfw_framework::events::Event;
+use nasfw_framework::run::CONFIG;
+
+use super::parts::{cells, clean, figure, maybe, number, pairs, quoted, scroll};
+use super::settings;
+use crate::figures::Kind;
+use crate::record::{Record, State};
+
+/// At most this many rows of a table of what the benchmark said along the way.
+const ROWS: usize = 200;
+
+/// Strategy and space.
+pub(super) fn title(record: &Record) -> String {
+    format!(
+        "{} on {}",
+        record.setting("strategy.name"),
+        record.setting("space.name")
+    )
+}
+
+/// Name of the section of the `i`-th run.
+pub(super) fn anchor(i: usize) -> String {
+    format!("run-{}", i + 1)
+}
+
+/// All there is to say of a run.
+pub(super) fn section(record: &Record, i: usize) -> Markup {
+    let id = anchor(i);
+    html! {
+        section.run id=(id) {
+            h2 { "Run " (clean(&record.name())) }
+            (state(record))
+            h3 { "Summary" }
+            (summary(record))
+            (found(record))
+            (metrics(record))
+            h3 { "How it went" }
+            @for kind in Kind::ALL {
+                // No row is asked for, so there is nothing that could be wrong.
+                @if let Ok(Some(drawn)) = kind.draw(record, None) {
+                    (figure(&drawn, &format!("{id}-{}", kind.name())))
+                }
+            }
+            (happened(record))
+            h3 { "Settings" }
+            (settings::section(record))
+            h3 { "Provenance" }
+            (provenance(record))
+            h3 { "How to reproduce it" }
+            (reproduce(record))
+        }
+    }
+}
+
+/// What a comparison shows of a trial.
+pub(super) fn brief(record: &Record) -> Markup {
+    html! {
+        (summary(record))
+        @if let Some(genotype) = genotype(record) {
+            (cells(genotype, "The architecture that the trial found."))
+        }
+        (reproduce(record))
+    }
+}
+
+/// What a reader must know before all else: that the run is not over.
+pub(super) fn state(record: &Record) -> Markup {
+    let path = quoted(&record.path.display().to_string());
+    html! {
+        @match record.state {
+            State::Finished => {}
+            State::Going => p.note role="note" {
+                "This run is still going. What follows is its state " (progress(record)) "; make the report again later."
+            }
+            State::Stopped => p.note role="note" {
+                "This run is not finished. What follows is its state " (progress(record)) ". Go on with "
+                code { "nasfw resume " (clean(&path)) } "."
+            }
+        }
+    }
+}
+
+fn progress(record: &Record) -> String {
+    let step = record.events.iter().rev().find_map(|e| match e {
+        Event::Progress { step, .. } | Event::Checkpoint { step } => Some(*step),
+        _ => None,
+    });
+    match step {
+        Some(step) => format!("after {step} steps"),
+        None => "before its first report".into(),
+    }
+}
+
+/// The facts of a run in a table.
+pub(super) fn summary(record: &Record) -> Markup {
+    let text = |key: &str| html! { (clean(&record.setting(key))) };
+    let mut rows = vec![
+        ("Strategy", text("strategy.name")),
+        ("Space", text("space.name")),
+        ("Dataset", text("dataset.name")),
+        ("Seed", text("seed")),
+        ("State", html! { (record.state.word()) }),
+    ];
+    if let Some(outcome) = &record.outcome {
+        rows.push((
+            "Done",
+            html! { (outcome.epochs) " epochs, " (outcome.steps) " steps: " (clean(&outcome.reason)) },
+        ));
+    }
+    for event in &record.events {
+        match event {
+            Event::Started {
+                step: 0,
+                device,
+                weights,
+                arch_params,
+                budget,
+                ..
+            } => {
+                rows.push(("Device", html! { (clean(device)) }));
+                rows.push((
+                    "Parameters",
+                    html! { (weights) " of the supernet, " (arch_params) " of the architecture" },
+                ));
+                if let Some(budget) = budget {
+                    rows.push(("Budget", html! { (budget.amount) " " (budget.unit.name()) }));
+                }
+            }
+            Event::Finished {
+                seconds,
+                peak_memory,
+                ..
+            } => {
+                rows.push((
+                    "Time",
+                    html! { (format!("{seconds:.1}")) " s in the last process" },
+                ));
+                if let Some(bytes) = peak_memory {
+                    let gb = *bytes as f64 / 1e9;
+                    rows.push((
+                        "Memory",
+                        html! { (format!("{gb:.2}")) " GB at most, of the last process" },
+                    ));
+                }
+            }
+            _ => {}
+        }
+    }
+    let (entropy, sharpness) = certainty(record);
+    if entropy.is_some() {
+        rows.push((
+            "Entropy",
+            html! { (maybe(entropy)) " (1 undecided, 0 decided)" },
+        ));
+        rows.push((
+            "Largest weight",
+            html! { (maybe(sharpness)) ", mean over the rows" },
+        ));
+    }
+    pairs("Facts of the run.", &rows)
+}
+
+/// Entropy and mean of the largest weight, at the end or now.
+pub(super) fn certainty(record: &Record) -> (Option<f64>, Option<f64>) {
+    let now = record.events.iter().rev().find_map(|e| match e {
+        Event::Architecture {
+            entropy, sharpness, ..
+        } => Some((*entropy, *sharpness)),
+        _ => None,
+    });
+    match &record.outcome {
+        Some(outcome) => (outcome.entropy, outcome.sharpness),
+        None => now.unwrap_or_default(),
+    }
+}
+
+/// The architecture that was found, or would be derived now.
+pub(super) fn genotype(record: &Record) -> Option<&Genotype> {
+    let now = record.events.iter().rev().find_map(|e| match e {
+        Event::Architecture { genotype, .. } => Some(genotype),
+        _ => None,
+    });
+    record.outcome.as_ref().map(|o| &o.genotype).or(now)
+}
+
+pub(super) fn found(record: &Record) -> Markup {
+    let caption = match &record.outcome {
+        Some(_) => {
+            "The architecture that was found. What has no effect on the output is drawn faintly."
+        }
+        None => "The architecture that would be derived now.",
+    };
+    html! {
+        @if let Some(genotype) = genotype(record) {
+            h3 { "Architecture" }
+            (cells(genotype, caption))
+        }
+    }
+}
+
+/// What the benchmark says.
+fn metrics(record: &Record) -> Markup {
+    let Some(outcome) = &record.outcome else {
+        return along(record);
+    };
+    let regret = |name: &str| outcome.regret.as_ref().and_then(|r| r.get(name)).copied();
+    html! {
+        @if let Some(metrics) = outcome.metrics.as_ref().filter(|m| !m.is_empty()) {
+            h3 { "Metrics" }
+            (scroll("Metrics", &html! {
+                table {
+                    caption { "Metrics of the architecture that was found; regret is optimum minus metric." }
+                    thead { tr { th scope="col" { "Metric" } th.num scope="col" { "Value" } th.num scope="col" { "Regret" } } }
+                    tbody { @for (name, value) in metrics { tr {
+                        th scope="row" { (clean(name)) }
+                        td.num { (number(*value)) }
+                        td.num { (maybe(regret(name))) }
+                    } } }
+                }
+            }))
+        }
+        @if outcome.known == Some(false) { p { "The benchmark does not know this architecture." } }
+        @if let Some(benchmark) = &outcome.benchmark {
+            p.soft { "Benchmark: " (clean(&benchmark.source)) ". Regret is against " (clean(&benchmark.optimum)) "." }
+        }
+        (along(record))
+    }
+}
+
+/// What the benchmark said along the way, in a fold.
+fn along(record: &Record) -> Markup {
+    let moments = record.moments();
+    let with: Vec<_> = moments.iter().filter(|m| m.metrics.is_some()).collect();
+    let Some(names) = with.first().and_then(|m| m.metrics).map(|m| m.keys()) else {
+        return html! {};
+    };
+    let names: Vec<&String> = names.collect();
+    let every = with.len().div_ceil(ROWS).max(1);
+    let last = with.len() - 1;
+    let rows: Vec<_> = with
+        .iter()
+        .enumerate()
+        .filter(|(i, _)| i % every == 0 || *i == last)
+        .collect();
+    html! {
+        details {
+            summary { "Metrics and regret along the way" }
+            (scroll("Metrics and regret along the way", &html! {
+                table {
+                    caption {
+                        "What the benchmark said of the architecture that would have been derived then"
+                        @if every > 1 { "; every " (every) "th row" } "."
+                    }
+                    thead { tr {
+                        th.num scope="col" { "Step" } th.num scope="col" { "Epoch" }
+                        @for name in &names {
+                            th.num scope="col" { (clean(name)) } th.num scope="col" { "Regret in " (clean(name)) }
+                        }
+                    } }
+                    tbody { @for (_, m) in rows { tr {
+                        th.num scope="row" { (m.step) } td.num { (m.epoch) }
+                        @for name in &names {
+                            td.num { (maybe(m.metrics.and_then(|x| x.get(*name)).copied())) }
+                            td.num { (maybe(m.regret.and_then(|x| x.get(*name)).copied())) }
+                        }
+                    } } }
+                }
+            }))
+        }
+    }
+}
+
+/// Resumptions, interrupts and what the strategy ordered.
+fn happened(record: &Record) -> Markup {
+    let line = |event: &Event| match event {
+        Event::Started { step, .. } if *step > 0 => {
+            Some(format!("Step {step}: a process went on with the run."))
+        }
+        Event::Interrupted { step } => Some(format!("Step {step}: interrupted by a signal.")),
+        Event::Control { epoch, what } => Some(format!("Epoch {epoch}: {what}.")),
+        _ => None,
+    };
+    let lines: Vec<String> = record.events.iter().filter_map(line).collect();
+    html! {
+        @if !lines.is_empty() {
+            details {
+                summary { "Interrupts and orders of the strategy (" (lines.len()) ")" }
+                ul { @for line in &lines { li { (clean(line)) } } }
+            }
+        }
+    }
+}
+
+fn provenance(record: &Record) -> Markup {
+    let Some(m) = &record.manifest else {
+        return html! { p { "The run has no manifest yet." } };
+    };
+    let code = |text: &str| html! { code { (clean(text)) } };
+    let plugins: Vec<String> = m.plugins.iter().map(|(k, v)| format!("{k} {v}")).collect();
+    let mut rows = vec![
+        ("Started", html! { (clean(&m.started)) }),
+        ("nasfw", html! { (clean(&m.nasfw)) }),
+        ("libtorch", html! { (clean(&m.libtorch)) }),
+        ("Plugins", html! { (clean(&plugins.join(", "))) }),
+        (
+            "Device",
+            html! { (clean(&m.device)) ", " (m.threads) " threads" },
+        ),
+        ("Platform", html! { (clean(&m.platform)) }),
+        ("Data (BLAKE3)", code(&m.data)),
+        ("Settings (BLAKE3)", code(&m.fingerprint)),
+    ];
+    if let Some(benchmark) = &m.benchmark {
+        rows.push(("Benchmark's table", code(benchmark)));
+    }
+    pairs("What the run was made with.", &rows)
+}
+
+/// The command that made the run, and the one that makes it again.
+pub(super) fn reproduce(record: &Record) -> Markup {
+    let config = record.path.join(CONFIG).display().to_string();
+    html! {
+        @if let Some(command) = &record.command {
+            p { "The run was made by" }
+            pre { "nasfw " (clean(command)) }
+        }
+        p { "The same settings again:" }
+        pre { "nasfw run --config " (clean(&quoted(&config))) }
+        p.soft { "The same versions on the same device give the same result, bit for bit." }
+    }
+}

@@ -1,0 +1,246 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use roxmltree::Document;
+
+use super::*;
+use crate::compare::*;
+use crate::record::State as RunState;
+use crate::record::tests::record;
+
+/// A comparison of three strategies over three seeds, made up.
+pub(crate) fn comparison() -> Comparison {
+    let strategies = ["vim<b>", "darts", "random"].map(str::to_owned);
+    let summary = |base: f64| Summary {
+        values: vec![base, base + 0.1, base + 0.2],
+        mean: base + 0.1,
+        sd: Some(0.1),
+        interval: Some([base, base + 0.2]),
+    };
+    let figures = |(k, name): (usize, &String)| StrategyFigures {
+        strategy: name.clone(),
+        metric: summary(0.5 + k as f64 / 100.0),
+        regret: Some(summary(0.2)),
+        anytime: Some(Anytime {
+            mean: vec![0.5, 0.3, 0.2 + k as f64 / 10.0],
+            low: vec![0.4, 0.2, 0.1],
+            high: vec![0.6, 0.5, 0.5],
+            area: summary(0.3),
+        }),
+        tau: None,
+        verdicts: vec![],
+        sentence: "not distinguishable from random (p = 0.5)".into(),
+    };
+    let ranks = Ranks {
+        average: strategies
+            .iter()
+            .cloned()
+            .zip([1.3333, 2.0, 2.6667])
+            .collect(),
+        blocks: 3,
+        chi_squared: 2.6667,
+        p: 0.2636,
+        critical_difference: 1.913,
+    };
+    let budget = Budget {
+        unit: Unit::Steps,
+        amount: 100,
+    };
+    let setting = Setting {
+        space: "toy".into(),
+        dataset: None,
+        budget,
+        metric: Some("value".into()),
+        benchmark: Some("a formula".into()),
+        seeds: vec![0, 1, 2],
+        partial: true,
+        notes: vec!["few seeds".into()],
+        strategies: strategies.iter().enumerate().map(figures).collect(),
+        pairs: vec![Pair {
+            a: strategies[0].clone(),
+            b: strategies[1].clone(),
+            difference: -0.01,
+            p: 0.25,
+            p_holm: 0.75,
+            n: 3,
+            rank_biserial: -1.0,
+            cohen_dz: None,
+        }],
+        ranks: Some(ranks),
+        grid: vec![0.0, 50.0, 100.0],
+    };
+    let trial = |strategy: &String, state| TrialResult {
+        strategy: strategy.clone(),
+        space: "toy".into(),
+        dataset: None,
+        budget,
+        seed: 3,
+        run: "trials/x".into(),
+        state,
+        metric: None,
+        regret: None,
+        error: (state == TrialState::Failed).then(|| "it <broke>".into()),
+    };
+    Comparison {
+        name: "a & b".into(),
+        level: 0.05,
+        partial: true,
+        controls: vec!["random".into()],
+        settings: vec![setting],
+        trials: vec![
+            trial(&strategies[0], TrialState::Done),
+            trial(&strategies[1], TrialState::Failed),
+            trial(&strategies[2], TrialState::Missing),
+        ],
+        strategies: strategies.to_vec(),
+        overall: None,
+    }
+}
+
+/// The page as XML: maud closes all but the void elements.
+fn checked(html: &str) -> String {
+    let mut xml = html.replace("<!DOCTYPE html>", "").replace("<br>", "<br/>");
+    for void in ["meta "] {
+        let mut at = 0;
+        while let Some(found) = xml[at..].find(&format!("<{void}")) {
+            let end = at + found + xml[at + found..].find('>').unwrap();
+            xml.insert(end, '/');
+            at = end;
+        }
+    }
+    let document = Document::parse(&xml).unwrap_or_else(|e| panic!("{e}"));
+    let mut level = 0;
+    let mut ids = std::collections::BTreeSet::new();
+    for node in document.descendants().filter(roxmltree::Node::is_element) {
+        let name = node.tag_name().name();
+        assert!(!["script", "link", "img", "iframe", "b-"].contains(&name));
+        for attribute in node.attributes() {
+            let value = attribute.value();
+            match attribute.name() {
+                "href" => assert!(value.starts_with('#'), "{value}"),
+                "src" | "onload" | "onclick" => panic!("{}", attribute.name()),
+                "id" => assert!(ids.insert(value.to_owned()), "twice: {value}"),
+                _ => {}
+            }
+        }
+        if let Some(h) = name.strip_prefix('h').and_then(|h| h.parse::<u32>().ok()) {
+            assert!(h <= level + 1, "h{h} after h{level}");
+            level = h;
+        }
+        if name == "th" {
+            assert!(node.attribute("scope").is_some(), "a header without scope");
+        }
+        if name == "table" {
+            assert!(node.children().any(|c| c.has_tag_name("caption")));
+        }
+        if name == "figure" {
+            assert!(node.children().any(|c| c.has_tag_name("figcaption")));
+        }
+        if name == "svg" && node.attribute("aria-hidden").is_none() {
+            assert_eq!(node.attribute("role"), Some("img"));
+            assert!(!node.attribute("aria-label").unwrap().is_empty());
+        }
+    }
+    for node in document.descendants() {
+        if let Some(link) = node.attribute("href") {
+            assert!(ids.contains(&link[1..]), "a link to nowhere: {link}");
+        }
+    }
+    xml
+}
+
+#[test]
+fn a_run_has_all_parts() {
+    let report = Report::Runs(vec![record()]);
+    let html = report.html();
+    checked(&html);
+    assert!(html == report.html(), "the same run gave another page");
+    for part in [
+        "Summary",
+        "Architecture",
+        "Metrics",
+        "Weights of normal",
+        "Settings",
+        "Provenance",
+        "How to reproduce it",
+        "nasfw run --config",
+    ] {
+        assert!(html.contains(part), "{part}");
+    }
+    assert!(!html.contains("still going"));
+}
+
+#[test]
+fn an_unfinished_run_says_so() {
+    for (state, says) in [
+        (RunState::Going, "still going"),
+        (RunState::Stopped, "nasfw resume"),
+    ] {
+        let unfinished = Record {
+            state,
+            outcome: None,
+            manifest: None,
+            ..record()
+        };
+        let html = Report::Runs(vec![unfinished]).html();
+        checked(&html);
+        assert!(html.contains(says), "{says}");
+        assert!(html.contains("would be derived now"));
+    }
+}
+
+#[test]
+fn several_runs_stand_side_by_side() {
+    let mut other = record();
+    other.path = "runs/<script>alert(1)</script> & \"x\"".into();
+    other
+        .settings
+        .insert("strategy.lr".into(), serde_json::json!("</td><b>"));
+    other.command = Some("run <img src=x onerror=alert(1)>".into());
+    let html = Report::Runs(vec![record(), other]).html();
+    let xml = checked(&html);
+    assert!(html.contains("2 runs side by side"));
+    let document = Document::parse(&xml).unwrap();
+    assert!(document.descendants().any(|n| n.text() == Some("</td><b>")));
+    assert!(
+        html.contains("Settings in which the runs differ"),
+        "strategy.lr differs"
+    );
+}
+
+#[test]
+fn a_comparison_has_tables_figures_and_trials() {
+    let runs = vec![Some(Ok(record())), None, None];
+    let report = Report::Comparison {
+        comparison: Box::new(comparison()),
+        folder: "cmp".into(),
+        runs,
+    };
+    let html = report.html();
+    let xml = checked(&html);
+    let document = Document::parse(&xml).unwrap();
+    let texts: Vec<&str> = document.descendants().filter_map(|n| n.text()).collect();
+    for part in [
+        "Comparison a & b",
+        "it <broke>",
+        "few seeds",
+        "Wilcoxon",
+        "1.33",
+        "–",
+        "0.7500",
+        "not complete",
+        "vim<b>",
+    ] {
+        assert!(texts.iter().any(|t| t.contains(part)), "{part}");
+    }
+    let sentences = texts
+        .iter()
+        .filter(|t| t.contains("not distinguishable from"));
+    assert_eq!(sentences.count(), 3);
+}
+
+#[test]
+fn words_are_quoted_where_they_must_be() {
+    assert_eq!(parts::quoted("runs/a-1"), "runs/a-1");
+    assert_eq!(parts::quoted("it's; rm"), r"'it'\''s; rm'");
+    assert_eq!(parts::quoted(""), "''");
+}

@@ -1,0 +1,264 @@
+//! Figures and reports of real runs, as files and in a browser.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use nasfw::framework::events::Event;
+use nasfw::framework::run::{EVENTS, read_events};
+
+use crate::program::{good, nasfw};
+
+/// A name that must never become markup.
+const NAME: &str = "<script>alert(1)<b> & \"q\"";
+
+/// A short search in `dir/runs/NAME`.
+fn run(dir: &Path, name: &str) -> PathBuf {
+    let set = [
+        "--strategy",
+        "vim",
+        "--space",
+        "toy-planted",
+        "--device",
+        "cpu",
+        "--epochs",
+        "2",
+        "--set",
+        "trainer.architecture_every=2",
+        "--set",
+        "trainer.log_every=2",
+        "--name",
+        name,
+    ];
+    good(dir, &[&["run"][..], &set].concat());
+    dir.join("runs").join(name)
+}
+
+#[test]
+fn figures_and_reports_of_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let run = run(dir, NAME);
+    let path = run.to_str().unwrap();
+    let list = good(dir, &["figure", path]);
+    for kind in ["weights", "distribution", "pictures", "entropy", "curves"] {
+        assert!(list.lines().any(|l| l.starts_with(kind)), "{kind}: {list}");
+        let svg = good(dir, &["figure", path, kind]);
+        assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
+    }
+    // The same data gives the same bytes, in another process.
+    let again = || good(dir, &["figure", path, "curves"]);
+    assert_eq!(again(), again());
+    // A line per candidate and a point per event, in the figure of a row.
+    let svg = good(dir, &["figure", path, "weights", "--edge", "row 1"]);
+    let moments = read_events(&run.join(EVENTS)).unwrap();
+    let mut steps: Vec<u64> = moments
+        .iter()
+        .filter_map(|e| match e {
+            Event::Architecture { step, .. } => Some(*step),
+            _ => None,
+        })
+        .collect();
+    steps.dedup();
+    let lines: Vec<&str> = svg
+        .split("<path d=\"")
+        .skip(1)
+        .map(|p| p.split('"').next().unwrap())
+        .collect();
+    assert_eq!(lines.len(), 4, "toy-planted has four candidates");
+    for line in lines {
+        assert_eq!(line.matches(['M', 'L']).count(), steps.len(), "{line}");
+    }
+    good(dir, &["figure", path, "entropy", "-o", "e.png"]);
+    assert!(image::open(dir.join("e.png")).unwrap().width() > 500);
+
+    // Twice the same page; the run's name stays text; nothing is fetched.
+    let said = good(dir, &["report", path]);
+    assert!(said.contains("report.html"), "{said}");
+    let page = fs::read_to_string(dir.join("report.html")).unwrap();
+    good(dir, &["report", path, "-o", "again.html"]);
+    assert!(page == fs::read_to_string(dir.join("again.html")).unwrap());
+    assert!(page.contains("&lt;script&gt;alert(1)&lt;b&gt; &amp; "));
+    assert!(!page.contains("<script") && !page.contains("<b> &amp;"));
+    for outside in ["src=", "url(http", "@import", "<link"] {
+        assert!(!page.contains(outside), "{outside}");
+    }
+    // What differs from the defaults is told.
+    assert!(page.contains("trainer.architecture_every"));
+
+    // A run that was cut off, and one that somebody works on.
+    fs::remove_file(run.join("result.json")).unwrap();
+    good(dir, &["report", path]);
+    let cut = fs::read_to_string(dir.join("report.html")).unwrap();
+    assert!(cut.contains("nasfw resume") && cut.contains("would be derived now"));
+    let lock = fs::File::create(run.join(".lock")).unwrap();
+    lock.lock().unwrap();
+    good(dir, &["report", path]);
+    assert!(
+        fs::read_to_string(dir.join("report.html"))
+            .unwrap()
+            .contains("still going")
+    );
+
+    in_a_browser(dir, &page);
+}
+
+#[test]
+fn what_is_wrong_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let run = run(dir, "r");
+    fs::create_dir(dir.join("empty")).unwrap();
+    let cut = dir.join("runs/cut");
+    fs::create_dir(&cut).unwrap();
+    for file in ["run.json", "config.toml", "events.jsonl"] {
+        fs::copy(run.join(file), cut.join(file)).unwrap();
+    }
+    fs::write(cut.join("result.json"), "{\"genotype\":").unwrap();
+    for (args, code, says) in [
+        (&["figure", "nowhere"][..], 4, "this is no run folder"),
+        (&["report", "empty"], 4, "this is no run folder"),
+        (
+            &["report", "runs/cut"],
+            4,
+            "result.json: it can't be understood",
+        ),
+        (
+            &["figure", "runs/r", "wieghts"],
+            2,
+            "did you mean `weights`?",
+        ),
+        (
+            &["figure", "runs/r", "weights", "--edge", "x"],
+            2,
+            "no such row or group",
+        ),
+        (
+            &["figure", "runs/r", "weights", "-o", "f.gif"],
+            2,
+            "`.svg` or `.png`",
+        ),
+        (
+            &["report", "runs/r", "-o", "no/such/folder.html"],
+            5,
+            "cannot write",
+        ),
+        (&["report"], 2, "required"),
+    ] {
+        let out = nasfw(dir, args);
+        let text = String::from_utf8_lossy(&out.stderr).replace("\n    ", " ");
+        assert_eq!(out.status.code(), Some(code), "{args:?}: {text}");
+        assert!(text.contains(says), "{args:?}: {text}");
+    }
+}
+
+#[test]
+fn a_report_of_a_comparison() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let plan = "strategies = [\"darts\"]\nspaces = [\"toy-planted\"]\nseeds = 2\n\
+                budgets = [{ unit = \"steps\", amount = 4 }]\n[set]\ndevice = \"cpu\"\n\
+                \"trainer.architecture_every\" = 2\n";
+    fs::write(dir.join("plan.toml"), plan).unwrap();
+    let early = nasfw(dir, &["report", "plan.toml"]);
+    let text = String::from_utf8_lossy(&early.stderr).into_owned();
+    assert_eq!(early.status.code(), Some(4), "{text}");
+    assert!(text.contains("has not begun"), "{text}");
+
+    good(dir, &["compare", "plan.toml"]);
+    let list = good(dir, &["figure", "runs/plan"]);
+    assert!(list.contains("regret") && list.contains("ranks"), "{list}");
+    good(dir, &["report", "plan.toml", "-o", "a.html"]);
+    good(dir, &["report", "runs/plan", "-o", "b.html"]);
+    let page = fs::read_to_string(dir.join("a.html")).unwrap();
+    assert!(page == fs::read_to_string(dir.join("b.html")).unwrap());
+    assert!(page.contains("random-architectures (control)"));
+    assert!(page.contains("<section id=\"trial-1\">") && page.contains("href=\"#trial-1\""));
+    assert!(!page.contains("not complete"));
+
+    // Cut off: the comparison is what is there so far.
+    fs::remove_file(dir.join("runs/plan/comparison.json")).unwrap();
+    let results = Command::new("find")
+        .args(["runs/plan", "-name", "result.json"])
+        .current_dir(dir)
+        .output()
+        .unwrap();
+    let results = String::from_utf8(results.stdout).unwrap();
+    assert_eq!(results.lines().count(), 6);
+    fs::remove_file(dir.join(results.lines().next().unwrap())).unwrap();
+    good(dir, &["report", "runs/plan", "-o", "c.html"]);
+    let page = fs::read_to_string(dir.join("c.html")).unwrap();
+    assert!(page.contains("not complete"), "a trial has no result");
+}
+
+/// Chromium, where it is: the page is taken as it is meant, asks for nothing, says nothing on the console and is no
+/// wider than a phone.
+fn in_a_browser(dir: &Path, page: &str) {
+    let browser = ["chromium", "chromium-browser", "google-chrome"]
+        .into_iter()
+        .find(|name| {
+            Command::new(name)
+                .arg("--version")
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .status()
+                .is_ok_and(|s| s.success())
+        });
+    let Some(browser) = browser else {
+        let line = "SKIPPED: figures_and_reports_of_runs: no Chromium to look at the page with";
+        println!("{line}");
+        if let Some(log) = std::env::var_os("NASFW_SKIP_LOG") {
+            use std::io::Write;
+            let mut log = fs::OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(log)
+                .unwrap();
+            writeln!(log, "{line}").unwrap();
+        }
+        return;
+    };
+    // The page within a frame as wide as a phone; what it measures there becomes the outer page's text.
+    fs::write(dir.join("page.html"), page).unwrap();
+    let outer = r#"<!DOCTYPE html><iframe id="f" src="page.html" style="width:390px;height:800px;border:0"></iframe>
+<pre id="out"></pre><script>
+document.getElementById('f').onload = e => {
+  const d = e.target.contentDocument;
+  document.getElementById('out').textContent = 'TOO WIDE BY ' + (d.documentElement.scrollWidth - d.documentElement.clientWidth)
+    + ' FIGURES ' + d.querySelectorAll('figure svg[role=img]').length
+    + ' SCRIPTS ' + d.scripts.length
+    + ' FETCHED ' + e.target.contentWindow.performance.getEntriesByType('resource').length;
+};
+</script>"#;
+    fs::write(dir.join("outer.html"), outer).unwrap();
+    let out = Command::new("timeout")
+        .args([
+            "60",
+            browser,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+        ])
+        .args([
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+        ])
+        .args([
+            "--disable-sync",
+            "--allow-file-access-from-files",
+            "--enable-logging=stderr",
+        ])
+        .args(["--virtual-time-budget=5000", "--dump-dom"])
+        .arg(format!("--user-data-dir={}", dir.join("profile").display()))
+        .arg(format!("file://{}", dir.join("outer.html").display()))
+        .output()
+        .unwrap();
+    let dom = String::from_utf8_lossy(&out.stdout).into_owned();
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(dom.contains("TOO WIDE BY 0 "), "{dom}\n{said}");
+    assert!(dom.contains("SCRIPTS 0 FETCHED 0"), "{dom}");
+    assert!(!dom.contains("FIGURES 0"), "{dom}");
+    assert!(!said.contains("CONSOLE"), "{said}");
+}
