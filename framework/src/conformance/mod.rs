@@ -13,13 +13,21 @@
 //! # }
 //! ```
 
+mod distribution;
+mod plugin;
 mod probe;
 mod report;
 mod rig;
 mod settings;
+mod space;
 mod strategy;
+mod supernet;
 pub(crate) mod trace;
 
+pub use distribution::distribution;
+pub use plugin::plugin;
 pub use probe::Problem;
 pub use report::{Finding, Report, Verdict};
+pub use space::space;
 pub use strategy::{ArchStep, architecture_step, strategy, strategy_invariant, strategy_on};
+pub use supernet::supernet;

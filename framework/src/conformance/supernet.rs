@@ -1,0 +1,248 @@
+//! What every supernet must hold, in double precision on random images.
+
+use tch::{Device, Kind, Tensor};
+
+use super::report::{Report, Verdict};
+use crate::arch::{Choice, RelaxedArch};
+use crate::error::Result;
+use crate::rng::{self, Streams};
+use crate::space::{SearchSpace, Task};
+use crate::supernet::{Mode, Supernet, Weights};
+
+const BATCH: i64 = 4;
+
+struct Probe<'a> {
+    net: &'a dyn Supernet,
+    params: Tensor,
+    stats: Tensor,
+    images: Tensor,
+    labels: Tensor,
+}
+
+impl Probe<'_> {
+    fn output(&self, params: &Tensor, images: &Tensor, arch: &RelaxedArch) -> Result<Tensor> {
+        let stats = self.stats.copy();
+        let weights = Weights {
+            params,
+            stats: &stats,
+        };
+        self.net
+            .forward(weights, images, arch, Mode::Train, Streams::new(5))
+    }
+
+    fn loss(&self, params: &Tensor, part: (i64, i64), arch: &RelaxedArch) -> Result<Tensor> {
+        let (from, n) = part;
+        let output = self.output(params, &self.images.narrow(0, from, n), arch)?;
+        Ok(self.net.loss(&output, &self.labels.narrow(0, from, n)))
+    }
+
+    /// Gradient in the parameters.
+    fn gradient(&self, part: (i64, i64), arch: &RelaxedArch) -> Result<Tensor> {
+        let params = self.params.copy().set_requires_grad(true);
+        gradient(&self.loss(&params, part, arch)?, &params)
+    }
+}
+
+fn gradient(loss: &Tensor, of: &Tensor) -> Result<Tensor> {
+    if !loss.requires_grad() {
+        return Ok(of.zeros_like());
+    }
+    loss.f_backward()?;
+    let grad = of.grad();
+    Ok(if grad.defined() {
+        grad
+    } else {
+        of.zeros_like()
+    })
+}
+
+/// Largest absolute difference.
+fn gap(a: &Tensor, b: &Tensor) -> f64 {
+    if a.size() != b.size() {
+        return f64::INFINITY;
+    }
+    if a.numel() == 0 {
+        return 0.0;
+    }
+    (a.to_kind(Kind::Double) - b.to_kind(Kind::Double))
+        .abs()
+        .max()
+        .double_value(&[])
+}
+
+fn close(a: f64, b: f64, tolerance: f64) -> bool {
+    (a - b).abs() <= tolerance * (1.0 + a.abs().max(b.abs()))
+}
+
+/// Checks a supernet of a space, built for `task`.
+pub fn supernet(name: &str, space: &dyn SearchSpace, net: &dyn Supernet, task: Task) -> Report {
+    let mut report = Report::new(format!("supernet of `{name}`"));
+    let (streams, spec) = (Streams::new(2), space.spec());
+    let shape = [BATCH, task.channels, task.height, task.width];
+    let options = (Kind::Double, Device::Cpu);
+    let probe = Probe {
+        net,
+        params: net.layout().init(streams, options.0, options.1),
+        stats: net.stats_layout().init(streams, options.0, options.1),
+        images: rng::normal(&mut streams.at("images", 0), &shape, options.0, options.1),
+        labels: Tensor::arange(BATCH, (Kind::Int64, Device::Cpu)).remainder(task.classes),
+    };
+    let logits = |i| {
+        rng::normal(
+            &mut streams.at("logits", i),
+            &[spec.numel()],
+            options.0,
+            options.1,
+        )
+    };
+    let mixed = || RelaxedArch::new(spec.softmax(&logits(0)));
+    let discrete = || -> Choice { space.random(&mut streams.at("choice", 0)) };
+    let whole = (0, BATCH);
+    let per_image = || -> Result<bool> {
+        let all = probe.output(&probe.params, &probe.images, &mixed())?;
+        let first = probe.output(&probe.params, &probe.images.narrow(0, 0, 1), &mixed());
+        Ok(match first {
+            Ok(first) => {
+                all.size().first() == Some(&BATCH) && gap(&all.narrow(0, 0, 1), &first) < 1e-9
+            }
+            Err(_) => false,
+        })
+    };
+    report.check(
+        "layout-names-unique",
+        "no two parameters share a name",
+        || {
+            let unique = net.layout().names_are_unique() && net.stats_layout().names_are_unique();
+            Ok(Verdict::of(unique, || "two parameters share a name".into()))
+        },
+    );
+    report.check(
+        "forward-is-pure",
+        "equal arguments give equal bits and are left unchanged",
+        || {
+            for mode in [Mode::Train, Mode::Eval] {
+                let (params, images, stats) =
+                    (probe.params.copy(), probe.images.copy(), probe.stats.copy());
+                let run = |stats: &Tensor| {
+                    net.forward(
+                        Weights {
+                            params: &params,
+                            stats,
+                        },
+                        &images,
+                        &mixed(),
+                        mode,
+                        streams,
+                    )
+                };
+                let (first, second) = (run(&stats)?, run(&probe.stats.copy())?);
+                for (what, a, b) in [
+                    ("the output of a second pass", &first, &second),
+                    ("the parameters", &params, &probe.params),
+                    ("the images", &images, &probe.images),
+                ] {
+                    if !a.equal(b) {
+                        return Ok(Verdict::Broken(format!(
+                            "{mode:?}: {what} changed by {}",
+                            gap(a, b)
+                        )));
+                    }
+                }
+                if mode == Mode::Eval && !stats.equal(&probe.stats) {
+                    return Ok(Verdict::Broken("evaluation changed the statistics".into()));
+                }
+            }
+            Ok(Verdict::Held)
+        },
+    );
+    report.check(
+        "gradient-is-finite-difference",
+        "gradients in parameters and architecture weights are central differences of the loss",
+        || {
+            let h = 1e-6;
+            if probe.params.numel() > 0 {
+                let v = rng::normal(
+                    &mut streams.at("direction", 0),
+                    &probe.params.size(),
+                    options.0,
+                    options.1,
+                );
+                let exact = probe.gradient(whole, &mixed())?.dot(&v).double_value(&[]);
+                let at = |s: f64| probe.loss(&(&probe.params + &v * s), whole, &mixed());
+                let seen = (at(h)? - at(-h)?).double_value(&[]) / (2.0 * h);
+                if !close(exact, seen, 1e-4) {
+                    return Ok(Verdict::Broken(format!(
+                        "parameters: gradient {exact}, difference {seen}"
+                    )));
+                }
+            }
+            let v = logits(1);
+            let phi = logits(0).set_requires_grad(true);
+            let at = |phi: &Tensor| {
+                probe.loss(&probe.params, whole, &RelaxedArch::new(spec.softmax(phi)))
+            };
+            let exact = gradient(&at(&phi)?, &phi)?.dot(&v).double_value(&[]);
+            let phi = phi.detach();
+            let seen =
+                (at(&(&phi + &v * h))? - at(&(&phi - &v * h))?).double_value(&[]) / (2.0 * h);
+            Ok(Verdict::of(close(exact, seen, 1e-4), || {
+                format!("architecture: gradient {exact}, difference {seen}")
+            }))
+        },
+    );
+    report.check(
+        "micro-batches-sum",
+        "the gradient of a batch is the mean of its halves'",
+        || {
+            if !per_image()? {
+                return Ok(Verdict::NotApplicable(
+                    "the output of an image depends on the others".into(),
+                ));
+            }
+            let half = BATCH / 2;
+            let all = probe.gradient(whole, &mixed())?;
+            let halves =
+                probe.gradient((0, half), &mixed())? + probe.gradient((half, half), &mixed())?;
+            let off = gap(&all, &(halves * 0.5));
+            Ok(Verdict::of(off < 1e-8, || format!("they differ by {off}")))
+        },
+    );
+    report.check(
+        "masked-candidates-do-not-matter",
+        "the mask of what has weight zero changes neither output nor gradient",
+        || {
+            let masked = discrete().one_hot(spec, options.0, options.1);
+            let open = RelaxedArch::new(masked.weights.iter().map(Tensor::copy).collect());
+            let run = |arch| probe.output(&probe.params, &probe.images, arch);
+            let off = gap(&run(&masked)?, &run(&open)?);
+            let grads = gap(
+                &probe.gradient(whole, &masked)?,
+                &probe.gradient(whole, &open)?,
+            );
+            Ok(Verdict::of(off < 1e-9 && grads < 1e-8, || {
+                format!("outputs differ by {off}, gradients by {grads}")
+            }))
+        },
+    );
+    report.check(
+        "batch-order",
+        "permuted images give permuted outputs",
+        || {
+            let order = Tensor::from_slice(&[2i64, 0, 3, 1]);
+            let straight = probe.output(&probe.params, &probe.images, &mixed())?;
+            if straight.size().first() != Some(&BATCH) {
+                return Ok(Verdict::NotApplicable(
+                    "the output is not one of every image".into(),
+                ));
+            }
+            let turned = probe.output(
+                &probe.params,
+                &probe.images.index_select(0, &order),
+                &mixed(),
+            )?;
+            let off = gap(&straight.index_select(0, &order), &turned);
+            Ok(Verdict::of(off < 1e-8, || format!("they differ by {off}")))
+        },
+    );
+    report
+}
