@@ -11,4 +11,5 @@
 use nasfw as _;
 
 mod defects;
+mod plugins;
 mod strategies;

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::report::{Report, Verdict};
 use super::settings;
 use crate::benchmark::BenchmarkConfig;
-use crate::config::ConfigError;
+use crate::config::{ConfigError, Validator};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::registry::{Parse, Plugin};
@@ -33,6 +33,23 @@ fn kept(plugin: &Plugin, section: &Value) -> Result<(Value, Value)> {
     }
 }
 
+/// What the plugin's own checks of ranges say of a section.
+fn problems(plugin: &Plugin, section: &Value) -> Result<Vec<String>> {
+    let mut v = Validator::default();
+    let wrong = |e: ConfigError| Error::Config(Box::new(e));
+    match plugin.parse {
+        Parse::Strategy(f) => f(section).map_err(wrong)?.validate(&mut v),
+        Parse::Space(f) => f(section).map_err(wrong)?.validate(&mut v),
+        Parse::Dataset(f) => f(section).map_err(wrong)?.validate(&mut v),
+        Parse::Trainer(f) => f(section).map_err(wrong)?.validate(&mut v),
+        Parse::Benchmark(f) => drop(f(section).map_err(wrong)?),
+    }
+    let problems = v.into_problems().into_iter();
+    Ok(problems
+        .map(|p| format!("{}: {}", p.key, p.message))
+        .collect())
+}
+
 /// Checks a plugin's descriptor: its name, its defaults and their round trip, keys that it does not know.
 pub fn plugin(plugin: &Plugin) -> Report {
     let mut report = Report::new(format!("{} `{}`", plugin.kind().name(), plugin.name));
@@ -57,6 +74,45 @@ pub fn plugin(plugin: &Plugin) -> Report {
                 first == again && first["name"] == plugin.name,
                 || format!("{first} came back as {again}"),
             ))
+        },
+    );
+    report.check(
+        "defaults-are-valid",
+        "the defaults pass the plugin's own checks of ranges",
+        || {
+            let problems = problems(plugin, &plugin.default_section()?)?;
+            Ok(Verdict::of(problems.is_empty(), || problems.join("; ")))
+        },
+    );
+    report.check(
+        "options-are-explained",
+        "every option has a comment",
+        || {
+            let section = plugin.default_section()?;
+            let bare = settings::of(plugin, &section)?
+                .into_iter()
+                .find(|s| !s.commented);
+            Ok(bare.map_or(Verdict::Held, |s| {
+                Verdict::Broken(format!("`{}` has no comment above it", s.name()))
+            }))
+        },
+    );
+    report.check(
+        "presets-are-valid",
+        "every preset is made of options that exist, within their ranges",
+        || {
+            for (name, toml) in plugin.presets {
+                let wrong = |e: String| Error::Registry(format!("preset `{name}`: {e}"));
+                let table: toml::Table = toml::from_str(toml).map_err(|e| wrong(e.to_string()))?;
+                let table = serde_json::to_value(table).map_err(|e| wrong(e.to_string()))?;
+                let mut section = plugin.default_section()?;
+                settings::lay(&mut section, &table[plugin.kind().name()]);
+                let problems = problems(plugin, &section)?;
+                if !problems.is_empty() {
+                    return Ok(Verdict::Broken(format!("{name}: {}", problems.join("; "))));
+                }
+            }
+            Ok(Verdict::Held)
         },
     );
     report.check(

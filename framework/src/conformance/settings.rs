@@ -14,6 +14,8 @@ pub(super) struct Setting {
     pub value: Value,
     /// What its comment puts in double quotes: the names that it may have.
     pub words: Vec<String>,
+    /// Whether there is a comment at all.
+    pub commented: bool,
 }
 
 impl Setting {
@@ -80,6 +82,17 @@ pub(super) fn with(section: &Value, path: &[String], value: Value) -> Value {
     changed
 }
 
+/// Puts one table over another.
+pub(super) fn lay(base: &mut Value, over: &Value) {
+    match over.as_object() {
+        Some(table) => table
+            .iter()
+            .for_each(|(key, value)| lay(&mut base[key], value)),
+        None if over.is_null() => {}
+        None => *base = over.clone(),
+    }
+}
+
 /// Every option that the plugin's defaults declare, with its value in `section`.
 pub(super) fn of(plugin: &Plugin, section: &Value) -> Result<Vec<Setting>> {
     let kind = plugin.kind().name();
@@ -130,6 +143,7 @@ fn collect(
                 path: path.clone(),
                 value: value.clone(),
                 words: quoted(comment),
+                commented: comment.contains('#'),
             });
         }
         path.pop();

@@ -3,18 +3,22 @@
 use std::collections::BTreeMap;
 
 use rand::RngExt;
+use tch::{Device, Kind};
 
 use super::report::{Report, Verdict};
-use crate::arch::{ArchSpec, Choice, Genotype, Marginals};
-use crate::rng::Streams;
-use crate::space::SearchSpace;
+use crate::arch::{ArchSpec, Choice, Genotype, Marginals, RelaxedArch};
+use crate::network::{NetworkOptions, Standalone};
+use crate::rng::{self, Streams};
+use crate::space::{SearchSpace, Task};
+use crate::supernet::{Mode, Supernet, Weights};
 
 const CHOICES: u64 = 30;
 const RIVALS: u64 = 300;
 const DRAWS: u64 = 6000;
 
-/// Checks a space: its genotypes, its rule from weights to an architecture, its random architectures.
-pub fn space(name: &str, space: &dyn SearchSpace) -> Report {
+/// Checks a space: its genotypes, its rule from weights to an architecture, its random architectures, and for images
+/// of `task` their networks.
+pub fn space(name: &str, space: &dyn SearchSpace, task: Task) -> Report {
     let mut report = Report::new(format!("space `{name}`"));
     let streams = Streams::new(1);
     let spec = space.spec();
@@ -53,18 +57,35 @@ pub fn space(name: &str, space: &dyn SearchSpace) -> Report {
         "derive-is-brute-force",
         "no other architecture keeps a larger sum of weights, and one-hot weights derive to themselves",
         || {
+            // Where rows don't compete, every choice of the spec is an architecture.
+            let complete = (0..CHOICES).all(|i| choice(i).check_complete(spec).is_ok());
+            let enumerable = complete && spec.size() <= 2e4;
             for i in 0..CHOICES {
                 let marginals = weights(spec, streams, i);
                 let derived = space.derive(&marginals);
                 let best = kept_sum(&derived, &marginals);
-                for j in 0..RIVALS {
-                    let rival = space.random(&mut streams.at("rival", i * RIVALS + j));
-                    let sum = kept_sum(&rival, &marginals);
-                    if sum > best + 1e-9 {
-                        return Ok(Verdict::Broken(format!(
-                            "{derived:?} keeps {best}, but {rival:?} keeps {sum}"
-                        )));
-                    }
+                let better = |rival: &Choice| kept_sum(rival, &marginals) > best + 1e-9;
+                let rival = if enumerable && i < 3 {
+                    spec.enumerate().find(better)
+                } else {
+                    (0..RIVALS)
+                        .map(|j| space.random(&mut streams.at("rival", i * RIVALS + j)))
+                        .find(better)
+                };
+                if let Some(rival) = rival {
+                    return Ok(Verdict::Broken(format!(
+                        "{derived:?} keeps {best}, but {rival:?} keeps {}",
+                        kept_sum(&rival, &marginals)
+                    )));
+                }
+                let mut surer = marginals.clone();
+                for (g, r, _) in spec.rows() {
+                    derived.kept(g, r).iter().for_each(|&c| surer[g][r][c] += 1.0);
+                }
+                if space.derive(&surer) != derived {
+                    return Ok(Verdict::Broken(format!(
+                        "with more weight on all of {derived:?} it derives something else"
+                    )));
                 }
                 let kept = choice(i);
                 let derived = space.derive(&one_hot(spec, &kept));
@@ -112,6 +133,52 @@ pub fn space(name: &str, space: &dyn SearchSpace) -> Report {
                 let verdict = fits(&seen, &expected, &row.name);
                 if verdict != Verdict::Held {
                     return Ok(verdict);
+                }
+            }
+            Ok(Verdict::Held)
+        },
+    );
+    report.check(
+        "standalone-parameter-count",
+        "a standalone network counts the parameters that it trains, and gives one logit a class",
+        || {
+            let options = NetworkOptions {
+                channels: Some(4),
+                cells: None,
+                auxiliary: false,
+            };
+            for i in 0..3 {
+                let genotype = space.genotype(&choice(i));
+                let network = match space.network(&genotype, task, &options) {
+                    Ok(network) => network,
+                    Err(e) => return Ok(Verdict::NotApplicable(e.to_string())),
+                };
+                let (counted, trained) = (network.cost().params, network.layout().numel());
+                if counted != trained {
+                    return Ok(Verdict::Broken(format!(
+                        "{genotype} counts {counted} parameters and trains {trained}"
+                    )));
+                }
+                let net = Standalone::new(network, 0.0, 0.0);
+                let (kind, device) = (Kind::Double, Device::Cpu);
+                let params = net
+                    .layout()
+                    .init(streams, kind, device)
+                    .set_requires_grad(true);
+                let stats = net.stats_layout().init(streams, kind, device);
+                let shape = [2, task.channels, task.height, task.width];
+                let images = rng::normal(&mut streams.at("images", i), &shape, kind, device);
+                let weights = Weights {
+                    params: &params,
+                    stats: &stats,
+                };
+                let arch = RelaxedArch::new(vec![]);
+                let output = net.forward(weights, &images, &arch, Mode::Train, streams)?;
+                if output.size() != [2, task.classes] {
+                    return Ok(Verdict::Broken(format!(
+                        "{genotype} gives outputs of shape {:?}",
+                        output.size()
+                    )));
                 }
             }
             Ok(Verdict::Held)

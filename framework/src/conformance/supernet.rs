@@ -3,11 +3,11 @@
 use tch::{Device, Kind, Tensor};
 
 use super::report::{Report, Verdict};
-use crate::arch::{Choice, RelaxedArch};
+use crate::arch::{ArchSpec, Choice, RelaxedArch};
 use crate::error::Result;
 use crate::rng::{self, Streams};
 use crate::space::{SearchSpace, Task};
-use crate::supernet::{Mode, Supernet, Weights};
+use crate::supernet::{Mode, Supernet, SupernetOptions, Weights};
 
 const BATCH: i64 = 4;
 
@@ -70,8 +70,37 @@ fn gap(a: &Tensor, b: &Tensor) -> f64 {
         .double_value(&[])
 }
 
-fn close(a: f64, b: f64, tolerance: f64) -> bool {
-    (a - b).abs() <= tolerance * (1.0 + a.abs().max(b.abs()))
+/// Compares a gradient with central differences along random directions of unit length. A kink (of ReLU, of a maximum)
+/// between the two ends spoils one; the smaller the step, the rarer. A wrong gradient agrees at no step.
+fn slopes_agree(
+    what: &str,
+    exact: &Tensor,
+    streams: Streams,
+    at: impl Fn(&Tensor) -> Result<Tensor>,
+) -> Result<Verdict> {
+    for i in 0..3 {
+        let v = rng::normal(
+            &mut streams.at("direction", i),
+            &exact.size(),
+            exact.kind(),
+            exact.device(),
+        );
+        let v = &v / v.norm();
+        let slope = exact.dot(&v).double_value(&[]);
+        let scale = exact.norm().double_value(&[]).max(1e-6);
+        let mut seen = vec![];
+        for h in [1e-4, 1e-5, 1e-6, 1e-7] {
+            let ends = at(&(&v * h))? - at(&(&v * -h))?;
+            seen.push(ends.double_value(&[]) / (2.0 * h));
+        }
+        if seen.iter().all(|s| (s - slope).abs() > 1e-6 * scale) {
+            return Ok(Verdict::Broken(format!(
+                "{what}: along a random direction the gradient has the slope {slope:.9e}, finite differences with ever \
+                 smaller steps give {seen:?}"
+            )));
+        }
+    }
+    Ok(Verdict::Held)
 }
 
 /// Checks a supernet of a space, built for `task`.
@@ -159,35 +188,22 @@ pub fn supernet(name: &str, space: &dyn SearchSpace, net: &dyn Supernet, task: T
         "gradient-is-finite-difference",
         "gradients in parameters and architecture weights are central differences of the loss",
         || {
-            let h = 1e-6;
             if probe.params.numel() > 0 {
-                let v = rng::normal(
-                    &mut streams.at("direction", 0),
-                    &probe.params.size(),
-                    options.0,
-                    options.1,
-                );
-                let exact = probe.gradient(whole, &mixed())?.dot(&v).double_value(&[]);
-                let at = |s: f64| probe.loss(&(&probe.params + &v * s), whole, &mixed());
-                let seen = (at(h)? - at(-h)?).double_value(&[]) / (2.0 * h);
-                if !close(exact, seen, 1e-4) {
-                    return Ok(Verdict::Broken(format!(
-                        "parameters: gradient {exact}, difference {seen}"
-                    )));
+                let exact = probe.gradient(whole, &mixed())?;
+                let at = |by: &Tensor| probe.loss(&(&probe.params + by), whole, &mixed());
+                let verdict = slopes_agree("parameters", &exact, streams, at)?;
+                if verdict != Verdict::Held {
+                    return Ok(verdict);
                 }
             }
-            let v = logits(1);
-            let phi = logits(0).set_requires_grad(true);
-            let at = |phi: &Tensor| {
-                probe.loss(&probe.params, whole, &RelaxedArch::new(spec.softmax(phi)))
+            let phi = logits(0);
+            let at = |by: &Tensor| {
+                let arch = RelaxedArch::new(spec.softmax(&(&phi + by)));
+                probe.loss(&probe.params, whole, &arch)
             };
-            let exact = gradient(&at(&phi)?, &phi)?.dot(&v).double_value(&[]);
-            let phi = phi.detach();
-            let seen =
-                (at(&(&phi + &v * h))? - at(&(&phi - &v * h))?).double_value(&[]) / (2.0 * h);
-            Ok(Verdict::of(close(exact, seen, 1e-4), || {
-                format!("architecture: gradient {exact}, difference {seen}")
-            }))
+            let by = phi.zeros_like().set_requires_grad(true);
+            let exact = gradient(&at(&by)?, &by)?;
+            slopes_agree("architecture weights", &exact, streams, at)
         },
     );
     report.check(
@@ -230,6 +246,17 @@ pub fn supernet(name: &str, space: &dyn SearchSpace, net: &dyn Supernet, task: T
         || {
             let order = Tensor::from_slice(&[2i64, 0, 3, 1]);
             let straight = probe.output(&probe.params, &probe.images, &mixed())?;
+            let weights = Weights {
+                params: &probe.params,
+                stats: &probe.stats.copy(),
+            };
+            let other = Streams::new(6);
+            let noisy = net.forward(weights, &probe.images, &mixed(), Mode::Train, other)?;
+            if gap(&straight, &noisy) > 0.0 {
+                return Ok(Verdict::NotApplicable(
+                    "it draws noise, image by image".into(),
+                ));
+            }
             if straight.size().first() != Some(&BATCH) {
                 return Ok(Verdict::NotApplicable(
                     "the output is not one of every image".into(),
@@ -244,5 +271,103 @@ pub fn supernet(name: &str, space: &dyn SearchSpace, net: &dyn Supernet, task: T
             Ok(Verdict::of(off < 1e-8, || format!("they differ by {off}")))
         },
     );
+    report.check(
+        "single-precision-is-close",
+        "the output in single precision is that in double precision but for rounding",
+        || {
+            let exact = probe.output(&probe.params, &probe.images, &mixed())?;
+            let float = |t: &Tensor| t.to_kind(Kind::Float);
+            let weights = Weights {
+                params: &float(&probe.params),
+                stats: &float(&probe.stats),
+            };
+            let arch = RelaxedArch::new(mixed().weights.iter().map(float).collect());
+            let images = float(&probe.images);
+            let rounded = net.forward(weights, &images, &arch, Mode::Train, Streams::new(5))?;
+            let off = gap(&exact, &rounded) / exact.abs().max().double_value(&[]).max(1.0);
+            Ok(Verdict::of(off < 1e-3, || {
+                format!("they differ by {off:.1e}")
+            }))
+        },
+    );
+    report.check(
+        "options-used-or-refused",
+        "what a strategy may ask of a supernet changes it, or is refused with a message",
+        || {
+            let plain = probe.output(&probe.params, &probe.images, &mixed())?;
+            for options in asked(spec) {
+                let Ok(other) = space.supernet(task, &options) else {
+                    continue;
+                };
+                if other.layout() != net.layout() || other.stats_layout() != net.stats_layout() {
+                    continue;
+                }
+                let mut arch = mixed();
+                for scalar in ["auxiliary-skip", "skip-dropout", "drop-path"] {
+                    arch.scalars.insert(scalar.into(), 0.5);
+                }
+                let weights = Weights {
+                    params: &probe.params,
+                    stats: &probe.stats.copy(),
+                };
+                let mode = Mode::Train;
+                let output = other.forward(weights, &probe.images, &arch, mode, Streams::new(5))?;
+                if gap(&plain, &output) == 0.0 {
+                    return Ok(Verdict::Broken(format!(
+                        "it takes {options:?} and goes on as without"
+                    )));
+                }
+            }
+            Ok(Verdict::Held)
+        },
+    );
     report
+}
+
+/// Every option of a supernet by itself, but for the policy of batch norm: a supernet without any has kept to both.
+fn asked(spec: &ArchSpec) -> Vec<SupernetOptions> {
+    let none = SupernetOptions::default;
+    let mut allowed: Vec<Vec<Vec<bool>>> = spec
+        .groups()
+        .iter()
+        .map(|g| {
+            g.rows
+                .iter()
+                .map(|r| vec![true; r.candidates.len()])
+                .collect()
+        })
+        .collect();
+    if let Some(first) = allowed[0][0].first_mut() {
+        *first = false;
+    }
+    vec![
+        SupernetOptions {
+            channels: Some(6),
+            ..none()
+        },
+        SupernetOptions {
+            cells: Some(5),
+            ..none()
+        },
+        SupernetOptions {
+            allowed: Some(allowed),
+            ..none()
+        },
+        SupernetOptions {
+            partial_channels: Some(2),
+            ..none()
+        },
+        SupernetOptions {
+            auxiliary_skip: true,
+            ..none()
+        },
+        SupernetOptions {
+            skip_dropout: true,
+            ..none()
+        },
+        SupernetOptions {
+            drop_path: true,
+            ..none()
+        },
+    ]
 }

@@ -1,2 +1,3 @@
 //! Planted defects: what the suite must reject.
+mod spaces;
 mod strategies;

@@ -7,6 +7,7 @@ mod steps;
 
 use serde_json::Value;
 
+use super::distribution::distribution;
 use super::probe::Problem;
 use super::report::{Report, Verdict};
 use super::rig::Rig;
@@ -77,7 +78,7 @@ fn check(
         return report;
     }
     type Check = fn(&Rig<'_>) -> Result<Verdict>;
-    let checks: [(&'static str, &'static str, Check); 13] = [
+    let checks: [(&'static str, &'static str, Check); 14] = [
         (
             "reproduces",
             "equal seeds give equal bits",
@@ -143,9 +144,32 @@ fn check(
             "the strategy's own schedules start and end where they claim to",
             runs::schedules_hit_their_endpoints,
         ),
+        (
+            "distribution",
+            "its distribution holds what every distribution must",
+            own_distribution,
+        ),
     ];
     for (invariant, about, check) in checks.into_iter().filter(|(name, ..)| wanted(name)) {
         report.check(invariant, about, || check(rig));
     }
     report
+}
+
+fn own_distribution(rig: &Rig<'_>) -> Result<Verdict> {
+    let (search, strategy) = rig.start()?;
+    let spec = search.space().spec();
+    let Some(own) = strategy.distribution() else {
+        return Ok(Verdict::NotApplicable("it has no distribution".into()));
+    };
+    if spec.size() > 200.0 {
+        return Ok(Verdict::NotApplicable(
+            "the problem's space is too large to enumerate".into(),
+        ));
+    }
+    let inner = distribution(rig.plugin.name, own, spec);
+    let broken: Vec<String> = inner.broken().iter().map(ToString::to_string).collect();
+    Ok(Verdict::of(broken.is_empty(), || {
+        broken.join("\n          ")
+    }))
 }

@@ -117,7 +117,7 @@ pub(super) fn every_preset_matters(rig: &Rig<'_>) -> Result<Verdict> {
         let table = serde_json::to_value(table).map_err(|e| wrong(e.to_string()))?;
         let own = table.get("strategy").unwrap_or(&Value::Null);
         let mut section = rig.section.clone();
-        lay(&mut section, own);
+        settings::lay(&mut section, own);
         let elsewhere = table
             .as_object()
             .is_some_and(|t| t.keys().any(|k| k != "strategy"));
@@ -127,15 +127,4 @@ pub(super) fn every_preset_matters(rig: &Rig<'_>) -> Result<Verdict> {
         }
     }
     Ok(Verdict::Held)
-}
-
-/// Puts one table over another.
-fn lay(base: &mut Value, over: &Value) {
-    match over.as_object() {
-        Some(table) => table
-            .iter()
-            .for_each(|(key, value)| lay(&mut base[key], value)),
-        None if over.is_null() => {}
-        None => *base = over.clone(),
-    }
 }

@@ -1,0 +1,96 @@
+//! Every registered space with its supernet and its options, every dataset that needs no files, every descriptor.
+
+use nasfw_framework::conformance::{self, Report};
+use nasfw_framework::prelude::*;
+use nasfw_framework::registry::{Kind, Parse, Plugin};
+use serde_json::{Value, json};
+
+use crate::strategies::{registered, section};
+
+const TASK: Task = Task {
+    channels: 3,
+    height: 16,
+    width: 16,
+    classes: 3,
+};
+
+/// The defaults with few channels and cells, where a space has such options.
+fn small(plugin: &Plugin) -> Value {
+    let defaults = plugin.default_section().unwrap();
+    let sizes = [("channels", json!(2)), ("cells", json!(3))];
+    let has = |key: &str| defaults.get(key).is_some_and(Value::is_number);
+    let set: Vec<(&str, Value)> = sizes.into_iter().filter(|(key, _)| has(key)).collect();
+    section(plugin, &set)
+}
+
+/// Small tensors gain nothing from threads, and tests that run beside each other lose.
+fn one_thread() {
+    tch::set_num_threads(1);
+}
+
+/// Prints a report and requires that all of it holds.
+fn require(report: &Report, at_least: usize) {
+    println!("{report}");
+    report.ok().unwrap();
+    assert!(report.held().len() >= at_least, "{report}");
+}
+
+#[test]
+fn every_registered_space_and_supernet_conforms() {
+    one_thread();
+    let plugins = registered(Kind::Space);
+    assert!(plugins.len() >= 14);
+    for plugin in plugins {
+        let began = std::time::Instant::now();
+        let Parse::Space(parse) = plugin.parse else {
+            panic!("kind")
+        };
+        let space = parse(&small(plugin)).unwrap().build().unwrap();
+        require(&conformance::space(plugin.name, space.as_ref(), TASK), 3);
+        let net = space.supernet(TASK, &SupernetOptions::default()).unwrap();
+        let report = conformance::supernet(plugin.name, space.as_ref(), net.as_ref(), TASK);
+        require(&report, 5);
+        println!("  {:.1} s", began.elapsed().as_secs_f64());
+    }
+}
+
+#[test]
+fn every_option_of_a_space_matters() {
+    one_thread();
+    let mut broken = vec![];
+    for plugin in registered(Kind::Space) {
+        let report = conformance::space_options(plugin, &small(plugin), TASK);
+        broken.extend(report.ok().err().map(|e| e.to_string()));
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+#[test]
+fn every_descriptor_conforms() {
+    for kind in Kind::ALL {
+        for plugin in registered(kind) {
+            require(&conformance::plugin(plugin), 7);
+        }
+    }
+}
+
+#[test]
+fn datasets_without_files_load_the_same_images_twice() {
+    let mut loaded = 0;
+    for plugin in registered(Kind::Dataset) {
+        let Parse::Dataset(parse) = plugin.parse else {
+            panic!("kind")
+        };
+        let load = || {
+            let dataset = parse(&plugin.default_section().unwrap()).unwrap();
+            dataset.load(&DataSource::default())
+        };
+        // The others say which files they need.
+        if let (Ok(first), Ok(second)) = (load(), load()) {
+            assert_eq!(first.checksum(), second.checksum(), "{}", plugin.name);
+            first.check(plugin.name).unwrap();
+            loaded += 1;
+        }
+    }
+    assert!(loaded >= 3);
+}
