@@ -1,4 +1,4 @@
-//! Diagnostic messages: to standard error (without tearing the progress bar) and into the run's `log.jsonl`.
+//! Diagnostic messages: to standard error (without tearing the progress bar or the view) and into the run's `log.jsonl`.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
@@ -11,7 +11,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
-use super::progress;
+use super::{progress, view};
 
 static FILE: OnceLock<File> = OnceLock::new();
 
@@ -20,6 +20,10 @@ struct Terminal;
 
 impl Write for Terminal {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if view::is_on() {
+            view::hold(&String::from_utf8_lossy(bytes));
+            return Ok(bytes.len());
+        }
         progress::aside(|| io::stderr().write_all(bytes)).map(|()| bytes.len())
     }
     fn flush(&mut self) -> io::Result<()> {

@@ -23,6 +23,8 @@ mod retrain;
 mod run;
 mod selection;
 mod summary;
+mod view;
+mod watch;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -61,6 +63,8 @@ enum Verb {
     Compare(compare::Compare),
     /// Compare a trained supernet's ranking of architectures with a benchmark's.
     Rank(rank::Rank),
+    /// Watch a run: curves, entropy per edge, the architecture so far.
+    Watch(watch::Watch),
     /// List the plugins of this program.
     List(list::List),
     /// Explain a plugin: options with defaults, presets, example, source.
@@ -93,6 +97,7 @@ impl Verb {
             Self::Export(v) => v.carry_out(),
             Self::Compare(v) => v.carry_out(),
             Self::Rank(v) => v.carry_out(),
+            Self::Watch(v) => v.carry_out(),
             Self::List(v) => v.carry_out(),
             Self::Describe(v) => v.carry_out(),
             Self::Config(v) => v.carry_out(),

@@ -11,6 +11,8 @@ use nasfw_framework::Result;
 use nasfw_framework::budget::Unit;
 use nasfw_framework::events::{Event, Meter, Subscriber};
 
+use super::view;
+
 static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
 fn bar() -> Option<ProgressBar> {
@@ -32,9 +34,11 @@ pub fn clear() {
     }
 }
 
-/// The subscriber for where standard error goes. `NASFW_NO_PROGRESS` asks for plain lines on a terminal too.
-pub fn subscriber(run: &Path) -> Box<dyn Subscriber> {
-    let bar = std::io::stderr().is_terminal() && std::env::var_os("NASFW_NO_PROGRESS").is_none();
+/// The subscriber for where standard error goes. `NASFW_NO_PROGRESS` and `plain` ask for plain lines on a terminal too.
+pub fn subscriber(run: &Path, plain: bool) -> Box<dyn Subscriber> {
+    let bar = !plain
+        && std::io::stderr().is_terminal()
+        && std::env::var_os("NASFW_NO_PROGRESS").is_none();
     Box::new(Progress {
         run: run.to_owned(),
         on_terminal: bar,
@@ -52,8 +56,11 @@ struct Progress {
     epoch: Option<u64>,
 }
 
-/// Prints a line on standard error, above the bar.
+/// Prints a line on standard error, above the bar; while the screen is the view's, it waits.
 pub fn line(text: &str) {
+    if view::is_on() {
+        return view::hold(text);
+    }
     aside(|| {
         let _ = writeln!(std::io::stderr().lock(), "{text}");
     });
@@ -162,6 +169,8 @@ impl Subscriber for Progress {
                         bar.set_position(*step);
                         bar.set_message(message);
                     }
+                    // The view shows them.
+                    None if view::is_on() => {}
                     None => line(&format!("step {step}/{total} {message}")),
                 }
             }

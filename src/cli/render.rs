@@ -9,6 +9,8 @@ use miette::{
 use nasfw_framework::Error;
 use nasfw_framework::config::Origin;
 
+use super::view;
+
 /// An error with the piece of the configuration file that it is about.
 #[derive(Debug)]
 struct Shown {
@@ -79,6 +81,7 @@ impl Shown {
 
 /// Prints an error on standard error: with colours and box drawing on a terminal, plainly elsewhere.
 pub fn error(error: &Error) {
+    view::restore();
     let terminal = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let theme = if terminal {
         GraphicalTheme::unicode()
@@ -102,6 +105,7 @@ pub fn error(error: &Error) {
 /// checkpoint is on disk.
 pub fn quiet_panics() {
     std::panic::set_hook(Box::new(|info| {
+        view::restore();
         let payload = info.payload();
         let text = payload
             .downcast_ref::<String>()

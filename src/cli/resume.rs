@@ -21,11 +21,15 @@ pub struct Resume {
     /// Where the dataset's files are now, if they have moved
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// Show the search on a screen of its own: curves, entropy per edge, the architecture so far
+    #[arg(long)]
+    tui: bool,
 }
 
 impl Resume {
     /// Goes on from the newest whole checkpoint. A finished run only says again what it found.
     pub fn carry_out(self) -> Result<()> {
+        run::check_view(self.tui)?;
         load_cuda();
         logging::to_terminal();
         Registry::load()?;
@@ -42,6 +46,6 @@ impl Resume {
         if let Some(dir) = self.data_dir {
             config.common.data_dir = dir;
         }
-        run::search(&config, &folder)
+        run::search(&config, &folder, self.tui)
     }
 }

@@ -35,6 +35,9 @@ pub struct Retrain {
     /// Name of the run folder [default: space, dataset, seed and time]
     #[arg(long)]
     name: Option<String>,
+    /// Show the training on a screen of its own
+    #[arg(long)]
+    tui: bool,
     #[command(flatten)]
     settings: Settings,
 }
@@ -105,7 +108,7 @@ impl Retrain {
         let config = RunConfig::new(&registry, &resolved)?;
         let dataset = run::name_of(&resolved, Kind::Dataset);
         let parts = format!("retrain-{}-{dataset}", genotype.space);
-        run::begin(&config, &resolved, self.name, &parts)
+        run::begin(&config, &resolved, self.name, &parts, self.tui)
     }
 }
 

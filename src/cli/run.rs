@@ -1,6 +1,7 @@
 //! `nasfw run`.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use clap::Args;
 use nasfw_framework::arch::Genotype;
@@ -8,13 +9,14 @@ use nasfw_framework::config::{Resolved, RunConfig};
 use nasfw_framework::device::{choose, load_cuda};
 use nasfw_framework::network::NetworkOptions;
 use nasfw_framework::registry::{Kind, Registry};
-use nasfw_framework::run::{CHECKPOINTS, CONFIG, RUN, RunFolder};
+use nasfw_framework::run::{CHECKPOINTS, CONFIG, RUN, RunFolder, TensorBoard};
 use nasfw_framework::space::Task;
 use nasfw_framework::trainer::{Job, on_signals};
 use nasfw_framework::{Error, Result};
 
 use super::selection::Selection;
-use super::{logging, progress, summary};
+use super::view::{self, Live};
+use super::{logging, progress, summary, watch};
 
 /// Options of `run`.
 #[derive(Debug, Args)]
@@ -24,6 +26,9 @@ pub struct Run {
     /// Name of the run folder [default: parts, seed and time]
     #[arg(long)]
     name: Option<String>,
+    /// Show the search on a screen of its own: curves, entropy per edge, the architecture so far
+    #[arg(long)]
+    tui: bool,
 }
 
 impl Run {
@@ -35,7 +40,7 @@ impl Run {
         let resolved = self.selection.resolve(&registry)?;
         let config = RunConfig::new(&registry, &resolved)?;
         let parts = [Kind::Strategy, Kind::Space, Kind::Dataset].map(|k| name_of(&resolved, k));
-        begin(&config, &resolved, self.name, &parts.join("-"))
+        begin(&config, &resolved, self.name, &parts.join("-"), self.tui)
     }
 }
 
@@ -53,7 +58,9 @@ pub fn begin(
     resolved: &Resolved,
     name: Option<String>,
     parts: &str,
+    tui: bool,
 ) -> Result<()> {
+    check_view(tui)?;
     let name = match name {
         Some(name) if name.contains('/') || name.is_empty() || name.starts_with('.') => {
             return Err(Error::Incompatible {
@@ -76,7 +83,7 @@ pub fn begin(
     let outcome = run
         .write(CONFIG, (header + &resolved.to_toml()).as_bytes())
         .and_then(|()| run.write_json(RUN, config))
-        .and_then(|()| search(config, &run));
+        .and_then(|()| search(config, &run, tui));
     if outcome.is_err() && !run.path().join(CHECKPOINTS).exists() {
         // Nothing was searched, so nothing is lost.
         let _ = std::fs::remove_dir_all(run.path());
@@ -84,11 +91,31 @@ pub fn begin(
     outcome
 }
 
-/// Searches, or goes on, in a run folder, and says what was found.
-pub fn search(config: &RunConfig, run: &RunFolder) -> Result<()> {
+/// Refuses `--tui` where there is no terminal.
+pub fn check_view(tui: bool) -> Result<()> {
+    if !tui {
+        return Ok(());
+    }
+    let help = "leave `--tui` out; `nasfw watch RUN` on a terminal shows the run";
+    view::need_terminal("--tui", help)
+}
+
+/// Searches, or goes on, in a run folder, and says what was found; with `tui` it is shown on a screen of its own.
+pub fn search(config: &RunConfig, run: &RunFolder, tui: bool) -> Result<()> {
     logging::to_file(&run.path().join("log.jsonl"))?;
     let interrupt = on_signals()?;
-    let subscribers = vec![progress::subscriber(run.path())];
+    let mut subscribers = vec![progress::subscriber(run.path(), tui)];
+    if config.common.tensorboard {
+        let space = config.space.build()?;
+        let groups = space.spec().groups().iter().map(|g| g.name.clone());
+        subscribers.push(Box::new(TensorBoard::new(run.path(), groups.collect())));
+    }
+    let live = if tui {
+        let about = watch::about(run.path())?;
+        Some(Live::start(run.path(), about, Arc::clone(&interrupt))?)
+    } else {
+        None
+    };
     let outcome = config.trainer.search(Job {
         config,
         run,
@@ -96,6 +123,7 @@ pub fn search(config: &RunConfig, run: &RunFolder) -> Result<()> {
         interrupt: &interrupt,
     });
     progress::clear();
+    drop(live);
     let outcome = outcome?;
     let next = next(run.path(), config, &outcome.genotype);
     keep_next(run, &next)?;

@@ -50,6 +50,9 @@ pub struct Settings {
     /// Folder that gets the run folder
     #[arg(long, short = 'o', value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Also write TensorBoard event files
+    #[arg(long)]
+    tensorboard: bool,
     /// TOML file of settings
     #[arg(long, short = 'c', value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -114,6 +117,10 @@ impl Settings {
             number("threads", "threads", self.threads),
             text("data_dir", "data-dir", &path(&self.data_dir)),
             text("out", "out", &path(&self.out)),
+            self.tensorboard.then(|| {
+                let option = "--tensorboard".to_owned();
+                ("tensorboard".into(), "true".into(), option)
+            }),
         ];
         options.extend(own.into_iter().flatten());
         for pair in &self.set {

@@ -436,19 +436,10 @@ fn a_full_file_system_loses_nothing() {
         .status()
         .is_ok_and(|s| s.success());
     if !mounted {
-        let line =
-            "SKIPPED: a_full_file_system_loses_nothing: this user can't mount a small file system";
-        println!("{line}");
-        if let Some(log) = std::env::var_os("NASFW_SKIP_LOG") {
-            use std::io::Write;
-            let mut log = fs::OpenOptions::new()
-                .create(true)
-                .append(true)
-                .open(log)
-                .unwrap();
-            writeln!(log, "{line}").unwrap();
-        }
-        return;
+        return crate::program::skipped(
+            "a_full_file_system_loses_nothing",
+            "this user can't mount a small file system",
+        );
     }
     let full = place.tiny(
         "r",

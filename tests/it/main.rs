@@ -23,3 +23,5 @@ mod resume;
 mod retrain;
 mod spaces;
 mod strategies;
+mod tensorboard;
+mod watch;

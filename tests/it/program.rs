@@ -24,3 +24,18 @@ pub fn good(dir: &Path, args: &[&str]) -> String {
     assert!(out.status.success(), "{args:?}: {text}");
     String::from_utf8(out.stdout).unwrap()
 }
+
+/// Says that a test could not run here, and in the file that `cargo xtask test` lists such tests from.
+pub fn skipped(test: &str, why: &str) {
+    let line = format!("SKIPPED: {test}: {why}");
+    println!("{line}");
+    if let Some(log) = std::env::var_os("NASFW_SKIP_LOG") {
+        use std::io::Write;
+        let mut log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(log)
+            .unwrap();
+        writeln!(log, "{line}").unwrap();
+    }
+}

@@ -13,6 +13,7 @@ mod libtorch;
 mod machine;
 mod setup;
 mod skips;
+mod tensorboard;
 #[cfg(all(test, unix))]
 #[allow(clippy::unwrap_used)]
 mod testing;

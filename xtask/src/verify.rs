@@ -8,6 +8,7 @@ use std::time::Instant;
 use crate::failure::Failure;
 use crate::setup::Libtorch;
 use crate::skips::{self, SkipLog};
+use crate::tensorboard;
 use crate::workspace::{Workspace, cannot_run, exit_code};
 
 /// More test threads than this only fight for memory: each may hold a network and its gradients.
@@ -28,6 +29,7 @@ pub fn verify(
     };
     let skips = SkipLog::create(&workspace.root.join("target"))?;
     let mut counts = Counts::default();
+    tensorboard::ensure(&workspace.root.join("target/tensorboard"));
 
     let fmt = cargo(&["fmt", "--all", "--check"])?;
     let clippy = cargo(&[

@@ -40,6 +40,9 @@ pub struct Common {
     pub data_dir: PathBuf,
     /// Whether missing data files may be fetched.
     pub download: bool,
+    /// Whether TensorBoard event files are written, too. Runs of older versions lack the setting.
+    #[serde(default)]
+    pub tensorboard: bool,
     /// Width of floating-point numbers.
     pub precision: Precision,
 }
@@ -153,11 +156,12 @@ impl RunConfig {
         ))
     }
 
-    /// BLAKE3 of the settings that decide the numbers of a run: everything but where files lie.
+    /// BLAKE3 of the settings that decide the numbers of a run: everything but where files lie and which
+    /// are written.
     pub fn fingerprint(&self) -> Result<String> {
         let mut value = self.to_value()?;
         if let Some(map) = value.get_mut("common").and_then(Value::as_object_mut) {
-            for key in ["out", "data_dir", "download"] {
+            for key in ["out", "data_dir", "download", "tensorboard"] {
                 map.remove(key);
             }
         }

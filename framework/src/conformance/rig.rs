@@ -102,6 +102,7 @@ impl<'a> Rig<'a> {
                 out: PathBuf::new(),
                 data_dir: PathBuf::new(),
                 download: false,
+                tensorboard: false,
                 precision: Precision::Double,
             },
             trainer: Box::new(problem.trainer.clone()),

@@ -2,6 +2,7 @@
 
 mod event_log;
 mod manifest;
+mod tensorboard;
 
 use std::fs::{self, File, TryLockError};
 use std::io::Write;
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 pub use event_log::{EventLog, read_events};
 pub use manifest::{LIBTORCH, Manifest};
+pub use tensorboard::TensorBoard;
 
 use crate::error::{Error, Result};
 
@@ -22,6 +24,8 @@ pub const MANIFEST: &str = "manifest.json";
 pub const EVENTS: &str = "events.jsonl";
 /// File of what was found.
 pub const RESULT: &str = "result.json";
+/// Folder of TensorBoard event files.
+pub const TENSORBOARD: &str = "tensorboard";
 /// Folder of checkpoints.
 pub const CHECKPOINTS: &str = "checkpoints";
 

@@ -1,0 +1,243 @@
+//! The live view: a screen of curves, decisions and figures of one run. It follows the run's event file, so a search
+//! of this process (`run --tui`), one of another process and a finished one look the same.
+
+mod collapse;
+mod draw;
+mod follow;
+mod state;
+
+use std::io::{IsTerminal, Stdout, Write, stderr, stdin, stdout};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, Once, TryLockError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nasfw_framework::{Error, Result, device};
+use ratatui::Terminal;
+use ratatui::backend::CrosstermBackend;
+use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use ratatui::crossterm::terminal::{
+    EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
+};
+use ratatui::crossterm::{cursor, execute};
+
+pub use draw::to_text;
+use draw::{Look, clamp, draw};
+pub use follow::{Follower, is_running};
+pub use state::About;
+
+/// A frame at least this often.
+const TICK: Duration = Duration::from_millis(250);
+/// How often it is looked whether another process is at work.
+const LOOK: Duration = Duration::from_secs(1);
+/// Messages kept while the view is on.
+const MOST_HELD: usize = 100;
+
+/// Whether the screen is the view's.
+static ON: AtomicBool = AtomicBool::new(false);
+/// Held while a frame is drawn.
+static DRAWING: Mutex<()> = Mutex::new(());
+/// Messages that wait for the view's end.
+static HELD: Mutex<Vec<String>> = Mutex::new(vec![]);
+
+/// Whether the screen is the view's, so that nothing else may be printed.
+pub fn is_on() -> bool {
+    ON.load(Ordering::SeqCst)
+}
+
+/// Keeps a message until the view has ended.
+pub fn hold(text: &str) {
+    if let Ok(mut held) = HELD.lock() {
+        if held.len() == MOST_HELD {
+            held.remove(0);
+        }
+        held.push(text.trim_end().to_owned());
+    }
+}
+
+/// Gives the terminal back as it was and prints what was held. Without a view it does nothing, so whatever ends the
+/// program or prints an error calls it.
+pub fn restore() {
+    if !ON.swap(false, Ordering::SeqCst) {
+        return;
+    }
+    // A frame under way must not end up on the user's screen; but if drawing it is what went wrong, don't wait for it.
+    for _ in 0..20 {
+        match DRAWING.try_lock() {
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(10)),
+            _ => break,
+        }
+    }
+    let _ = disable_raw_mode();
+    let _ = execute!(stdout(), LeaveAlternateScreen, cursor::Show);
+    for line in HELD
+        .lock()
+        .map(|mut h| std::mem::take(&mut *h))
+        .into_iter()
+        .flatten()
+    {
+        let _ = writeln!(stderr().lock(), "{line}");
+    }
+}
+
+extern "C" fn at_exit() {
+    restore();
+}
+
+/// Refuses where there is no terminal. `typed` asks for the view; `help` says what to type instead.
+pub fn need_terminal(typed: &str, help: &str) -> Result<()> {
+    if stdin().is_terminal() && stdout().is_terminal() {
+        return Ok(());
+    }
+    Err(Error::Incompatible {
+        what: typed.into(),
+        why: "standard input and output must be a terminal".into(),
+        help: help.into(),
+    })
+}
+
+/// The terminal while it is the view's.
+struct Screen {
+    terminal: Terminal<CrosstermBackend<Stdout>>,
+}
+
+impl Screen {
+    fn enter() -> std::io::Result<Self> {
+        static REGISTER: Once = Once::new();
+        // SAFETY: the function is there as long as the program and unwinds nowhere.
+        REGISTER.call_once(|| unsafe {
+            libc::atexit(at_exit);
+        });
+        ON.store(true, Ordering::SeqCst);
+        let enter = || {
+            enable_raw_mode()?;
+            execute!(stdout(), EnterAlternateScreen, cursor::Hide)?;
+            let mut terminal = Terminal::new(CrosstermBackend::new(stdout()))?;
+            terminal.clear()?;
+            Ok(Self { terminal })
+        };
+        enter().inspect_err(|_| restore())
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        restore();
+    }
+}
+
+/// Shows a run until the user leaves, something else ends the view, or `end` is set. With `interrupt` the search is
+/// this process's own and Ctrl-C asks it to stop.
+///
+/// # Errors
+/// A terminal or an event file that can't be used.
+pub fn show(
+    run: &Path,
+    about: About,
+    interrupt: Option<&AtomicBool>,
+    end: &AtomicBool,
+) -> Result<()> {
+    let terminal = || Error::io("use", "the terminal");
+    let mut follower = Follower::new(run, about);
+    let mut look = Look {
+        colour: std::env::var_os("NO_COLOR").is_none(),
+        own: interrupt.is_some(),
+        ..Look::default()
+    };
+    let mut looked: Option<Instant> = None;
+    let mut screen = Screen::enter().map_err(terminal())?;
+    while is_on() && !end.load(Ordering::SeqCst) {
+        follower.poll().map_err(Error::io("read", run))?;
+        if look.own {
+            follower.state.memory = device::peak_memory();
+        } else if looked.is_none_or(|at| at.elapsed() > LOOK) {
+            follower.look_for_process();
+            looked = Some(Instant::now());
+        }
+        look.scroll = clamp(look.scroll, follower.state.edges.len(), 1);
+        {
+            let _drawing = DRAWING.lock();
+            if !is_on() {
+                break;
+            }
+            screen
+                .terminal
+                .draw(|frame| draw(&follower.state, look, frame.area(), frame.buffer_mut()))
+                .map_err(terminal())?;
+        }
+        if event::poll(TICK).map_err(terminal())?
+            && let Event::Key(key) = event::read().map_err(terminal())?
+            && key.kind == KeyEventKind::Press
+            && !act(key, &mut look, interrupt)
+        {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Does what a key asks for; false ends the view.
+fn act(key: KeyEvent, look: &mut Look, interrupt: Option<&AtomicBool>) -> bool {
+    let control = key.modifiers.contains(KeyModifiers::CONTROL);
+    match key.code {
+        KeyCode::Char('c') if control => match interrupt {
+            // As the signal's handler does: the second time ends at once.
+            Some(flag) if flag.swap(true, Ordering::SeqCst) => std::process::exit(130),
+            Some(_) => return true,
+            None => return false,
+        },
+        KeyCode::Esc if look.help => look.help = false,
+        KeyCode::Char('q') | KeyCode::Esc => return false,
+        KeyCode::Char('?') | KeyCode::Char('h') => look.help = !look.help,
+        KeyCode::Up | KeyCode::Char('k') => look.scroll = look.scroll.saturating_sub(1),
+        KeyCode::Down | KeyCode::Char('j') => look.scroll = look.scroll.saturating_add(1),
+        KeyCode::PageUp => look.scroll = look.scroll.saturating_sub(10),
+        KeyCode::PageDown => look.scroll = look.scroll.saturating_add(10),
+        KeyCode::Home => look.scroll = 0,
+        KeyCode::End => look.scroll = usize::MAX,
+        _ => {}
+    }
+    true
+}
+
+/// The view of this process's own search, in a thread of its own. Dropping it ends it.
+#[derive(Debug)]
+pub struct Live {
+    end: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Live {
+    /// Begins to show `run`.
+    ///
+    /// # Errors
+    /// When there can't be another thread.
+    pub fn start(run: &Path, about: About, interrupt: Arc<AtomicBool>) -> Result<Self> {
+        let end = Arc::new(AtomicBool::new(false));
+        let (run, stop) = (run.to_owned(), Arc::clone(&end));
+        // What is printed from now on waits for the view.
+        let thread = std::thread::Builder::new()
+            .name("view".into())
+            .spawn(move || {
+                if let Err(e) = show(&run, about, Some(&interrupt), &stop) {
+                    // The search must not end for the sake of its view.
+                    tracing::warn!("the view ended: {e}");
+                }
+            })
+            .map_err(Error::io("start", "the view's thread"))?;
+        Ok(Self {
+            end,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.end.store(true, Ordering::SeqCst);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

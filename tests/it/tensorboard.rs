@@ -1,0 +1,244 @@
+//! TensorBoard's own reader says what the event file says, also after a kill and a resume.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use nasfw::framework::events::Event;
+use nasfw::framework::run::{EVENTS, read_events};
+use serde_json::Value;
+
+use crate::program::{good, skipped};
+
+/// Prints every scalar, histogram and text of a folder as JSON.
+const READER: &str = r#"
+import json, sys
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+a = EventAccumulator(sys.argv[1], size_guidance={k: 0 for k in ("scalars", "histograms", "tensors")})
+a.Reload()
+t = a.Tags()
+print(json.dumps({
+    "scalars": {k: [[e.step, e.value] for e in a.Scalars(k)] for k in t["scalars"]},
+    "histograms": {k: [[e.step, e.histogram_value.num, e.histogram_value.sum, sum(e.histogram_value.bucket)]
+                       for e in a.Histograms(k)] for k in t["histograms"]},
+    "texts": {k: [[e.step, e.tensor_proto.string_val[0].decode()] for e in a.Tensors(k)] for k in t["tensors"]},
+}))
+"#;
+
+/// Python with TensorBoard: that of the environment, or what `cargo xtask test` installs.
+fn python() -> Option<PathBuf> {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tensorboard/bin/python");
+    let python = std::env::var_os("TENSORBOARD_PYTHON").map_or(own, PathBuf::from);
+    let works = Command::new(&python)
+        .args(["-c", "import tensorboard"])
+        .stderr(Stdio::null())
+        .status();
+    works.is_ok_and(|s| s.success()).then_some(python)
+}
+
+/// What the reader must find, from the events.
+fn expected(run: &Path) -> (Vec<(String, u64, f64)>, Vec<(u64, f64)>, Vec<(u64, String)>) {
+    let (mut scalars, mut sums, mut texts) = (vec![], vec![], vec![]);
+    for event in read_events(&run.join(EVENTS)).unwrap() {
+        let mut add = |name: String, step: u64, v: f64| scalars.push((name, step, v));
+        match event {
+            Event::Progress {
+                step,
+                meters,
+                entropy,
+                lr,
+                scalars,
+                ..
+            } => {
+                for (part, m) in meters {
+                    add(format!("loss/{part}"), step, m.loss);
+                    add(format!("accuracy/{part}"), step, m.accuracy);
+                }
+                add("lr".into(), step, lr);
+                add("entropy".into(), step, entropy.unwrap());
+                for (name, v) in scalars {
+                    add(format!("strategy/{name}"), step, v);
+                }
+            }
+            Event::Architecture {
+                step,
+                marginals,
+                entropy,
+                sharpness,
+                genotype,
+                metrics,
+                regret,
+                ..
+            } => {
+                add("architecture/entropy".into(), step, entropy.unwrap());
+                add("architecture/sharpness".into(), step, sharpness.unwrap());
+                for (name, v) in metrics.into_iter().flatten() {
+                    add(format!("metrics/{name}"), step, v);
+                }
+                for (name, v) in regret.into_iter().flatten() {
+                    add(format!("regret/{name}"), step, v);
+                }
+                for group in marginals.unwrap() {
+                    sums.push((step, group.iter().flatten().sum()));
+                }
+                texts.push((step, genotype.to_string()));
+            }
+            _ => {}
+        }
+    }
+    (scalars, sums, texts)
+}
+
+fn compare(python: &Path, run: &Path) {
+    let out = Command::new(python)
+        .args(["-c", READER])
+        .arg(run.join("tensorboard"))
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "{stderr}");
+    let read: Value = serde_json::from_slice(&out.stdout).unwrap();
+    let (scalars, mut sums, texts) = expected(run);
+    assert!(!scalars.is_empty() && !sums.is_empty() && !texts.is_empty());
+
+    let points = |kind: &str| -> Vec<(String, u64, Value)> {
+        let tags = read[kind].as_object().unwrap();
+        tags.iter()
+            .flat_map(|(tag, points)| {
+                points
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .map(move |p| (tag.clone(), p[0].as_u64().unwrap(), p.clone()))
+            })
+            .collect()
+    };
+    // Scalars have 32 bits there.
+    let mut found: Vec<(String, u64, f32)> = points("scalars")
+        .into_iter()
+        .map(|(tag, step, p)| (tag, step, p[1].as_f64().unwrap() as f32))
+        .collect();
+    let mut wanted: Vec<(String, u64, f32)> = scalars
+        .into_iter()
+        .map(|(tag, step, v)| (tag, step, v as f32))
+        .collect();
+    found.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
+    wanted.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
+    assert_eq!(found, wanted);
+
+    let mut found: Vec<(u64, f64)> = vec![];
+    for (tag, step, p) in points("histograms") {
+        assert!(tag.starts_with("marginals/"), "{tag}");
+        assert_eq!(p[1], p[3], "every weight is in a bucket");
+        found.push((step, p[2].as_f64().unwrap()));
+    }
+    let order = |a: &(u64, f64), b: &(u64, f64)| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1));
+    found.sort_by(order);
+    sums.sort_by(order);
+    assert_eq!(found, sums);
+
+    let found: Vec<(u64, String)> = points("texts")
+        .into_iter()
+        .map(|(_, step, p)| {
+            let lines = p[1].as_str().unwrap().lines();
+            let text: Vec<&str> = lines.map(|l| l.strip_prefix("    ").unwrap()).collect();
+            (step, text.join("\n"))
+        })
+        .collect();
+    assert_eq!(found, texts);
+}
+
+const RUN: [&str; 17] = [
+    "run",
+    "--strategy",
+    "darts",
+    "--space",
+    "toy-conv",
+    "--epochs",
+    "12",
+    "--threads",
+    "1",
+    "--tensorboard",
+    "--set",
+    "trainer.log_every=1",
+    "--set",
+    "trainer.architecture_every=2",
+    "--set",
+    "trainer.checkpoint_every=3",
+    "--name",
+];
+
+#[test]
+fn the_real_reader_finds_what_the_events_say_also_after_a_kill() {
+    let Some(python) = python() else {
+        return skipped(
+            "the_real_reader_finds_what_the_events_say_also_after_a_kill",
+            "no Python with tensorboard in target/tensorboard",
+        );
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let run = |name: &str| dir.path().join("runs").join(name);
+    good(dir.path(), &[&RUN[..], &["whole"]].concat());
+    compare(&python, &run("whole"));
+
+    let mut child = Command::new(env!("CARGO_BIN_EXE_nasfw"))
+        .args([&RUN[..], &["killed"]].concat())
+        .current_dir(dir.path())
+        .env("NASFW_NO_PROGRESS", "1")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let events = run("killed").join(EVENTS);
+    while fs::read_to_string(&events).map_or(0, |t| t.matches("\"progress\"").count()) < 8 {
+        assert!(child.try_wait().unwrap().is_none(), "it ended too early");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    good(dir.path(), &["resume", "runs/killed"]);
+    assert_eq!(
+        fs::read_dir(run("killed").join("tensorboard"))
+            .unwrap()
+            .count(),
+        2
+    );
+    compare(&python, &run("killed"));
+    let result = |name: &str| fs::read_to_string(run(name).join("result.json")).unwrap();
+    assert_eq!(result("whole"), result("killed"));
+}
+
+#[test]
+fn runs_without_the_setting_load_and_are_the_same_search() {
+    let dir = tempfile::tempdir().unwrap();
+    let args = &[
+        "run",
+        "--strategy",
+        "darts",
+        "--space",
+        "toy-conv",
+        "--epochs",
+        "1",
+        "--name",
+    ];
+    good(dir.path(), &[&args[..], &["a"]].concat());
+    good(dir.path(), &[&args[..], &["b", "--tensorboard"]].concat());
+    let run = |name: &str| dir.path().join("runs").join(name);
+    let json = |name: &str, file: &str| -> Value {
+        serde_json::from_str(&fs::read_to_string(run(name).join(file)).unwrap()).unwrap()
+    };
+    let fingerprint = |name: &str| json(name, "manifest.json")["fingerprint"].clone();
+    assert_eq!(fingerprint("a"), fingerprint("b"));
+    assert!(!run("a").join("tensorboard").exists() && run("b").join("tensorboard").exists());
+
+    let mut old = json("a", "run.json");
+    old["common"]
+        .as_object_mut()
+        .unwrap()
+        .remove("tensorboard")
+        .unwrap();
+    fs::write(run("a").join("run.json"), old.to_string()).unwrap();
+    fs::remove_file(run("a").join("result.json")).unwrap();
+    good(dir.path(), &["resume", "runs/a"]);
+}

@@ -1,0 +1,242 @@
+//! The live view in a real terminal: a pseudo-terminal that this test reads and types into.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use crate::program::{good, nasfw};
+
+const ENTER: &str = "\x1b[?1049h";
+const LEAVE: &str = "\x1b[?1049l";
+
+/// A program in a terminal of its own.
+struct Pty {
+    child: Child,
+    keys: File,
+    /// Kept open, so that its modes can be asked for after the program has ended.
+    terminal: OwnedFd,
+    output: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Pty {
+    fn start(dir: &Path, args: &[&str]) -> Self {
+        let size = libc::winsize {
+            ws_row: 24,
+            ws_col: 80,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        let (mut ours, mut theirs) = (0, 0);
+        // SAFETY: the pointers are valid for the call or null, as it allows.
+        let code = unsafe {
+            libc::openpty(
+                &mut ours,
+                &mut theirs,
+                std::ptr::null_mut(),
+                std::ptr::null(),
+                &size,
+            )
+        };
+        assert_eq!(code, 0);
+        // SAFETY: both were just opened and belong to nobody else.
+        let (ours, theirs) = unsafe { (OwnedFd::from_raw_fd(ours), OwnedFd::from_raw_fd(theirs)) };
+        let end = || Stdio::from(theirs.try_clone().unwrap());
+        let child = Command::new(env!("CARGO_BIN_EXE_nasfw"))
+            .args(args)
+            .current_dir(dir)
+            .env("TERM", "xterm-256color")
+            .env_remove("NO_COLOR")
+            .stdin(end())
+            .stdout(end())
+            .stderr(end())
+            .spawn()
+            .unwrap();
+        let keys = File::from(ours);
+        let mut screen = keys.try_clone().unwrap();
+        let output = Arc::new(Mutex::new(vec![]));
+        let sink = Arc::clone(&output);
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(n @ 1..) = screen.read(&mut bytes) {
+                sink.lock().unwrap().extend_from_slice(&bytes[..n]);
+            }
+        });
+        Self {
+            child,
+            keys,
+            terminal: theirs,
+            output,
+        }
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.output.lock().unwrap()).into_owned()
+    }
+
+    fn wait_for(&self, part: &str) {
+        let began = Instant::now();
+        while !self.text().contains(part) {
+            assert!(
+                began.elapsed() < Duration::from_secs(60),
+                "no {part:?}: {:?}",
+                self.text()
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn signal(&self, signal: i32) {
+        // SAFETY: the child was not waited for, so its number is still its own.
+        unsafe { libc::kill(self.child.id() as libc::pid_t, signal) };
+    }
+
+    /// Waits for the end: the exit code, once the terminal is found to be as it was.
+    fn end(mut self) -> (Option<i32>, String) {
+        let code = self.child.wait().unwrap().code();
+        let began = Instant::now();
+        while self.text().matches(LEAVE).count() == 0 && began.elapsed() < Duration::from_secs(5) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let text = self.text();
+        assert_eq!(text.matches(ENTER).count(), 1, "{text:?}");
+        assert_eq!(text.matches(LEAVE).count(), 1, "{text:?}");
+        assert!(
+            text.rfind("\x1b[?25h") > text.rfind("\x1b[?25l"),
+            "the cursor is back"
+        );
+        // SAFETY: all bytes zero is a valid value, which the call then fills.
+        let modes = unsafe {
+            use std::os::fd::AsRawFd;
+            let mut modes: libc::termios = std::mem::zeroed();
+            assert_eq!(libc::tcgetattr(self.terminal.as_raw_fd(), &mut modes), 0);
+            modes.c_lflag
+        };
+        let cooked = libc::ICANON | libc::ECHO | libc::ISIG;
+        assert_eq!(
+            modes & cooked,
+            cooked,
+            "line editing, echo and signals are back"
+        );
+        (code, text)
+    }
+}
+
+fn search(epochs: &'static str, more: &[&'static str]) -> Vec<&'static str> {
+    let run = [
+        "run",
+        "--strategy",
+        "darts",
+        "--space",
+        "toy-conv",
+        "--threads",
+        "1",
+        "--name",
+        "r",
+        "--set",
+        "trainer.log_every=1",
+        "--epochs",
+        epochs,
+    ];
+    [&run[..], more].concat()
+}
+
+#[test]
+fn q_leaves_the_view_and_the_search_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut pty = Pty::start(dir.path(), &search("60", &["--tui"]));
+    pty.wait_for("darts on toy-conv");
+    pty.wait_for("entropy per edge");
+    pty.keys.write_all(b"?").unwrap();
+    pty.wait_for("this help");
+    pty.keys.write_all(b"q").unwrap();
+    let (code, text) = pty.end();
+    assert_eq!(code, Some(0), "{text}");
+    let after = text.rsplit(LEAVE).next().unwrap();
+    assert!(
+        after.contains("result: ") && text.contains("run folder: "),
+        "{after}"
+    );
+    assert!(dir.path().join("runs/r/result.json").is_file());
+}
+
+#[test]
+fn ctrl_c_and_signals_save_and_restore_the_terminal() {
+    for how in [None, Some(libc::SIGTERM)] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut pty = Pty::start(dir.path(), &search("100000", &["--tui"]));
+        pty.wait_for("entropy per edge");
+        match how {
+            None => pty.keys.write_all(b"\x03").unwrap(),
+            Some(signal) => pty.signal(signal),
+        }
+        let (code, text) = pty.end();
+        assert_eq!(code, Some(130), "{text}");
+        let after = text.rsplit(LEAVE).next().unwrap();
+        assert!(after.contains("nasfw resume runs/r"), "{after}");
+    }
+}
+
+#[test]
+fn a_running_run_is_found_and_watched_and_a_signal_restores_the_terminal() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut running = Command::new(env!("CARGO_BIN_EXE_nasfw"))
+        .args(search("100000", &[]))
+        .current_dir(dir.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let events = dir.path().join("runs/r/events.jsonl");
+    while std::fs::metadata(&events).map_or(0, |m| m.len()) < 10_000 {
+        assert!(running.try_wait().unwrap().is_none(), "it ended too early");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let mut pty = Pty::start(dir.path(), &["watch"]);
+    pty.wait_for("running");
+    pty.wait_for("entropy per edge");
+    pty.keys.write_all(b"q").unwrap();
+    assert_eq!(pty.end().0, Some(0));
+    let pty = Pty::start(dir.path(), &["watch", "runs/r"]);
+    pty.wait_for("running");
+    pty.signal(libc::SIGTERM);
+    assert_eq!(pty.end().0, Some(130));
+    running.kill().unwrap();
+    running.wait().unwrap();
+
+    let frame = good(dir.path(), &["watch", "runs/r", "--once"]);
+    assert!(
+        frame.contains("stopped") && frame.contains("nasfw resume runs/r"),
+        "{frame}"
+    );
+    let none = nasfw(dir.path(), &["watch"]);
+    let text = String::from_utf8_lossy(&none.stderr);
+    assert_eq!(none.status.code(), Some(4));
+    assert!(text.contains("nasfw watch runs/r"), "{text}");
+}
+
+#[test]
+fn without_a_terminal_it_says_what_to_type() {
+    let dir = tempfile::tempdir().unwrap();
+    good(dir.path(), &search("1", &[]));
+    let refused = nasfw(dir.path(), &["watch", "runs/r"]);
+    let text = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(2), "{text}");
+    assert!(text.contains("--once"), "{text}");
+    let frame = good(dir.path(), &["watch", "runs/r", "--once"]);
+    assert!(
+        frame.contains("finished") && frame.contains("darts on toy-conv"),
+        "{frame}"
+    );
+    let refused = nasfw(
+        dir.path(),
+        &["run", "--space", "toy-conv", "--tui", "--name", "x"],
+    );
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(!dir.path().join("runs/x").exists());
+    let missing = nasfw(dir.path(), &["watch", "nowhere"]);
+    assert_eq!(missing.status.code(), Some(4));
+}
