@@ -9,6 +9,8 @@ use super::{Panel, look};
 
 /// A line is drawn through at most this many points, spread evenly over it: more can't be told apart.
 pub(super) const POINTS: usize = 400;
+/// A logarithmic axis has ticks at powers of ten: below this ratio of its ends there may be none.
+const DECADES: f64 = 20.0;
 /// Beyond this nothing is drawn to scale.
 const LARGEST: f64 = 1e12;
 
@@ -34,7 +36,7 @@ pub(super) struct Axes {
     pub y: &'static str,
     /// Ends of the vertical axis; none to fit the lines.
     pub range: Option<(f64, f64)>,
-    /// Whether the vertical axis is logarithmic, which it is only if all points are above zero.
+    /// Whether the vertical axis is logarithmic where that helps: all points above zero, over more than [`DECADES`].
     pub log: bool,
     /// Width and height in pixels.
     pub size: (f64, f64),
@@ -51,12 +53,13 @@ impl Axes {
                 l.points.iter().map(|p| p.1).chain(bounds)
             })
         };
-        let log = self.log && values().all(|y| y > 0.0);
+        let (low, high) = ends(values());
+        let log = self.log && low > 0.0 && high > DECADES * low;
         let steps = || drawn().flat_map(|l| l.points.iter().map(|p| p.0));
         let x = axis(ends(steps()), None);
         let y = match (log, self.range) {
-            (true, _) => log_axis(ends(values())),
-            (false, range) => axis(range.unwrap_or_else(|| ends(values())), range),
+            (true, _) => log_axis((low, high)),
+            (false, range) => axis(range.unwrap_or((low, high)), range),
         };
         let plots: Vec<Plot> = drawn().map(|l| l.plot(y.min, y.max).into()).collect();
         let mut layout = Layout::new((x.min, x.max), (y.min, y.max))

@@ -53,9 +53,14 @@ pub(super) fn draw(record: &Record) -> Option<Figure> {
     Some(Figure {
         kind: "curves",
         title: "Loss and accuracy".into(),
-        caption: "Means since the last report, of the supernet on training batches: no estimate of what the derived \
-                  network reaches."
-            .into(),
+        caption: match record.setting("strategy.name").as_str() {
+            "train" => "Means since the last report, on training batches.",
+            _ => {
+                "Means since the last report, of the supernet on training batches: no estimate of what the derived \
+                 network reaches."
+            }
+        }
+        .into(),
         legend: look::legend(names),
         panels,
         columns: 2,

@@ -124,7 +124,7 @@ pub(super) fn summary(record: &Record) -> Markup {
                 rows.push(("Device", html! { (clean(device)) }));
                 rows.push((
                     "Parameters",
-                    html! { (weights) " of the supernet, " (arch_params) " of the architecture" },
+                    html! { (weights) " weights, " (arch_params) " of the architecture" },
                 ));
                 if let Some(budget) = budget {
                     rows.push(("Budget", html! { (budget.amount) " " (budget.unit.name()) }));
@@ -189,10 +189,13 @@ pub(super) fn genotype(record: &Record) -> Option<&Genotype> {
 
 pub(super) fn found(record: &Record) -> Markup {
     let caption = match &record.outcome {
+        None => "The architecture that would be derived now.",
+        Some(_) if record.setting("strategy.name") == "train" => {
+            "The architecture that was trained."
+        }
         Some(_) => {
             "The architecture that was found. What has no effect on the output is drawn faintly."
         }
-        None => "The architecture that would be derived now.",
     };
     html! {
         @if let Some(genotype) = genotype(record) {
@@ -330,6 +333,9 @@ pub(super) fn reproduce(record: &Record) -> Markup {
         }
         p { "The same settings again:" }
         pre { "nasfw run --config " (clean(&quoted(&config))) }
-        p.soft { "The same versions on the same device give the same result, bit for bit." }
+        p.soft { @match record.setting("trainer.budget.unit").as_str() {
+            "seconds" => "What fits into a number of seconds differs from run to run, so the result may differ."
+            _ => "The same versions on the same device give the same result, bit for bit."
+        } }
     }
 }
