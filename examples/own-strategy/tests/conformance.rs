@@ -104,7 +104,6 @@ fn the_suite_says_which_invariants_broke_and_how() {
     let registry = Registry::load().unwrap();
     let report = conformance::strategy(registry.get(Kind::Strategy, "hasty").unwrap());
     let message = report.ok().unwrap_err().to_string();
-    println!("{message}");
     let broken: Vec<&str> = report.broken().iter().map(|f| f.invariant).collect();
     assert_eq!(
         broken,

@@ -95,7 +95,7 @@ fn seen(plugin: &Plugin, section: &Value, task: Task) -> Result<Value> {
                 params: &params,
                 stats: &stats,
             };
-            net.forward(weights, &images, &arch, Mode::Train, streams)?;
+            let _output = net.forward(weights, &images, &arch, Mode::Train, streams)?;
             stats.sum(kind).double_value(&[])
         }
         Err(_) => 0.0,
