@@ -37,8 +37,11 @@ fn python() -> Option<PathBuf> {
     works.is_ok_and(|s| s.success()).then_some(python)
 }
 
+/// Scalars by name and step, sums of histograms by step, genotypes by step.
+type Written = (Vec<(String, u64, f64)>, Vec<(u64, f64)>, Vec<(u64, String)>);
+
 /// What the reader must find, from the events.
-fn expected(run: &Path) -> (Vec<(String, u64, f64)>, Vec<(u64, f64)>, Vec<(u64, String)>) {
+fn expected(run: &Path) -> Written {
     let (mut scalars, mut sums, mut texts) = (vec![], vec![], vec![]);
     for event in read_events(&run.join(EVENTS)).unwrap() {
         let mut add = |name: String, step: u64, v: f64| scalars.push((name, step, v));
