@@ -113,8 +113,9 @@ impl Screen {
         let enter = || {
             enable_raw_mode()?;
             execute!(stdout(), EnterAlternateScreen, cursor::Hide)?;
-            let mut terminal = Terminal::new(CrosstermBackend::new(stdout()))?;
-            terminal.clear()?;
+            // The alternate screen begins empty; clearing it would ask the terminal where its cursor is, which not every
+            // one answers.
+            let terminal = Terminal::new(CrosstermBackend::new(stdout()))?;
             Ok(Self { terminal })
         };
         enter().inspect_err(|_| restore())
