@@ -30,7 +30,8 @@ pub(super) fn sections(comparison: &Comparison, folder: &Path, runs: &Runs) -> M
     let links = links.chain(fixed.map(|(a, b)| (a.to_owned(), b.to_owned())));
     html! {
         p.lead {
-            (comparison.strategies.len()) " strategies, " (comparison.settings.len()) " settings, "
+            (comparison.strategies.len()) " strategies, " (comparison.settings.len())
+            @if comparison.settings.len() == 1 { " setting, " } @else { " settings, " }
             (comparison.trials.len()) " trials in " code { (clean(&folder.display().to_string())) } "."
         }
         @if comparison.partial { (partial(comparison)) }
