@@ -82,6 +82,7 @@ pub fn draw(state: &State, look: Look, area: Rect, buf: &mut Buffer) {
     if roomy {
         let [left, right] =
             Layout::horizontal([Constraint::Percentage(50), Constraint::Percentage(50)])
+                .spacing(1)
                 .areas(body);
         let [loss, accuracy] =
             Layout::vertical([Constraint::Percentage(50), Constraint::Percentage(50)]).areas(left);
