@@ -8,12 +8,15 @@ use nasfw_framework::arch::{Group, Marginals, Role, Row};
 use nasfw_framework::config::{RunConfig, flatten};
 use nasfw_framework::events::Event;
 use nasfw_framework::run::{
-    CONFIG, EVENTS, MANIFEST, Manifest, RESULT, RUN, RunFolder, read_events,
+    CONFIG, EVENTS, MANIFEST, Manifest, RESULT, RUN, RunFolder, read_events, read_json_if_there,
 };
 use nasfw_framework::trainer::Outcome;
 use nasfw_framework::{Error, Result};
-use serde::de::DeserializeOwned;
 use serde_json::Value;
+
+/// What to do about a file that can't be understood.
+const HELP: &str =
+    "the file was edited, cut or made by another version of nasfw; put the whole one back";
 
 /// What is known of a run.
 #[derive(Debug, Clone)]
@@ -91,16 +94,20 @@ impl Record {
         }
         let config_path = path.join(CONFIG);
         let config = fs::read_to_string(&config_path).map_err(Error::io("read", &config_path))?;
-        let value: Value = toml::from_str(&config).map_err(|e| broken(&config_path, &e))?;
+        let value: Value = toml::from_str(&config).map_err(|e| Error::Run {
+            path: config_path.clone(),
+            problem: format!("it can't be understood: {e}"),
+            help: HELP.into(),
+        })?;
         let events_path = path.join(EVENTS);
         let events = match events_path.exists() {
             true => read_events(&events_path)?,
             false => Vec::new(),
         };
-        let outcome: Option<Outcome> = optional(&path.join(RESULT))?;
+        let outcome: Option<Outcome> = read_json_if_there(&path.join(RESULT), HELP)?;
         let state = match &outcome {
             Some(_) => State::Finished,
-            None if RunFolder::is_busy(path) => State::Going,
+            None if RunFolder::is_busy(path) == Some(true) => State::Going,
             None => State::Stopped,
         };
         let command = config.lines().next().and_then(|line| {
@@ -114,7 +121,7 @@ impl Record {
             settings: flatten(&value),
             config,
             groups: Vec::new(),
-            manifest: optional(&path.join(MANIFEST))?,
+            manifest: read_json_if_there(&path.join(MANIFEST), HELP)?,
             events,
             outcome,
         };
@@ -223,28 +230,6 @@ impl Record {
 fn shape_of(marginals: &Marginals) -> Vec<Vec<usize>> {
     let rows = |group: &Vec<Vec<f64>>| group.iter().map(Vec::len).collect();
     marginals.iter().map(rows).collect()
-}
-
-fn broken(path: &Path, why: &dyn std::fmt::Display) -> Error {
-    Error::Run {
-        path: path.to_owned(),
-        problem: format!("it can't be understood: {why}"),
-        help:
-            "the file was edited, cut or made by another version of nasfw; put the whole one back"
-                .into(),
-    }
-}
-
-/// A JSON file that may not be there yet.
-fn optional<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(Error::io("read", path)(e)),
-    };
-    serde_json::from_str(&text)
-        .map(Some)
-        .map_err(|e| broken(path, &e))
 }
 
 #[cfg(test)]

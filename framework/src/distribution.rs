@@ -45,22 +45,29 @@ pub fn normalised_entropy(marginals: &Marginals) -> f64 {
         .iter()
         .flatten()
         .filter(|row| row.len() > 1)
-        .map(|row| {
-            let sum: f64 = row.iter().sum();
-            let h: f64 = row
-                .iter()
-                .map(|p| p / sum)
-                .filter(|p| *p > 0.0)
-                .map(|p| -p * p.ln())
-                .sum();
-            h / (row.len() as f64).ln()
-        })
+        .map(|row| row_entropy(row))
         .collect();
     if rows.is_empty() {
         0.0
     } else {
         rows.iter().sum::<f64>() / rows.len() as f64
     }
+}
+
+/// Entropy of the weights of one row, normalised to sum to one, divided by the logarithm of its number of candidates: 1 is
+/// uniform, 0 is one-hot or a row of one candidate.
+pub fn row_entropy(row: &[f64]) -> f64 {
+    if row.len() < 2 {
+        return 0.0;
+    }
+    let sum: f64 = row.iter().sum();
+    let h: f64 = row
+        .iter()
+        .map(|p| p / sum)
+        .filter(|p| *p > 0.0)
+        .map(|p| -p * p.ln())
+        .sum();
+    h / (row.len() as f64).ln()
 }
 
 /// Independent softmax of free logits (DARTS, Liu et al. 2019, equation 2).

@@ -1,5 +1,8 @@
 //! The state of a running search, and everything that a strategy's step may ask for.
 
+mod ledger;
+mod watch;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -9,8 +12,8 @@ use tch::{Device, Kind, Tensor, no_grad};
 use crate::arch::{Choice, Genotype, Marginals, RelaxedArch};
 use crate::batches::{Augment, Batch, Batches, Draw, Order};
 use crate::benchmark::{Benchmark, Score};
-use crate::budget::{Budget, Unit, Work};
-use crate::conformance::trace::{Act, Trace, Vector};
+use crate::budget::{Budget, Work};
+use crate::conformance::trace::{Trace, Vector};
 use crate::dataset::ImageData;
 use crate::error::{Error, Result};
 use crate::events::Meter;
@@ -194,76 +197,6 @@ impl Search {
         }
     }
 
-    /// Share of the planned search that was done when the current step began: of the budget if there is one, else of
-    /// the steps of all epochs.
-    pub fn progress(&self) -> f64 {
-        share(self.spent())
-    }
-
-    /// What was spent when the current step began, and what may be spent: numbers of one unit.
-    pub fn spent(&self) -> (u64, u64) {
-        self.ledger(&self.began, self.clock.step)
-    }
-
-    /// What will have been spent when the current step ends, as far as is known now. The search is over when it reaches
-    /// the second number.
-    pub fn spent_with_this_step(&self) -> (u64, u64) {
-        let work = Work {
-            steps: self.began.steps + 1,
-            microseconds: self.now(),
-            ..self.clock.work
-        };
-        self.ledger(&work, self.clock.step + 1)
-    }
-
-    fn ledger(&self, work: &Work, step: u64) -> (u64, u64) {
-        let planned = self.settings.epochs * self.steps_per_epoch();
-        self.settings.budget.spent(work).unwrap_or((step, planned))
-    }
-
-    fn now(&self) -> u64 {
-        let running = self.ticked.map_or(0, |t| t.elapsed().as_micros() as u64);
-        self.clock.work.microseconds + running
-    }
-
-    /// A step begins.
-    pub(crate) fn begin_step(&mut self) {
-        if self.ticked.is_none() {
-            self.ticked = Some(Instant::now());
-        }
-        self.clock.work.microseconds = self.now();
-        self.ticked = Some(Instant::now());
-        self.began = self.clock.work;
-    }
-
-    /// A step ends.
-    pub(crate) fn end_step(&mut self) {
-        self.clock.work.microseconds = self.now();
-        self.ticked = Some(Instant::now());
-        self.clock.work.steps += 1;
-        self.clock.step += 1;
-        self.clock.step_in_epoch += 1;
-        self.began = self.clock.work;
-    }
-
-    /// Between steps, what was spent when the next step begins is what is spent now.
-    pub(crate) fn account(&mut self) {
-        self.began = self.clock.work;
-    }
-
-    /// What the search may spend; none where epochs decide.
-    pub fn budget(&self) -> Option<Budget> {
-        (self.settings.budget.unit != Unit::None).then_some(self.settings.budget)
-    }
-
-    /// Whether there is a budget, and all of it is spent.
-    pub(crate) fn budget_is_spent(&self) -> bool {
-        self.settings
-            .budget
-            .spent(&self.clock.work)
-            .is_some_and(|(spent, all)| spent >= all)
-    }
-
     /// The images and classes that it works on.
     pub fn task(&self) -> Task {
         self.task
@@ -387,14 +320,7 @@ impl Search {
 
     /// Gradients of a scalar with respect to leaves; zero where it does not depend on one.
     pub fn gradients(&self, loss: &Tensor, leaves: &[&Tensor]) -> Result<Vec<Tensor>> {
-        self.watch(|trace, search| {
-            let has = |own: &Tensor| leaves.iter().any(|l| l.data_ptr() == own.data_ptr());
-            trace.acts.push(Act::Gradients {
-                value: loss.double_value(&[]),
-                of_theta: has(&search.theta),
-                of_phi: has(&search.phi),
-            });
-        });
+        self.watch_gradients(loss, leaves);
         let grads = Tensor::f_run_backward(&[loss], leaves, false, false)?;
         Ok(grads
             .into_iter()
@@ -470,7 +396,7 @@ impl Search {
         let lr = self.theta_lr();
         self.watch_update(Vector::Theta, Some(gradient));
         self.theta_optimizer.step(&mut self.theta, gradient, lr);
-        self.watch(|trace, search| trace.accept(&search.theta, &search.phi));
+        self.watch_settled();
     }
 
     /// Descends φ by its optimizer at the current rate.
@@ -483,7 +409,7 @@ impl Search {
         match &mut self.phi_optimizer {
             Some(optimizer) => {
                 optimizer.step(&mut self.phi, gradient, lr);
-                self.watch(|trace, search| trace.accept(&search.theta, &search.phi));
+                self.watch_settled();
             }
             None => {
                 return Err(Error::Plugin {
@@ -500,7 +426,7 @@ impl Search {
     pub fn update_phi(&mut self, rule: impl FnOnce(&mut Tensor)) {
         self.watch_update(Vector::Phi, None);
         no_grad(|| rule(&mut self.phi));
-        self.watch(|trace, search| trace.accept(&search.theta, &search.phi));
+        self.watch_settled();
     }
 
     /// The optimizer of θ: its settings and momentum buffer.
@@ -543,22 +469,7 @@ impl Search {
     pub fn restart_weights(&mut self) {
         self.clock.restarts += 1;
         self.start_weights();
-        self.watch(|trace, search| trace.accept(&search.theta, &search.phi));
-    }
-
-    /// Tells whoever watches.
-    fn watch(&self, tell: impl FnOnce(&mut Trace, &Self)) {
-        if let Some(trace) = &self.trace {
-            tell(&mut trace.borrow_mut(), self);
-        }
-    }
-
-    /// Nothing but the last update may have moved θ and φ before the next one.
-    fn watch_update(&self, of: Vector, gradient: Option<&Tensor>) {
-        self.watch(|trace, search| {
-            trace.audit(&search.theta, &search.phi, "before an update");
-            trace.update(of, gradient);
-        });
+        self.watch_settled();
     }
 
     fn start_weights(&mut self) {
@@ -648,15 +559,6 @@ impl Search {
                 step: self.clock.step,
             }),
         }
-    }
-}
-
-/// A share as a number from 0 to 1; nothing to do is done.
-pub(crate) fn share((part, whole): (u64, u64)) -> f64 {
-    if whole == 0 {
-        1.0
-    } else {
-        part as f64 / whole as f64
     }
 }
 

@@ -1,14 +1,15 @@
 //! The comparison that a figure or a report is about.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use nasfw_analysis::compare::{COMPARISON, Comparison, PlanFile, Trial, assemble};
-use nasfw_framework::run::RunFolder;
+use nasfw_framework::run::{RunFolder, read_json};
 use nasfw_framework::{Error, Result};
-use serde::de::DeserializeOwned;
 
 use super::compare::{BEGUN, PLAN};
+
+/// What to do about a file that can't be understood.
+const HELP: &str = "type `nasfw compare` with its plan again; what is done is not done twice";
 
 /// The comparison of a folder, of its file or of its plan, and its folder; none if the path is something else. Of a
 /// comparison that is still going, or was cut off, it is what its trials amount to so far.
@@ -35,25 +36,16 @@ pub fn load(path: &Path) -> Result<Option<(Comparison, PathBuf)>> {
         return Ok(None);
     };
     let file = folder.join(COMPARISON);
-    let comparison = if file.is_file() && !RunFolder::is_busy(&folder) {
-        read(&file)?
+    let comparison = if file.is_file() && RunFolder::is_busy(&folder) != Some(true) {
+        read_json(&file, HELP)?
     } else if folder.join(BEGUN).is_file() {
         let mut plan = PlanFile::read(&folder.join(PLAN))?;
         let name = folder.file_name().unwrap_or(folder.as_os_str());
         plan.plan.name = name.to_string_lossy().into_owned();
-        let trials: Vec<Trial> = read(&folder.join(BEGUN))?;
+        let trials: Vec<Trial> = read_json(&folder.join(BEGUN), HELP)?;
         assemble(&plan, &trials, &folder)?
     } else {
         return Ok(None);
     };
     Ok(Some((comparison, folder)))
-}
-
-fn read<T: DeserializeOwned>(file: &Path) -> Result<T> {
-    let text = fs::read_to_string(file).map_err(Error::io("read", file))?;
-    serde_json::from_str(&text).map_err(|e| Error::Run {
-        path: file.to_owned(),
-        problem: format!("it can't be understood: {e}"),
-        help: "type `nasfw compare` with its plan again; what is done is not done twice".into(),
-    })
 }

@@ -3,15 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use nasfw_framework::Result;
 use nasfw_framework::config::RunConfig;
 use nasfw_framework::device::load_cuda;
 use nasfw_framework::registry::{Kind, Parse, Registry};
 use nasfw_framework::run::{RUN, RunFolder};
 use nasfw_framework::trainer::{Reopen, Reopened};
-use nasfw_framework::{Error, Result};
 
 use super::logging;
-use super::output::say;
+use super::output::{say, say_json};
 
 /// Opens a run, or one of its checkpoints, after `change` of what does not decide what it is.
 pub fn open(what: &Path, change: impl FnOnce(&mut RunConfig) -> Result<()>) -> Result<Reopened> {
@@ -77,12 +77,7 @@ impl Eval {
         })?;
         let found = opened.evaluate()?;
         if self.json {
-            let json = serde_json::to_string_pretty(&found).map_err(|e| Error::Invalid {
-                what: "evaluation".into(),
-                why: e.to_string(),
-            })?;
-            say(json);
-            return Ok(());
+            return say_json("evaluation", &found);
         }
         let test = found.test;
         say(format!("after epoch    {}", found.epoch));

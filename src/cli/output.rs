@@ -23,6 +23,16 @@ pub fn say(text: impl AsRef<str>) {
     }
 }
 
+/// Prints a value as indented JSON; `what` names it in an error.
+pub fn say_json(what: &str, value: &impl serde::Serialize) -> Result<()> {
+    let json = serde_json::to_string_pretty(value).map_err(|e| Error::Invalid {
+        what: what.into(),
+        why: e.to_string(),
+    })?;
+    say(json);
+    Ok(())
+}
+
 /// Writes a file whole. A device or a pipe is written to; only a file can be replaced.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     if path.exists() && !path.is_file() {

@@ -13,7 +13,7 @@ use nasfw_framework::trainer::Reopen;
 use nasfw_framework::{Error, Result};
 
 use super::logging;
-use super::output::say;
+use super::output::{say, say_json};
 
 /// Options of `rank`.
 #[derive(Debug, Args)]
@@ -110,12 +110,7 @@ impl Rank {
         };
         folder.write_json(RANKING, &ranking)?;
         if self.json {
-            let json = serde_json::to_string_pretty(&ranking).map_err(|e| Error::Invalid {
-                what: "ranking".into(),
-                why: e.to_string(),
-            })?;
-            say(json);
-            return Ok(());
+            return say_json("ranking", &ranking);
         }
         let n = ranking.architectures.len();
         say(match found {

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use clap::Args;
 use nasfw_framework::registry::Registry;
-use nasfw_framework::run::{EVENTS, RUN};
+use nasfw_framework::run::{EVENTS, RUN, RunFolder, read_json};
 use nasfw_framework::trainer::on_signals;
 use nasfw_framework::{Error, Result};
 use ratatui::crossterm::terminal;
@@ -59,13 +59,8 @@ impl Watch {
 
 /// What the settings of a run say.
 pub fn about(run: &Path) -> Result<About> {
-    let path = run.join(RUN);
-    let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
-    let json: Value = serde_json::from_str(&text).map_err(|e| Error::Run {
-        path,
-        problem: format!("it can't be understood: {e}"),
-        help: "the file was cut or edited; watch another run".into(),
-    })?;
+    let help = "the file was cut or edited; watch another run";
+    let json: Value = read_json(&run.join(RUN), help)?;
     Ok(About::new(run.display().to_string(), &json))
 }
 
@@ -91,7 +86,7 @@ fn find(path: &Path) -> Result<PathBuf> {
     let running = runs
         .iter()
         .rev()
-        .find(|(_, run)| view::is_running(run) == Some(true));
+        .find(|(_, run)| RunFolder::is_busy(run) == Some(true));
     match running {
         Some((_, run)) => Ok(run.clone()),
         None if runs.is_empty() => Err(wrong(path, "there is no run in it".into(), vec![])),

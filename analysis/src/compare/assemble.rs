@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use nasfw_framework::run::{RESULT, RUN};
+use nasfw_framework::run::{RESULT, RUN, read_json_if_there};
 use nasfw_framework::trainer::{CurvePoint, Outcome};
 use nasfw_framework::{Error, Result};
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::figures::{Labels, Measured, figures, ranks};
@@ -48,20 +47,9 @@ pub fn choose_metric<'a>(known: &[&'a str], dataset: &str) -> Option<&'a str> {
         .copied()
 }
 
-fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(Error::io("read", path)(e)),
-    };
-    serde_json::from_str(&text).map(Some).map_err(|e| Error::Run {
-        path: path.to_owned(),
-        problem: format!("it can't be understood: {e}"),
-        help: "it was cut, edited or made by another version of nasfw; delete the run's folder and type the command \
-               again to repeat this trial"
-            .into(),
-    })
-}
+/// What to do about a file of a trial that can't be understood.
+const HELP: &str = "it was cut, edited or made by another version of nasfw; delete the run's folder and type the command \
+                    again to repeat this trial";
 
 /// What the trials of a plan amount to so far.
 ///
@@ -83,7 +71,10 @@ pub fn assemble(file: &PlanFile, trials: &[Trial], folder: &Path) -> Result<Comp
         };
         match settings.iter_mut().find(same) {
             Some((_, own)) => own.push(trial),
-            None => settings.push((empty(trial), vec![trial])),
+            None => settings.push((
+                Setting::empty(&trial.space, trial.dataset.clone(), trial.budget),
+                vec![trial],
+            )),
         }
     }
     let mut all = vec![];
@@ -110,23 +101,6 @@ pub fn assemble(file: &PlanFile, trials: &[Trial], folder: &Path) -> Result<Comp
     })
 }
 
-fn empty(trial: &Trial) -> Setting {
-    Setting {
-        space: trial.space.clone(),
-        dataset: trial.dataset.clone(),
-        budget: trial.budget,
-        metric: None,
-        benchmark: None,
-        seeds: vec![],
-        partial: true,
-        notes: vec![],
-        strategies: vec![],
-        pairs: vec![],
-        ranks: None,
-        grid: vec![],
-    }
-}
-
 /// Reads the trials of a setting, and chooses its metric.
 fn measure(
     setting: &mut Setting,
@@ -138,7 +112,7 @@ fn measure(
         .iter()
         .map(|t| {
             let run = Path::new(TRIALS).join(&t.id);
-            let found = read(&folder.join(&run).join(RESULT))?;
+            let found = read_json_if_there(&folder.join(&run).join(RESULT), HELP)?;
             Ok((*t, run, found))
         })
         .collect::<Result<_>>()?;
@@ -163,7 +137,7 @@ fn measure(
         }
         None => {
             let dataset = match finished().next() {
-                Some((run, _)) => read::<Value>(&folder.join(run).join(RUN))?
+                Some((run, _)) => read_json_if_there::<Value>(&folder.join(run).join(RUN), HELP)?
                     .and_then(|v| Some(v.pointer("/dataset/name")?.as_str()?.to_owned())),
                 None => None,
             };
@@ -204,7 +178,8 @@ fn measure(
                     |p: &CurvePoint| Some((spent(p, trial.budget)?, value(p.regret.as_ref())?));
                 StepFunction::new(f.curve.iter().filter_map(point).collect())
             });
-            let ranking: Option<Ranking> = read(&folder.join(run).join(RANKING))?;
+            let ranking: Option<Ranking> =
+                read_json_if_there(&folder.join(run).join(RANKING), HELP)?;
             Ok(Measured {
                 result: TrialResult {
                     strategy: trial.strategy.clone(),

@@ -97,6 +97,26 @@ pub struct Setting {
     pub grid: Vec<f64>,
 }
 
+impl Setting {
+    /// A setting of which nothing is known yet.
+    pub(super) fn empty(space: &str, dataset: Option<String>, budget: Budget) -> Self {
+        Self {
+            space: space.to_owned(),
+            dataset,
+            budget,
+            metric: None,
+            benchmark: None,
+            seeds: vec![],
+            partial: true,
+            notes: vec![],
+            strategies: vec![],
+            pairs: vec![],
+            ranks: None,
+            grid: vec![],
+        }
+    }
+}
+
 /// Figures of a strategy in a setting.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StrategyFigures {

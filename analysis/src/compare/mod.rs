@@ -1,11 +1,13 @@
 //! Comparisons of strategies: the plan, and what its trials amount to.
 
 mod assemble;
+mod checks;
 mod comparison;
 mod figures;
 mod plan;
 mod simulation;
 mod text;
+mod trials;
 
 #[cfg(test)]
 mod tests;
@@ -14,8 +16,7 @@ pub use assemble::{LOGS, RANKING, TRIALS, assemble, choose_metric, error_file};
 pub use comparison::*;
 pub use figures::{Labels, Measured, figures, pairs, ranks, verdicts};
 pub use nasfw_framework::budget::{Budget, Unit};
-pub use plan::{
-    Entry, Plan, PlanFile, RANDOM, RANDOM_ARCHITECTURES, Rank, Seeds, Trial, differences,
-};
+pub use plan::{Entry, Plan, PlanFile, RANDOM, RANDOM_ARCHITECTURES, Rank, Seeds};
 pub use simulation::{Noise, Rates, Simulation};
 pub use text::text;
+pub use trials::{Trial, differences};

@@ -43,18 +43,8 @@ fn budget() -> Budget {
 
 fn setting() -> Setting {
     Setting {
-        space: "space".into(),
-        dataset: None,
-        budget: budget(),
         metric: Some("test".into()),
-        benchmark: None,
-        seeds: vec![],
-        partial: true,
-        notes: vec![],
-        strategies: vec![],
-        pairs: vec![],
-        ranks: None,
-        grid: vec![],
+        ..Setting::empty("space", None, budget())
     }
 }
 

@@ -1,7 +1,7 @@
 //! How undecided every row is, over the steps.
 
 use nasfw_framework::Result;
-use nasfw_framework::distribution::normalised_entropy;
+use nasfw_framework::distribution::row_entropy;
 
 use super::chart::{Axes, Line};
 use super::weights::rows;
@@ -27,8 +27,7 @@ pub(super) fn draw(record: &Record, edge: Option<&str>) -> Result<Option<Figure>
     let line = |(look, &row): (usize, &usize)| {
         let entropy = |m: &Moment<'_>| {
             let weights = m.marginals?.get(shown.at)?.get(row)?;
-            let entropy = normalised_entropy(&vec![vec![weights.clone()]]);
-            Some((m.step as f64, entropy))
+            Some((m.step as f64, row_entropy(weights)))
         };
         Line {
             name: shown.group.rows[row].name.clone(),

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use config::{Config, Environment, File, FileFormat};
 use serde_json::{Map, Value};
 
-use super::{ConfigError, DEFAULTS, Problem};
+use super::{ConfigError, DEFAULTS, Document, Problem};
 use crate::error::{Error, Result};
 use crate::registry::{Kind, Plugin, Registry, similar};
 
@@ -128,55 +128,13 @@ fn embedded(toml: &str, origin: Origin) -> Result<Source> {
 }
 
 fn file(path: &Path, text: &str) -> Result<Source> {
-    let line_of = |at: usize| text[..at.min(text.len())].matches('\n').count() + 1;
-    let doc = text.parse::<toml_edit::Document<String>>().map_err(|e| {
-        let span = e.span().unwrap_or(0..0);
-        let origin = Origin::File {
-            path: path.to_owned(),
-            line: line_of(span.start),
-            span,
-        };
-        let problem = format!("this is not valid TOML: {}", e.message().trim());
-        let help = "`nasfw config show --toml` writes a file to begin with";
-        Error::Config(Box::new(
-            ConfigError::one("", problem, Some(origin)).with_help(help),
-        ))
-    })?;
-    let mut leaves = BTreeMap::new();
-    fn walk(
-        at: &str,
-        table: &dyn toml_edit::TableLike,
-        leaves: &mut BTreeMap<String, Range<usize>>,
-    ) {
-        for (key, item) in table.iter() {
-            let path = if at.is_empty() {
-                key.to_owned()
-            } else {
-                format!("{at}.{key}")
-            };
-            match item.as_table_like() {
-                Some(inner) if !inner.is_empty() => walk(&path, inner, leaves),
-                _ => {
-                    let key_span = table.get_key_value(key).and_then(|(k, _)| k.span());
-                    let span = item.span().or(key_span).unwrap_or(0..0);
-                    leaves.insert(path, span);
-                }
-            }
-        }
-    }
-    let mut spans = BTreeMap::new();
-    walk("", doc.as_table(), &mut spans);
-    for (key, span) in spans {
-        let line = line_of(span.start);
-        leaves.insert(
-            key,
-            Origin::File {
-                path: path.to_owned(),
-                line,
-                span,
-            },
-        );
-    }
+    let help = "`nasfw config show --toml` writes a file to begin with";
+    let document = Document::parse(path, text.to_owned(), help)?;
+    let origin = |key: &str| document.origin(key).unwrap_or_else(|| document.at(0..0));
+    let leaves = document
+        .leaves()
+        .map(|key| (key.to_owned(), origin(key)))
+        .collect();
     Ok(Source {
         toml: text.to_owned(),
         leaves,

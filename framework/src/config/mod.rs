@@ -4,11 +4,13 @@
 //! in them, a file, the environment (`NASFW_STRATEGY__LR=0.05`), the command line. Every layer is TOML with the same
 //! sections, so that what a plugin's defaults say can be copied into a file.
 
+mod document;
 mod error;
 mod layers;
 mod run_config;
 mod validate;
 
+pub use document::Document;
 pub use error::{ConfigError, Problem};
 pub use layers::{Layer, Origin, Resolved, environment_key, flatten, resolve};
 pub use run_config::{Common, Precision, RunConfig};

@@ -142,18 +142,8 @@ impl RunConfig {
         config.space.validate(&mut v);
         config.strategy.validate(&mut v);
         config.dataset.validate(&mut v);
-        let problems = v.into_problems();
-        if problems.is_empty() {
-            return Ok(config);
-        }
-        Err(located(
-            ConfigError {
-                problems,
-                help: None,
-            },
-            "",
-            resolved,
-        ))
+        v.into_result().map_err(|e| located(e, "", resolved))?;
+        Ok(config)
     }
 
     /// BLAKE3 of the settings that decide the numbers of a run: everything but where files lie and which

@@ -1,6 +1,6 @@
 //! Range checks that collect every problem instead of stopping at the first.
 
-use super::Problem;
+use super::{ConfigError, Problem};
 
 /// Collects what is wrong with typed settings.
 #[derive(Debug, Default)]
@@ -62,6 +62,20 @@ impl Validator {
                 format!("{value} is out of range, it must be at least {min} and below {max}"),
             );
         }
+    }
+
+    /// All problems as one error.
+    ///
+    /// # Errors
+    /// Where there are any.
+    pub fn into_result(self) -> Result<(), ConfigError> {
+        if self.problems.is_empty() {
+            return Ok(());
+        }
+        Err(ConfigError {
+            problems: self.problems,
+            help: None,
+        })
     }
 
     /// What was collected.

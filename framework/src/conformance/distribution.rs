@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use tch::{Device, Kind, Tensor};
 
 use super::report::{Report, Verdict};
+use super::slopes::compare;
 use super::space::fits;
 use crate::arch::{ArchSpec, Choice};
 use crate::distribution::{ArchDistribution, normalised_entropy};
@@ -22,7 +23,6 @@ pub fn distribution(name: &str, distribution: &dyn ArchDistribution, spec: &Arch
         rng::normal(&mut streams.at("phi", i), &shape, Kind::Double, Device::Cpu)
     };
     let phi = distribution.init(streams, Kind::Double, Device::Cpu) + noise(0) * 0.5;
-    let direction = noise(1);
     let sample = |phi: &Tensor| distribution.sample(phi, &mut streams.at("sample", 0));
     // None without a closed form.
     let probabilities = |phi: &Tensor| -> Result<Option<Vec<(Choice, Tensor)>>> {
@@ -126,22 +126,16 @@ pub fn distribution(name: &str, distribution: &dyn ArchDistribution, spec: &Arch
                 score += p * (p.double_value(&[]).exp() * reward(i));
             }
             score.f_backward()?;
-            let exact = turned.grad().dot(&direction).double_value(&[]);
-            let value = |phi: &Tensor| -> Result<f64> {
-                let all = probabilities(phi)?
+            compare(&turned.grad(), &[1.0], |by| {
+                let all = probabilities(&(&phi + by))?
                     .ok_or_else(|| Error::Registry("no log-probability".into()))?;
                 let terms = all.iter().enumerate();
-                Ok(terms
-                    .map(|(i, (_, p))| p.double_value(&[]).exp() * reward(i))
-                    .sum())
-            };
-            let h = 1e-5;
-            let seen =
-                (value(&(&phi + &direction * h))? - value(&(&phi - &direction * h))?) / (2.0 * h);
-            Ok(Verdict::of(
-                (exact - seen).abs() < 1e-6 * (1.0 + seen.abs()),
-                || format!("score function {exact}, difference {seen}"),
-            ))
+                Ok(vec![
+                    terms
+                        .map(|(i, (_, p))| p.double_value(&[]).exp() * reward(i))
+                        .sum(),
+                ])
+            })
         },
     );
     report

@@ -19,6 +19,7 @@ mod probe;
 mod report;
 mod rig;
 mod settings;
+mod slopes;
 mod space;
 mod space_options;
 mod strategy;

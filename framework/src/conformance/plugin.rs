@@ -33,21 +33,17 @@ fn kept(plugin: &Plugin, section: &Value) -> Result<(Value, Value)> {
     }
 }
 
-/// What the plugin's own checks of ranges say of a section.
-fn problems(plugin: &Plugin, section: &Value) -> Result<Vec<String>> {
+/// The plugin's own checks of a section.
+fn check_ranges(plugin: &Plugin, section: &Value) -> Result<(), ConfigError> {
     let mut v = Validator::default();
-    let wrong = |e: ConfigError| Error::Config(Box::new(e));
     match plugin.parse {
-        Parse::Strategy(f) => f(section).map_err(wrong)?.validate(&mut v),
-        Parse::Space(f) => f(section).map_err(wrong)?.validate(&mut v),
-        Parse::Dataset(f) => f(section).map_err(wrong)?.validate(&mut v),
-        Parse::Trainer(f) => f(section).map_err(wrong)?.validate(&mut v),
-        Parse::Benchmark(f) => drop(f(section).map_err(wrong)?),
+        Parse::Strategy(f) => f(section)?.validate(&mut v),
+        Parse::Space(f) => f(section)?.validate(&mut v),
+        Parse::Dataset(f) => f(section)?.validate(&mut v),
+        Parse::Trainer(f) => f(section)?.validate(&mut v),
+        Parse::Benchmark(f) => drop(f(section)?),
     }
-    let problems = v.into_problems().into_iter();
-    Ok(problems
-        .map(|p| format!("{}: {}", p.key, p.message))
-        .collect())
+    v.into_result()
 }
 
 /// Checks a plugin's descriptor: its name, its defaults and their round trip, keys that it does not know.
@@ -80,8 +76,8 @@ pub fn plugin(plugin: &Plugin) -> Report {
         "defaults-are-valid",
         "the defaults pass the plugin's own checks of ranges",
         || {
-            let problems = problems(plugin, &plugin.default_section()?)?;
-            Ok(Verdict::of(problems.is_empty(), || problems.join("; ")))
+            check_ranges(plugin, &plugin.default_section()?).map_err(Box::new)?;
+            Ok(Verdict::Held)
         },
     );
     report.check(
@@ -107,9 +103,8 @@ pub fn plugin(plugin: &Plugin) -> Report {
                 let table = serde_json::to_value(table).map_err(|e| wrong(e.to_string()))?;
                 let mut section = plugin.default_section()?;
                 settings::lay(&mut section, &table[plugin.kind().name()]);
-                let problems = problems(plugin, &section)?;
-                if !problems.is_empty() {
-                    return Ok(Verdict::Broken(format!("{name}: {}", problems.join("; "))));
+                if let Err(e) = check_ranges(plugin, &section) {
+                    return Ok(Verdict::Broken(format!("preset `{name}`: {e}")));
                 }
             }
             Ok(Verdict::Held)

@@ -10,6 +10,7 @@ use crate::benchmark::{Benchmark, BenchmarkConfig, Provenance, Score};
 use crate::dataset::{DataSource, Dataset, ImageData, Part};
 use crate::error::{Error, Result};
 use crate::params::{Init, ParamId, ParamLayout};
+use crate::registry::{Kind, Registry, parse_section};
 use crate::rng::Streams;
 use crate::space::{SearchSpace, SpaceConfig, Task};
 use crate::supernet::{Mode, Supernet, SupernetOptions, Weights};
@@ -66,7 +67,9 @@ impl Problem {
 
 /// Two short epochs that report everything: plain SGD with momentum and decay, no clipping, no augmentation.
 fn quick() -> Result<SearchTrainer> {
-    let mut trainer = SearchTrainer::defaults()?;
+    let registry = Registry::load()?;
+    let defaults = registry.get(Kind::Trainer, "search")?.default_section()?;
+    let mut trainer: SearchTrainer = parse_section(&defaults).map_err(Box::new)?;
     trainer.epochs = 2;
     trainer.batch_size = 4;
     trainer.eval_batch_size = 4;

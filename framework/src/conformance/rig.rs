@@ -67,6 +67,15 @@ impl<'a> Rig<'a> {
         Rig { section, ..*self }
     }
 
+    /// The same on another problem.
+    pub fn on<'b>(&'b self, problem: &'b Problem) -> Rig<'b> {
+        Rig {
+            plugin: self.plugin,
+            section: self.section.clone(),
+            problem,
+        }
+    }
+
     /// The typed, checked settings of the strategy.
     ///
     /// # Errors
@@ -78,16 +87,10 @@ impl<'a> Rig<'a> {
                 self.plugin.name
             )));
         };
-        let config = parse(&self.section).map_err(|e| Error::Config(Box::new(e)))?;
+        let config = parse(&self.section).map_err(Box::new)?;
         let mut v = Validator::default();
         config.validate(&mut v);
-        let problems = v.into_problems();
-        if let Some(problem) = problems.first() {
-            return Err(Error::Invalid {
-                what: problem.key.clone(),
-                why: problem.message.clone(),
-            });
-        }
+        v.into_result().map_err(Box::new)?;
         Ok(config)
     }
 

@@ -6,6 +6,7 @@ use tch::{Device, Kind};
 use super::report::{Report, Verdict};
 use super::settings;
 use crate::arch::RelaxedArch;
+use crate::config::Validator;
 use crate::error::{Error, Result};
 use crate::registry::{Parse, Plugin, Registry};
 use crate::rng::{self, Streams};
@@ -52,15 +53,10 @@ fn seen(plugin: &Plugin, section: &Value, task: Task) -> Result<Value> {
     let Parse::Space(parse) = plugin.parse else {
         return Err(Error::Registry(format!("`{}` is no space", plugin.name)));
     };
-    let config = parse(section).map_err(|e| Error::Config(Box::new(e)))?;
-    let mut v = crate::config::Validator::default();
+    let config = parse(section).map_err(Box::new)?;
+    let mut v = Validator::default();
     config.validate(&mut v);
-    if let Some(problem) = v.into_problems().first() {
-        return Err(Error::Invalid {
-            what: problem.key.clone(),
-            why: problem.message.clone(),
-        });
-    }
+    v.into_result().map_err(Box::new)?;
     let space = config.build()?;
     let streams = Streams::new(4);
     let net = space.supernet(task, &SupernetOptions::default())?;
@@ -118,7 +114,7 @@ fn scores(benchmark: &Plugin, space: &Value, of: &[crate::arch::Genotype]) -> Re
     let Parse::Benchmark(parse) = benchmark.parse else {
         return Ok(Value::Null);
     };
-    let config = parse(&benchmark.default_section()?).map_err(|e| Error::Config(Box::new(e)))?;
+    let config = parse(&benchmark.default_section()?).map_err(Box::new)?;
     let Some(table) = config.open(space)? else {
         return Ok(Value::Null);
     };

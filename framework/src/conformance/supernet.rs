@@ -3,6 +3,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::report::{Report, Verdict};
+use super::slopes::compare;
 use crate::arch::{ArchSpec, Choice, RelaxedArch};
 use crate::error::Result;
 use crate::rng::{self, Streams};
@@ -68,39 +69,6 @@ fn gap(a: &Tensor, b: &Tensor) -> f64 {
         .abs()
         .max()
         .double_value(&[])
-}
-
-/// Compares a gradient with central differences along random directions of unit length. A kink (of ReLU, of a maximum)
-/// between the two ends spoils one; the smaller the step, the rarer. A wrong gradient agrees at no step.
-fn slopes_agree(
-    what: &str,
-    exact: &Tensor,
-    streams: Streams,
-    at: impl Fn(&Tensor) -> Result<Tensor>,
-) -> Result<Verdict> {
-    for i in 0..3 {
-        let v = rng::normal(
-            &mut streams.at("direction", i),
-            &exact.size(),
-            exact.kind(),
-            exact.device(),
-        );
-        let v = &v / v.norm();
-        let slope = exact.dot(&v).double_value(&[]);
-        let scale = exact.norm().double_value(&[]).max(1e-6);
-        let mut seen = vec![];
-        for h in [1e-4, 1e-5, 1e-6, 1e-7] {
-            let ends = at(&(&v * h))? - at(&(&v * -h))?;
-            seen.push(ends.double_value(&[]) / (2.0 * h));
-        }
-        if seen.iter().all(|s| (s - slope).abs() > 1e-6 * scale) {
-            return Ok(Verdict::Broken(format!(
-                "{what}: along a random direction the gradient has the slope {slope:.9e}, finite differences with ever \
-                 smaller steps give {seen:?}"
-            )));
-        }
-    }
-    Ok(Verdict::Held)
 }
 
 /// Checks a supernet of a space, built for `task`.
@@ -188,12 +156,14 @@ pub fn supernet(name: &str, space: &dyn SearchSpace, net: &dyn Supernet, task: T
         "gradient-is-finite-difference",
         "gradients in parameters and architecture weights are central differences of the loss",
         || {
+            let value = |loss: Tensor| vec![loss.double_value(&[])];
             if probe.params.numel() > 0 {
                 let exact = probe.gradient(whole, &mixed())?;
-                let at = |by: &Tensor| probe.loss(&(&probe.params + by), whole, &mixed());
-                let verdict = slopes_agree("parameters", &exact, streams, at)?;
-                if verdict != Verdict::Held {
-                    return Ok(verdict);
+                let verdict = compare(&exact, &[1.0], |by| {
+                    Ok(value(probe.loss(&(&probe.params + by), whole, &mixed())?))
+                })?;
+                if let Verdict::Broken(why) = verdict {
+                    return Ok(Verdict::Broken(format!("parameters: {why}")));
                 }
             }
             let phi = logits(0);
@@ -203,7 +173,10 @@ pub fn supernet(name: &str, space: &dyn SearchSpace, net: &dyn Supernet, task: T
             };
             let by = phi.zeros_like().set_requires_grad(true);
             let exact = gradient(&at(&by)?, &by)?;
-            slopes_agree("architecture weights", &exact, streams, at)
+            Ok(match compare(&exact, &[1.0], |by| Ok(value(at(by)?)))? {
+                Verdict::Broken(why) => Verdict::Broken(format!("architecture weights: {why}")),
+                verdict => verdict,
+            })
         },
     );
     report.check(

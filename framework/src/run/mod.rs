@@ -12,6 +12,8 @@ pub use event_log::{EventLog, read_events};
 pub use manifest::{LIBTORCH, Manifest};
 pub use tensorboard::TensorBoard;
 
+use serde::de::DeserializeOwned;
+
 use crate::error::{Error, Result};
 
 /// File of the resolved configuration, as TOML for people.
@@ -75,11 +77,18 @@ impl RunFolder {
         Self::lock(path.to_owned())
     }
 
-    /// Whether another process is working on this run.
-    pub fn is_busy(path: &Path) -> bool {
+    /// Whether a process works on this run: it holds the folder's lock. None on file systems whose locks can't tell.
+    pub fn is_busy(path: &Path) -> Option<bool> {
         // Not `create`: a folder that is only looked at stays as it is.
-        File::open(path.join(".lock"))
-            .is_ok_and(|lock| matches!(lock.try_lock(), Err(TryLockError::WouldBlock)))
+        let Ok(lock) = File::open(path.join(".lock")) else {
+            return Some(false);
+        };
+        // Shared, so that those who look are not in each other's way; held for no longer than this function takes.
+        match lock.try_lock_shared() {
+            Ok(()) => Some(false),
+            Err(TryLockError::WouldBlock) => Some(true),
+            Err(TryLockError::Error(_)) => None,
+        }
     }
 
     fn lock(path: PathBuf) -> Result<Self> {
@@ -118,16 +127,37 @@ impl RunFolder {
     }
 
     /// Reads a JSON file of this run.
-    pub fn read_json<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<T> {
-        let path = self.path.join(name);
-        let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
-        serde_json::from_str(&text).map_err(|e| Error::Run {
-            path,
-            problem: format!("it can't be understood: {e}"),
-            help: "it was made by another version of nasfw, by plugins that this binary lacks, or was edited; \
-                   start a new run with `nasfw run`"
-                .into(),
-        })
+    pub fn read_json<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
+        read_json(
+            &self.path.join(name),
+            "it was made by another version of nasfw, by plugins that this binary lacks, or was edited; start a new \
+             run with `nasfw run`",
+        )
+    }
+}
+
+/// Reads a JSON file.
+///
+/// # Errors
+/// A file that can't be read; one that can't be understood, with `help` as what to type then.
+pub fn read_json<T: DeserializeOwned>(path: &Path, help: &str) -> Result<T> {
+    let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
+    serde_json::from_str(&text).map_err(|e| Error::Run {
+        path: path.to_owned(),
+        problem: format!("it can't be understood: {e}"),
+        help: help.into(),
+    })
+}
+
+/// Reads a JSON file that need not be there.
+///
+/// # Errors
+/// As [`read_json`], but for a file that is missing.
+pub fn read_json_if_there<T: DeserializeOwned>(path: &Path, help: &str) -> Result<Option<T>> {
+    match read_json(path, help) {
+        Ok(value) => Ok(Some(value)),
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
     }
 }
 

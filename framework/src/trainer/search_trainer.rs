@@ -128,17 +128,6 @@ impl Trainer for SearchTrainer {
 }
 
 impl SearchTrainer {
-    /// The settings as the trainer has them where nothing else is said.
-    pub(crate) fn defaults() -> Result<Self> {
-        let wrong = |e: String| Error::Registry(format!("defaults of the trainer: {e}"));
-        let table: toml::Table = toml::from_str(DEFAULTS).map_err(|e| wrong(e.to_string()))?;
-        let section = table.get("trainer").cloned();
-        let section = section.unwrap_or_else(|| toml::Table::new().into());
-        section
-            .try_into()
-            .map_err(|e: toml::de::Error| wrong(e.to_string()))
-    }
-
     /// Search, strategy and data; as they were then if there is a checkpoint, but for weights.
     pub(crate) fn assemble(
         &self,

@@ -68,7 +68,7 @@ impl Compare {
 
         let folder = RunFolder::at(&path)?;
         same_plan(&folder, &trials)?;
-        folder.write(PLAN, file.text.as_bytes())?;
+        folder.write(PLAN, file.document.text().as_bytes())?;
         folder.write_json(BEGUN, &trials)?;
         let interrupt = on_signals()?;
         let ended = runner.run(&trials, &interrupt)?;
@@ -164,7 +164,7 @@ fn located(error: Error, file: &PlanFile, trial: &Trial) -> Error {
             let option = trial.options.iter().find(|o| o.0 == key);
             let help = error.help();
             let mut found = nasfw_framework::config::ConfigError::one(key, error.to_string(), None);
-            found.problems[0].origin = option.and_then(|o| file.origin(&o.2));
+            found.problems[0].origin = option.and_then(|o| file.document.origin(&o.2));
             found.help = help;
             return Error::Config(Box::new(found));
         }
@@ -172,7 +172,7 @@ fn located(error: Error, file: &PlanFile, trial: &Trial) -> Error {
     };
     for problem in &mut error.problems {
         if let Some(Origin::CommandLine(at)) = &problem.origin {
-            problem.origin = file.origin(at).or_else(|| problem.origin.clone());
+            problem.origin = file.document.origin(at).or_else(|| problem.origin.clone());
         }
     }
     Error::Config(error)

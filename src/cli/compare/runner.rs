@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use indicatif::HumanDuration;
 use nasfw_analysis::compare::{LOGS, RANKING, Rank, Ranking, TRIALS, Trial, error_file};
 use nasfw_framework::config::environment_key;
-use nasfw_framework::run::{RESULT, RUN, RunFolder, write_whole};
+use nasfw_framework::run::{RESULT, RUN, RunFolder, read_json, write_whole};
 use nasfw_framework::trainer::Outcome;
 use nasfw_framework::{Error, Result};
 
@@ -97,7 +97,7 @@ impl Runner<'_> {
                 let Some((trial, since)) = waiting.pop_front() else {
                     break;
                 };
-                if RunFolder::is_busy(&run_folder(self.folder, trial)) {
+                if RunFolder::is_busy(&run_folder(self.folder, trial)) == Some(true) {
                     if !told && since.elapsed() > Duration::from_secs(2) {
                         progress::line(&format!(
                             "waiting for another process that works on {}",
@@ -221,19 +221,15 @@ impl Runner<'_> {
 
     /// Whether a finished run has a supernet to rank that is not ranked as the plan says.
     fn wants_ranking(&self, run: &Path, rank: Rank) -> Result<bool> {
-        let read = |name: &str| {
-            let path = run.join(name);
-            fs::read_to_string(&path).map_err(Error::io("read", &path))
-        };
         // A file that can't be understood is the business of what reads all of them.
-        let Ok(outcome) = serde_json::from_str::<Outcome>(&read(RESULT)?) else {
-            return Ok(false);
+        let outcome = match read_json::<Outcome>(&run.join(RESULT), "") {
+            Err(Error::Run { .. }) => return Ok(false),
+            read => read?,
         };
         if outcome.marginals.is_none() {
             return Ok(false);
         }
-        let ranking = read(RANKING).ok();
-        let ranking = ranking.and_then(|t| serde_json::from_str::<Ranking>(&t).ok());
+        let ranking = read_json::<Ranking>(&run.join(RANKING), "").ok();
         let as_planned = |r: &Ranking| {
             (r.asked, r.batches) == (rank.architectures, rank.batches)
                 && self.metric.is_none_or(|m| m == r.metric)
@@ -307,9 +303,9 @@ impl Runner<'_> {
     }
 
     fn report(&self, ended: &Running<'_>, done: usize, all: usize, left: Duration) {
-        let regret = fs::read_to_string(run_folder(self.folder, ended.trial).join(RESULT))
+        let result = run_folder(self.folder, ended.trial).join(RESULT);
+        let regret = read_json::<Outcome>(&result, "")
             .ok()
-            .and_then(|t| serde_json::from_str::<Outcome>(&t).ok())
             .and_then(|o| o.regret)
             .and_then(|r| {
                 let shown = |name: &str| match self.metric {

@@ -1,10 +1,10 @@
 //! Follows a run's event file, whatever happens to it.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use nasfw_framework::run::EVENTS;
+use nasfw_framework::run::{EVENTS, RunFolder};
 
 use super::state::{About, State, Status};
 
@@ -74,26 +74,13 @@ impl Follower {
 
     /// Corrects what events can't say: whether a process is at work.
     pub fn look_for_process(&mut self) {
-        let working = is_running(&self.run);
+        let working = RunFolder::is_busy(&self.run);
         match (&self.state.status, working) {
             (Status::Running, Some(false)) => self.state.status = Status::Stopped,
             // It goes on, but has not said so yet.
             (Status::Stopped, Some(true)) => self.state.status = Status::Running,
             _ => {}
         }
-    }
-}
-
-/// Whether a process works on a run: it holds the folder's lock. None where locks can't tell.
-pub fn is_running(run: &Path) -> Option<bool> {
-    let Ok(lock) = File::open(run.join(".lock")) else {
-        return Some(false);
-    };
-    // Held for no longer than this function takes.
-    match lock.try_lock_shared() {
-        Ok(()) => Some(false),
-        Err(TryLockError::WouldBlock) => Some(true),
-        Err(TryLockError::Error(_)) => None,
     }
 }
 

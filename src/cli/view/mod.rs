@@ -24,7 +24,7 @@ use ratatui::crossterm::{cursor, execute};
 
 pub use draw::to_text;
 use draw::{Look, clamp, draw};
-pub use follow::{Follower, is_running};
+pub use follow::Follower;
 pub use state::About;
 
 /// A frame at least this often.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use nasfw_framework::arch::{ArchSpec, Genotype, Role};
 use nasfw_framework::config::RunConfig;
+use nasfw_framework::distribution::row_entropy;
 use nasfw_framework::events::Event;
 use serde_json::Value;
 
@@ -239,14 +240,10 @@ fn edges(spec: Option<&ArchSpec>, marginals: &[Vec<Vec<f64>>]) -> Vec<Edge> {
             let shares = weights
                 .iter()
                 .map(|w| if sum > 0.0 { w / sum } else { 0.0 });
-            let best = shares
-                .clone()
-                .enumerate()
-                .max_by(|a, b| a.1.total_cmp(&b.1));
+            let best = shares.enumerate().max_by(|a, b| a.1.total_cmp(&b.1));
             let Some((best, weight)) = best else {
                 continue;
             };
-            let entropy: f64 = shares.filter(|p| *p > 0.0).map(|p| -p * p.ln()).sum();
             let name = match (group, row) {
                 (Some(group), Some(row)) => format!("{} {}", group.name, row.name),
                 _ => format!("{i}.{j}"),
@@ -254,11 +251,7 @@ fn edges(spec: Option<&ArchSpec>, marginals: &[Vec<Vec<f64>>]) -> Vec<Edge> {
             let candidate = row.and_then(|r| r.candidates.get(best));
             edges.push(Edge {
                 name,
-                entropy: if weights.len() > 1 {
-                    (entropy / (weights.len() as f64).ln()).clamp(0.0, 1.0)
-                } else {
-                    0.0
-                },
+                entropy: row_entropy(weights).clamp(0.0, 1.0),
                 best: candidate.map_or_else(|| format!("candidate {best}"), Clone::clone),
                 weight,
                 operations: group.is_some_and(|g| g.role == Role::Operations),

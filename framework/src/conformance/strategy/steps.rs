@@ -41,67 +41,47 @@ pub(super) fn perturbation_raises_the_loss(rig: &Rig<'_>) -> Result<Verdict> {
             "it claims no adversarial perturbation".into(),
         ));
     }
+    let moves = |acts: &[Act], vector: Vector| {
+        acts.iter()
+            .position(|act| matches!(act, Act::Update { of, .. } if *of == vector))
+    };
     let mut raised = false;
     for step in 0..=looked_at(rig)? {
         let Watched {
             trace,
             mut search,
             strategy,
+            phi: start,
             ..
         } = rig.replay(step, None, None)?;
-        let Some(descent) = trace.acts.iter().position(|act| {
-            matches!(
-                act,
-                Act::Update {
-                    of: Vector::Theta,
-                    ..
-                }
-            )
-        }) else {
+        let Some(descent) = moves(&trace.acts, Vector::Theta) else {
             continue;
         };
-        let before = &trace.acts[..descent];
-        let Some(Act::Loss {
-            theta,
-            batch,
-            value,
-            ..
-        }) = before.iter().rfind(|act| matches!(act, Act::Loss { .. }))
+        let (before, after) = trace.acts.split_at(descent);
+        let (
+            Some(Act::Loss {
+                theta,
+                batch,
+                value,
+                ..
+            }),
+            Some(distribution),
+        ) = (
+            before.iter().rfind(|act| matches!(act, Act::Loss { .. })),
+            strategy.distribution(),
+        )
         else {
             continue;
         };
-        let Some(distribution) = strategy.distribution() else {
-            continue;
-        };
-        // φ as it is at the descent: it may have moved before.
-        let moved = before.iter().any(|act| {
-            matches!(
-                act,
-                Act::Update {
-                    of: Vector::Phi,
-                    ..
-                }
-            )
-        });
-        let later = trace.acts[descent..].iter().any(|act| {
-            matches!(
-                act,
-                Act::Update {
-                    of: Vector::Phi,
-                    ..
-                }
-            )
-        });
-        if moved && later {
-            return Ok(Verdict::NotApplicable(
-                "φ moves both before and after the weights in one step".into(),
-            ));
-        }
-        let start = watch_phi(rig, step)?;
-        let phi = if moved {
-            search.phi.detach().copy()
-        } else {
-            start
+        // φ as it is at the descent.
+        let phi = match (moves(before, Vector::Phi), moves(after, Vector::Phi)) {
+            (None, _) => start,
+            (Some(_), None) => search.phi.detach().copy(),
+            (Some(_), Some(_)) => {
+                return Ok(Verdict::NotApplicable(
+                    "φ moves both before and after the weights in one step".into(),
+                ));
+            }
         };
         let clean = no_grad(|| -> Result<f64> {
             let arch = distribution.sample(&phi, &mut Streams::new(0).at("clean", 0))?;
@@ -120,10 +100,6 @@ pub(super) fn perturbation_raises_the_loss(rig: &Rig<'_>) -> Result<Verdict> {
     }))
 }
 
-fn watch_phi(rig: &Rig<'_>, step: u64) -> Result<Tensor> {
-    Ok(rig.replay(step, None, None)?.phi)
-}
-
 /// Three steps on the problem and on its relabelled twin, from corresponding φ.
 pub(super) fn relabelling_permutes(rig: &Rig<'_>) -> Result<Verdict> {
     let not = |why: &str| Ok(Verdict::NotApplicable(why.to_owned()));
@@ -132,11 +108,7 @@ pub(super) fn relabelling_permutes(rig: &Rig<'_>) -> Result<Verdict> {
     };
     let mut problem = rig.problem.clone();
     problem.space = twin.clone();
-    let other = Rig {
-        problem: &problem,
-        plugin: rig.plugin,
-        section: rig.section.clone(),
-    };
+    let other = rig.on(&problem);
     let (search, strategy) = rig.start()?;
     let (mut other_search, other_strategy) = other.start()?;
     let spec = search.space().spec().clone();

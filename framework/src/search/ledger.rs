@@ -1,0 +1,82 @@
+//! What a search has spent, and what it may.
+
+use std::time::Instant;
+
+use super::Search;
+use crate::budget::{Budget, Unit, Work};
+
+impl Search {
+    /// Share of the planned search that was done when the current step began: of the budget if there is one, else of
+    /// the steps of all epochs.
+    pub fn progress(&self) -> f64 {
+        match self.spent() {
+            (_, 0) => 1.0,
+            (spent, all) => spent as f64 / all as f64,
+        }
+    }
+
+    /// What was spent when the current step began, and what may be spent: numbers of one unit.
+    pub fn spent(&self) -> (u64, u64) {
+        self.ledger(&self.began, self.clock.step)
+    }
+
+    /// What will have been spent when the current step ends, as far as is known now. The search is over when it reaches
+    /// the second number.
+    pub fn spent_with_this_step(&self) -> (u64, u64) {
+        let work = Work {
+            steps: self.began.steps + 1,
+            microseconds: self.now(),
+            ..self.clock.work
+        };
+        self.ledger(&work, self.clock.step + 1)
+    }
+
+    fn ledger(&self, work: &Work, step: u64) -> (u64, u64) {
+        let planned = self.settings.epochs * self.steps_per_epoch();
+        self.settings.budget.spent(work).unwrap_or((step, planned))
+    }
+
+    fn now(&self) -> u64 {
+        let running = self.ticked.map_or(0, |t| t.elapsed().as_micros() as u64);
+        self.clock.work.microseconds + running
+    }
+
+    /// Takes the time since the last tick into the ledger.
+    fn tick(&mut self) {
+        self.clock.work.microseconds = self.now();
+        self.ticked = Some(Instant::now());
+    }
+
+    /// A step begins.
+    pub(crate) fn begin_step(&mut self) {
+        self.tick();
+        self.account();
+    }
+
+    /// A step ends.
+    pub(crate) fn end_step(&mut self) {
+        self.tick();
+        self.clock.work.steps += 1;
+        self.clock.step += 1;
+        self.clock.step_in_epoch += 1;
+        self.account();
+    }
+
+    /// Between steps, what was spent when the next step begins is what is spent now.
+    pub(crate) fn account(&mut self) {
+        self.began = self.clock.work;
+    }
+
+    /// What the search may spend; none where epochs decide.
+    pub fn budget(&self) -> Option<Budget> {
+        (self.settings.budget.unit != Unit::None).then_some(self.settings.budget)
+    }
+
+    /// Whether there is a budget, and all of it is spent.
+    pub(crate) fn budget_is_spent(&self) -> bool {
+        self.settings
+            .budget
+            .spent(&self.clock.work)
+            .is_some_and(|(spent, all)| spent >= all)
+    }
+}

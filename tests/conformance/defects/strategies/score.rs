@@ -1,0 +1,80 @@
+//! REINFORCE on discrete draws.
+
+use nasfw_framework::prelude::*;
+use nasfw_framework::register;
+use serde::{Deserialize, Serialize};
+
+use super::{Defect, sgd};
+
+/// REINFORCE (Williams 1992) on discrete draws.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ScoreConfig {
+    baseline: f64,
+    #[serde(default)]
+    defect: Defect,
+}
+
+register! {
+    strategy "double-score" => ScoreConfig,
+    summary: "REINFORCE",
+    source: "tests",
+    defaults: "[strategy]\n# Subtracted from every loss.\nbaseline = 0.5\n",
+    example: "nasfw run --strategy double-score",
+}
+
+#[typetag::serde(name = "double-score")]
+impl StrategyConfig for ScoreConfig {
+    fn build(&self, cx: BuildContext<'_>) -> Result<Box<dyn Strategy>> {
+        Ok(Box::new(ScoreFunction {
+            config: self.clone(),
+            softmax: IndependentSoftmax::new(cx.spec, 0.5),
+            optimizer: sgd(0.1),
+        }))
+    }
+}
+
+struct ScoreFunction {
+    config: ScoreConfig,
+    softmax: IndependentSoftmax,
+    optimizer: OptimizerConfig,
+}
+
+impl Strategy for ScoreFunction {
+    fn step(&mut self, s: &mut Search) -> Result<()> {
+        let (theta, phi, val) = (s.theta(), s.phi(), s.batch(Split::Val)?);
+        let choice = self.softmax.draw(&phi, &mut s.rng("draw"))?.unwrap();
+        let arch = s.one_hot(&choice);
+        let loss = s.loss(&theta, &arch, &val)?.detach() - self.config.baseline;
+        let log_prob = self.softmax.log_prob(&phi, &choice)?.unwrap();
+        let differentiated = if self.config.defect == Defect::PlainProbability {
+            log_prob.exp()
+        } else {
+            log_prob
+        };
+        let mut gradient = &s.gradients(&differentiated, &[&phi])?[0] * &loss;
+        if self.config.defect == Defect::WrongSign {
+            gradient = -gradient;
+        }
+        s.descend_phi(&gradient)?;
+        let train = s.batch(Split::Train)?;
+        let loss = s.loss(&theta, &arch, &train)?;
+        let gradient = s.gradients(&loss, &[&theta])?;
+        s.descend_theta(&gradient[0]);
+        Ok(())
+    }
+
+    fn claims(&self) -> Claims {
+        Claims {
+            arch_gradient: ArchGradient::Score,
+            ..Claims::default()
+        }
+    }
+
+    fn distribution(&self) -> Option<&dyn ArchDistribution> {
+        Some(&self.softmax)
+    }
+
+    fn arch_optimizer(&self) -> Option<&OptimizerConfig> {
+        Some(&self.optimizer)
+    }
+}
