@@ -1,0 +1,3 @@
+//! What libtorch lacks for supernets on CPUs, in C++ behind safe functions.
+
+pub mod profile;

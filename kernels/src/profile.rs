@@ -1,0 +1,50 @@
+//! Counts of libtorch's operator calls: on GPUs, a measure of kernel launches.
+
+use std::sync::{Mutex, PoisonError};
+
+unsafe extern "C" {
+    fn nasfw_count_begin();
+    fn nasfw_count_end(calls: *mut i64, leaf_calls: *mut i64);
+}
+
+/// Operator calls of the whole process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Calls {
+    /// All calls, also those that an operator makes to others.
+    pub all: i64,
+    /// Calls that called no other operator: those that do the work.
+    pub leaves: i64,
+}
+
+/// Runs `f` and counts the operators that the process calls meanwhile, backward passes included.
+pub fn count<T>(f: impl FnOnce() -> T) -> (T, Calls) {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut calls = Calls::default();
+    // SAFETY: the two calls come in this order, and one pair at a time.
+    unsafe { nasfw_count_begin() };
+    let value = f();
+    // SAFETY: as above; the pointers are valid for the call.
+    unsafe { nasfw_count_end(&mut calls.all, &mut calls.leaves) };
+    (value, calls)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::{Kind, Tensor};
+
+    #[test]
+    fn one_addition_is_one_call() {
+        let x = Tensor::ones([3], (Kind::Float, tch::Device::Cpu));
+        let (_, calls) = count(|| &x + &x);
+        assert_eq!(calls, Calls { all: 1, leaves: 1 });
+    }
+
+    #[test]
+    fn calls_within_calls_are_told_apart() {
+        let x = Tensor::ones([1, 1, 3, 3], (Kind::Float, tch::Device::Cpu));
+        let (_, calls) = count(|| x.conv2d::<Tensor>(&x, None, [1, 1], [0, 0], [1, 1], 1));
+        assert!(calls.all > calls.leaves && calls.leaves > 0, "{calls:?}");
+    }
+}
