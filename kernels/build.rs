@@ -2,7 +2,20 @@
 
 use std::env;
 use std::error::Error;
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Instruction sets that the fused kernels are compiled for, with the bytes of a vector: the machine that runs them
+/// chooses.
+const X86: [(&str, u32, &[&str]); 3] = [
+    ("base", 16, &[]),
+    ("avx2", 32, &["-mavx2", "-mfma"]),
+    (
+        "avx512",
+        64,
+        &["-mavx2", "-mfma", "-mavx512f", "-mavx512dq"],
+    ),
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=native");
@@ -11,18 +24,56 @@ fn main() -> Result<(), Box<dyn Error>> {
         .parent()
         .ok_or("libtorch's library folder has no parent")?
         .join("include");
-    cc::Build::new()
-        .cpp(true)
-        .std("c++17")
-        .opt_level(3)
-        .warnings(false)
+    let x86 = env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64");
+    let mut native = cpp();
+    native
         .include(&include)
         .include(include.join("torch/csrc/api/include"))
         .define("_GLIBCXX_USE_CXX11_ABI", "1")
-        .file("native/profile.cpp")
-        .compile("nasfw_native");
+        // As libtorch, whose threads the kernels share.
+        .flag_if_supported("-fopenmp")
+        .files(["native/profile.cpp", "native/fused/fused.cpp"]);
+    if x86 {
+        native.define("NASFW_X86", None);
+    }
+    native.compile("nasfw_native");
+    for (isa, vector, flags) in &X86[..if x86 { 3 } else { 1 }] {
+        let mut kernels = cpp();
+        kernels
+            .define("ISA", *isa)
+            .define("VECTOR", vector.to_string().as_str())
+            .flag_if_supported("-ffp-contract=fast")
+            .flag_if_supported("-Wno-psabi");
+        for flag in *flags {
+            kernels.flag(flag);
+        }
+        kernels
+            .file("native/fused/kernels.cpp")
+            .compile(&format!("nasfw_kernels_{isa}"));
+    }
     println!("cargo:rustc-link-search=native={}", lib.display());
     println!("cargo:rustc-link-lib=torch_cpu");
     println!("cargo:rustc-link-lib=c10");
+    match openmp(&lib)? {
+        Some(name) => println!("cargo:rustc-link-lib=dylib:+verbatim={name}"),
+        None => println!("cargo:rustc-link-lib=gomp"),
+    }
     Ok(())
+}
+
+fn cpp() -> cc::Build {
+    let mut build = cc::Build::new();
+    build.cpp(true).std("c++20").opt_level(3).warnings(false);
+    build
+}
+
+/// The OpenMP library that comes with libtorch.
+fn openmp(lib: &Path) -> Result<Option<String>, Box<dyn Error>> {
+    for entry in fs::read_dir(lib)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if name.starts_with("libgomp") {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
 }

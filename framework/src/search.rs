@@ -21,7 +21,7 @@ use crate::optim::{FlatOptimizer, OptimizerConfig};
 use crate::rng::{Rng, Streams};
 use crate::space::{SearchSpace, Task};
 use crate::strategy::{DataPlan, Split, Strategy};
-use crate::supernet::{Mode, Supernet, Weights};
+use crate::supernet::{Mode, Supernet, SupernetOptions, Weights};
 
 /// When the learning rate of a schedule moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -56,6 +56,19 @@ pub struct Settings {
     pub epochs: u64,
     /// What the search may spend.
     pub budget: Budget,
+    /// Whether supernets use fused kernels where they have them.
+    pub fused: bool,
+}
+
+impl Settings {
+    /// What is asked of the supernet.
+    fn supernet(&self, strategy: &dyn Strategy) -> SupernetOptions {
+        let options = strategy.supernet_options();
+        SupernetOptions {
+            plain: options.plain || !self.fused,
+            ..options
+        }
+    }
 }
 
 /// Where a search stands. All of it is saved in checkpoints.
@@ -137,7 +150,7 @@ impl Search {
             kind,
             device,
         } = parts;
-        let supernet = space.supernet(data.task, &strategy.supernet_options())?;
+        let supernet = space.supernet(data.task, &settings.supernet(strategy))?;
         let batches = Batches::new(data, streams.child("data", 0), kind, device)?;
         let empty = || Tensor::zeros([0], (kind, device));
         let mut search = Self {
@@ -495,7 +508,7 @@ impl Search {
         let (old, old_theta) = (self.supernet.layout().clone(), self.theta.detach());
         self.supernet = self
             .space
-            .supernet(self.task, &strategy.supernet_options())?;
+            .supernet(self.task, &self.settings.supernet(strategy))?;
         self.clock.stage += 1;
         self.restart_weights();
         if carry_weights {

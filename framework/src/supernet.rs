@@ -57,6 +57,8 @@ pub struct SupernetOptions {
     pub drop_path: bool,
     /// Batch-norm policy.
     pub batch_norm: BatchNormStats,
+    /// Only operators that have derivatives of every order, no fused kernels.
+    pub plain: bool,
 }
 
 /// A network that holds all candidates of a space.

@@ -4,6 +4,7 @@
 pub use nasfw_framework::network::channels_last;
 use nasfw_framework::prelude::*;
 use nasfw_framework::supernet::BatchNormStats;
+use nasfw_kernels::fused;
 use tch::Tensor;
 
 /// Views of a network's two flat vectors, and how to run.
@@ -102,6 +103,19 @@ pub(crate) fn pick(t: &Tensor, ranges: &[(i64, i64)]) -> Tensor {
     }
 }
 
+/// Runs of consecutive positions of `each` entries: first entry and count.
+pub(crate) fn ranges(positions: &[usize], each: i64) -> Vec<(i64, i64)> {
+    let mut ranges: Vec<(i64, i64)> = Vec::new();
+    for &p in positions {
+        let first = p as i64 * each;
+        match ranges.last_mut() {
+            Some((start, n)) if *start + *n == first => *n += each,
+            _ => ranges.push((first, each)),
+        }
+    }
+    ranges
+}
+
 /// Batch normalisation over channels.
 #[derive(Debug, Clone, Copy)]
 pub struct BatchNorm {
@@ -142,6 +156,22 @@ impl BatchNorm {
     pub fn forward(&self, pass: &Pass, x: &Tensor) -> Tensor {
         let channels = x.size()[1];
         self.forward_part(pass, x, &[(0, channels)])
+    }
+
+    /// Whether a scale and a shift are learned.
+    pub fn is_affine(&self) -> bool {
+        self.scale.is_some()
+    }
+
+    /// The same by the batch's statistics, for [`fused::blend`], over the channels in the given ranges.
+    pub fn fused(&self, pass: &Pass, ranges: &[(i64, i64)]) -> fused::Norm {
+        match self.scale {
+            None => fused::Norm::Plain,
+            Some((gain, bias)) => fused::Norm::Affine(
+                pick(&pass.params[gain], ranges),
+                pick(&pass.params[bias], ranges),
+            ),
+        }
     }
 
     /// `x` holds only the channels in the given ranges (first, count).
@@ -234,11 +264,62 @@ impl ConvBnRelu {
         self.bn.forward(pass, &self.conv.forward(pass, x)).relu_()
     }
 
-    /// Only the output channels in the given ranges (first, count), joined.
-    pub fn forward_part(&self, pass: &Pass, x: &Tensor, ranges: &[(i64, i64)]) -> Tensor {
-        self.bn
-            .forward_part(pass, &self.conv.forward_part(pass, x, ranges), ranges)
-            .relu_()
+    /// Computes the parts of `blend`'s channels at `positions` of the output channels, and adds each times its weight to
+    /// its node.
+    pub fn blend(
+        &self,
+        pass: &Pass,
+        x: &Tensor,
+        positions: &[usize],
+        blend: &Blend,
+        mix: &Tensor,
+        nodes: &mut [&mut Option<Tensor>],
+    ) -> Result<()> {
+        let parts = ranges(positions, blend.channels);
+        let y = self.conv.forward_part(pass, x, &parts);
+        if blend.fused {
+            let norm = self.bn.fused(pass, &parts);
+            return Ok(fused::blend(&y, &norm, true, blend.channels, mix, nodes)?);
+        }
+        let y = self.bn.forward_part(pass, &y, &parts).relu_();
+        blend.add(&y, mix, nodes)
+    }
+}
+
+/// Adds weighted tensors to nodes: by a fused kernel where there is one and it is wanted, else by libtorch's operators.
+pub struct Blend {
+    channels: i64,
+    fused: bool,
+}
+
+impl Blend {
+    /// Nodes of so many channels, of tensors like `x`.
+    pub fn new(x: &Tensor, channels: i64, fused: bool) -> Self {
+        Self {
+            channels,
+            fused: fused && fused::fits(x, channels),
+        }
+    }
+
+    /// Adds `mix[i]` times `y`, or times part `i` of `y`, to node `i`.
+    pub fn add(&self, y: &Tensor, mix: &Tensor, nodes: &mut [&mut Option<Tensor>]) -> Result<()> {
+        if self.fused {
+            let norm = fused::Norm::None;
+            return Ok(fused::blend(y, &norm, false, self.channels, mix, nodes)?);
+        }
+        let shared = y.size()[1] == self.channels;
+        for (i, (node, weight)) in nodes.iter_mut().zip(mix.unbind(0)).enumerate() {
+            let part = if shared {
+                y.shallow_clone()
+            } else {
+                y.narrow(1, i as i64 * self.channels, self.channels)
+            };
+            **node = Some(match node.take() {
+                Some(sum) => sum.addcmul(&part, &weight),
+                None => part * weight,
+            });
+        }
+        Ok(())
     }
 }
 

@@ -43,6 +43,8 @@ pub struct SearchTrainer {
     pub checkpoint_every: u64,
     /// What the search may spend.
     pub budget: Budget,
+    /// Whether supernets use fused kernels where they have them; they have first derivatives only.
+    pub fused: bool,
     /// The optimizer of the supernet's weights.
     pub weights: OptimizerConfig,
     /// Random changes of training images.
@@ -191,6 +193,7 @@ impl SearchTrainer {
             warmup_epochs: self.warmup_epochs,
             epochs: self.epochs,
             budget: self.budget,
+            fused: self.fused,
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use nasfw_framework::prelude::*;
+use nasfw_kernels::fused;
 use tch::Tensor;
 
 use super::skeleton::Chain;
@@ -139,20 +140,91 @@ impl Layers {
         positions: &[usize],
         weights: Option<&Tensor>,
     ) -> Flow {
-        let count = positions.len() as i64;
-        let part = |per_edge: i64| -> Vec<(i64, i64)> {
-            if count == self.edges {
-                return vec![(0, self.edges * per_edge)];
-            }
-            ranges(positions)
+        self.run(&self.steps, pass, input, positions, weights)
+    }
+
+    /// Adds what [`Layers::batched`] gives, each edge's times its weight, to the nodes where the edges end, in fewer
+    /// passes over memory.
+    ///
+    /// # Errors
+    /// Those of [`fused`].
+    pub fn fused(
+        &self,
+        pass: &Pass,
+        input: &mut Input,
+        positions: &[usize],
+        weights: &Tensor,
+        channels: i64,
+        nodes: &mut [&mut Option<Tensor>],
+    ) -> Result<()> {
+        if let Some(stages) = self.separable() {
+            let part = self.part(positions, channels);
+            let pick = |id: ParamId| ops::pick(&pass.params[id], &part);
+            let stages: Vec<fused::Stage> = stages
                 .into_iter()
-                .map(|(first, n)| (first * per_edge, n * per_edge))
-                .collect()
+                .map(|(depthwise, pointwise, c)| fused::Stage {
+                    depthwise: pick(depthwise),
+                    pointwise: pick(pointwise),
+                    stride: c.stride[0],
+                    dilation: c.dilation,
+                })
+                .collect();
+            return Ok(fused::separable(&input.x, &stages, weights, nodes)?);
+        }
+        let (steps, norm) = match self.steps.split_last() {
+            Some((Step::Norm(norm, c), steps)) => {
+                let part = self.part(positions, *c);
+                (steps, norm.fused(pass, &part))
+            }
+            _ => (self.steps.as_slice(), fused::Norm::None),
         };
+        let (Flow::Shared(y) | Flow::Batched(y)) = self.run(steps, pass, input, positions, None);
+        Ok(fused::blend(&y, &norm, false, channels, weights, nodes)?)
+    }
+
+    /// Depthwise and pointwise weights of every stage, if the layers are what [`fused::separable`] computes.
+    fn separable(&self) -> Option<Vec<(ParamId, ParamId, ConvLayer)>> {
+        let stage = |steps: &[Step]| match steps {
+            [
+                Step::Relu,
+                Step::Conv(depthwise, None, d),
+                Step::Conv(pointwise, None, p),
+                Step::Norm(norm, _),
+            ] => {
+                let fits = d.depthwise
+                    && d.outputs == p.outputs
+                    && matches!(d.kernel, [3, 3] | [5, 5] | [7, 7])
+                    && matches!(d.stride, [1, 1] | [2, 2])
+                    && matches!(d.dilation, 1 | 2)
+                    && (p.kernel, p.stride, p.depthwise) == ([1, 1], [1, 1], false)
+                    && !norm.is_affine();
+                fits.then_some((*depthwise, *pointwise, *d))
+            }
+            _ => None,
+        };
+        let stages = self.steps.chunks(4).map(stage).collect::<Option<Vec<_>>>();
+        stages.filter(|s| (1..=2).contains(&s.len()))
+    }
+
+    /// The rows of the edges at `positions` in a tensor of so many rows an edge: first and count.
+    fn part(&self, positions: &[usize], per_edge: i64) -> Vec<(i64, i64)> {
+        ops::ranges(positions, per_edge)
+    }
+
+    fn run(
+        &self,
+        steps: &[Step],
+        pass: &Pass,
+        input: &mut Input,
+        positions: &[usize],
+        weights: Option<&Tensor>,
+    ) -> Flow {
+        let count = positions.len() as i64;
+        let part = |per_edge: i64| self.part(positions, per_edge);
         let pick = |id: ParamId, per_edge: i64| ops::pick(&pass.params[id], &part(per_edge));
         let mut flow = Flow::Shared(input.x.shallow_clone());
-        for (i, step) in self.steps.iter().enumerate() {
-            let is_last = i + 1 == self.steps.len();
+        for (i, step) in steps.iter().enumerate() {
+            let is_last = i + 1 == steps.len();
             flow = match (step, flow) {
                 (Step::Relu, Flow::Shared(_)) if i == 0 => Flow::Shared(input.relu()),
                 (Step::Relu, flow) => flow.map(|x| x.relu()),
@@ -226,16 +298,4 @@ fn side_by_side(x: &Tensor, count: i64) -> Tensor {
     x.expand([s[0], s[1], s[2], count, s[4]], false)
         .reshape([s[0], s[1], s[2], count * s[4]])
         .permute([0, 3, 1, 2])
-}
-
-/// Runs of consecutive positions: first and length.
-fn ranges(positions: &[usize]) -> Vec<(i64, i64)> {
-    let mut ranges: Vec<(i64, i64)> = Vec::new();
-    for &p in positions {
-        match ranges.last_mut() {
-            Some((first, n)) if *first + *n == p as i64 => *n += 1,
-            _ => ranges.push((p as i64, 1)),
-        }
-    }
-    ranges
 }

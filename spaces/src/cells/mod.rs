@@ -358,7 +358,7 @@ impl SearchSpace for CellSpace {
             Arc::clone(&self.cells),
             &plan,
             self.skeleton.search_role(),
-            options.batch_norm,
+            options,
         )))
     }
 

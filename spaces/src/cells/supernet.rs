@@ -1,8 +1,9 @@
 //! The weight-sharing network of a cell space.
 //!
 //! All edges that leave one state run as one batched operation per candidate: convolutions and batch norms over
-//! edges × channels, poolings and the identity once for all edges. The architecture's weight is the scale of a
-//! candidate's last batch norm. Nothing that is masked, or leads nowhere, is computed.
+//! edges × channels, poolings and the identity once for all edges. Nothing that is masked, or leads nowhere, is
+//! computed. On CPUs fused kernels do most of the work; elsewhere, and with running statistics, libtorch's own
+//! operators, where the architecture's weight is the scale of a candidate's last batch norm.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use nasfw_framework::prelude::*;
 use nasfw_framework::rng;
 use nasfw_framework::supernet::BatchNormStats;
+use nasfw_kernels::fused;
 use tch::Tensor;
 
 use super::CellType;
@@ -43,6 +45,7 @@ struct CellNet {
     kind: usize,
     channels: i64,
     reduce: bool,
+    fused: bool,
     inputs: Vec<Option<Layers>>,
     /// Layers of every candidate of every source, in the order of [`CellSupernet::sources`].
     candidates: Vec<Vec<Layers>>,
@@ -53,9 +56,10 @@ impl CellSupernet {
         types: Arc<Vec<CellType>>,
         plan: &Plan,
         role: Role,
-        batch_norm: BatchNormStats,
+        options: &SupernetOptions,
     ) -> Self {
-        let mut b = Builder::new(batch_norm);
+        let mut b = Builder::new(options.batch_norm);
+        let fused = !options.plain && options.batch_norm == BatchNormStats::Batch;
         let sources: Vec<_> = types.iter().map(sources).collect();
         let stem = plan.stem.iter().map(|c| Layers::one(&mut b, c)).collect();
         let blocks = plan
@@ -88,6 +92,7 @@ impl CellSupernet {
                         kind: *kind,
                         channels: *channels,
                         reduce: *reduce,
+                        fused,
                         candidates: candidates.collect(),
                         inputs,
                     })
@@ -172,7 +177,7 @@ impl Supernet for CellSupernet {
                 Trunk::Cell(cell) => {
                     let inputs = &states[states.len() - cell.inputs.len()..];
                     let noise = noise.child("cell", i as u64);
-                    cell.forward(&pass, inputs, &mixes[cell.kind], noise)
+                    cell.forward(&pass, inputs, &mixes[cell.kind], noise)?
                 }
             };
             states.push(x);
@@ -260,7 +265,13 @@ impl<'a> Mix<'a> {
 
 impl CellNet {
     /// The cell's output `[n, outputs × channels, h, w]` from the outputs of earlier cells.
-    fn forward(&self, pass: &Pass, inputs: &[Tensor], mix: &Mix<'_>, noise: Streams) -> Tensor {
+    fn forward(
+        &self,
+        pass: &Pass,
+        inputs: &[Tensor],
+        mix: &Mix<'_>,
+        noise: Streams,
+    ) -> Result<Tensor> {
         let cell = mix.cell;
         let mut states: Vec<Option<Tensor>> = inputs
             .iter()
@@ -282,6 +293,10 @@ impl CellNet {
                 Some(x) => x.shallow_clone(),
                 None => self.zeros(&states, &mut zero),
             };
+            if self.fused && fused::fits(&x, self.channels) {
+                self.add_source(pass, s, &x, mix, noise, &mut states)?;
+                continue;
+            }
             for (e, y) in self.source(pass, s, &x, mix, noise) {
                 let to = cell.edges[e].to;
                 states[to] = Some(match states[to].take() {
@@ -298,10 +313,10 @@ impl CellNet {
                 None => self.zeros(&states, &mut zero),
             })
             .collect();
-        match outputs.as_slice() {
+        Ok(match outputs.as_slice() {
             [only] => only.shallow_clone(),
             all => Tensor::cat(all, 1),
-        }
+        })
     }
 
     /// What a node without inputs holds.
@@ -315,6 +330,64 @@ impl CellNet {
             channels_last(&Tensor::zeros([n, self.channels, h, w], options))
         };
         zero.get_or_insert_with(make).shallow_clone()
+    }
+
+    /// Adds the candidates of every active edge that leaves state `s` to the states where the edges end.
+    fn add_source(
+        &self,
+        pass: &Pass,
+        s: usize,
+        x: &Tensor,
+        mix: &Mix<'_>,
+        noise: Streams,
+        states: &mut [Option<Tensor>],
+    ) -> Result<()> {
+        let mut input = Input::new(x);
+        let computed = self.candidates[s].iter().zip(&mix.active[s]);
+        for ((op, edges), (layers, active)) in mix.sources[s].iter().zip(computed) {
+            let Some((positions, weights)) = active else {
+                continue;
+            };
+            let edges: Vec<usize> = positions.iter().map(|&i| edges[i]).collect();
+            // The edges of a source are in the order of the states where they end.
+            let mut nodes: Vec<&mut Option<Tensor>> = states
+                .iter_mut()
+                .enumerate()
+                .filter(|(to, _)| edges.iter().any(|&e| mix.cell.edges[e].to == *to))
+                .map(|(_, state)| state)
+                .collect();
+            if *op == Op::Noise {
+                let z = self.noise(s, x, mix, noise, &edges);
+                let size = z.size();
+                let z = z.reshape([size[0], size[1], size[2], size[3] * size[4]]);
+                let (y, norm) = (z.permute([0, 3, 1, 2]), fused::Norm::None);
+                fused::blend(&y, &norm, false, self.channels, weights, &mut nodes)?;
+            } else {
+                let channels = self.channels;
+                layers.fused(pass, &mut input, positions, weights, channels, &mut nodes)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Normal numbers for edges that leave state `s`, `[n, h, w, edges, channels]`.
+    fn noise(
+        &self,
+        s: usize,
+        x: &Tensor,
+        mix: &Mix<'_>,
+        noise: Streams,
+        edges: &[usize],
+    ) -> Tensor {
+        let size = x.size();
+        let stride = stride(self.reduce, s, mix.cell.inputs);
+        let strided = |n: i64| (n + stride - 1) / stride;
+        let shape = [size[0], strided(size[2]), strided(size[3]), size[1]];
+        let draw = |e: &usize| {
+            let rng = &mut noise.at("noise", *e as u64);
+            rng::normal(rng, &shape, x.kind(), x.device())
+        };
+        Tensor::stack(&edges.iter().map(draw).collect::<Vec<_>>(), 3)
     }
 
     /// Weighted sums over the candidates of every active edge that leaves state `s`: edge and `[n, channels, h, w]`.
@@ -338,16 +411,7 @@ impl CellNet {
             let count = edges.len() as i64;
             let sum = sums.remove(&edges);
             let y = if *op == Op::Noise {
-                let size = x.size();
-                let stride = stride(self.reduce, s, mix.cell.inputs);
-                let strided = |n: i64| (n + stride - 1) / stride;
-                let shape = [size[0], strided(size[2]), strided(size[3]), size[1]];
-                let draw = |e: &usize| {
-                    let rng = &mut noise.at("noise", *e as u64);
-                    rng::normal(rng, &shape, x.kind(), x.device())
-                };
-                let z = Tensor::stack(&edges.iter().map(draw).collect::<Vec<_>>(), 3);
-                weighted(sum, &z, weights)
+                weighted(sum, &self.noise(s, x, mix, noise, &edges), weights)
             } else {
                 match layers.batched(pass, &mut input, positions, Some(weights)) {
                     Flow::Shared(z) => {

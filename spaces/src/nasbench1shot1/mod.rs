@@ -208,7 +208,7 @@ impl SearchSpace for OneShotSpace {
             task,
             options.channels.unwrap_or(self.channels),
             options.cells.unwrap_or(self.cells),
-            options.batch_norm,
+            options,
             self.bn_momentum,
         )))
     }
