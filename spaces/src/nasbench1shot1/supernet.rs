@@ -192,16 +192,31 @@ impl Routes {
                 why: "it has fewer weights than the space".into(),
             })
         };
-        let projections = (projected, Route { targets, mix: next()? });
+        let projections = (
+            projected,
+            Route {
+                targets,
+                mix: next()?,
+            },
+        );
         let blocks = plans
             .into_iter()
             .map(|(ops, targets)| {
                 let ops = ops.into_iter().map(|op| Ok((op, next()?)));
                 let ops = ops.collect::<Result<_>>()?;
-                Ok((ops, Route { targets, mix: next()? }))
+                Ok((
+                    ops,
+                    Route {
+                        targets,
+                        mix: next()?,
+                    },
+                ))
             })
             .collect::<Result<_>>()?;
-        Ok(Self { projections, blocks })
+        Ok(Self {
+            projections,
+            blocks,
+        })
     }
 }
 
@@ -260,7 +275,8 @@ impl OneShotCell {
         let (projected, route) = &routes.projections;
         if !projected.is_empty() {
             let to = &mut nodes.of(&route.targets);
-            self.project.blend(pass, x, projected, &blend, &route.mix, to)?;
+            self.project
+                .blend(pass, x, projected, &blend, &route.mix, to)?;
         }
         for (block, (ops, route)) in routes.blocks.iter().enumerate() {
             let Some(x) = nodes.blocks[block].take() else {
@@ -282,7 +298,13 @@ impl OneShotCell {
                 blend.add(&sum, &route.mix, &mut nodes.of(&route.targets))?;
             }
         }
-        let Some(zero) = nodes.outputs.iter().flatten().next().map(Tensor::zeros_like) else {
+        let Some(zero) = nodes
+            .outputs
+            .iter()
+            .flatten()
+            .next()
+            .map(Tensor::zeros_like)
+        else {
             return Err(Error::Invalid {
                 what: "architecture".into(),
                 why: "no active path leads from a cell's input to its output".into(),
@@ -302,7 +324,10 @@ struct Nodes {
 impl Nodes {
     fn new(blocks: usize) -> Self {
         let none = || (0..blocks).map(|_| None).collect();
-        Self { blocks: none(), outputs: none() }
+        Self {
+            blocks: none(),
+            outputs: none(),
+        }
     }
 
     /// Those of the targets, blocks first and each kind in ascending order, as routes have them.
