@@ -103,3 +103,42 @@ impl Drop for Span {
         seconds[self.phase as usize] += self.began.elapsed().as_secs_f64();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::time::Duration;
+
+    const ALL: [Phase; 4] = [
+        Phase::Data,
+        Phase::Forward,
+        Phase::Backward,
+        Phase::Optimizer,
+    ];
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Whatever a step does between its phases, these sum to no more than the step, and each to at least its work.
+        #[test]
+        fn phases_sum_to_no_more_than_the_step(work in prop::collection::vec((0usize..5, 0u64..300), 0..12)) {
+            let clock = PhaseClock::new(Device::Cpu);
+            let began = Instant::now();
+            let mut least = [0.0; 5];
+            for (phase, microseconds) in work {
+                let _span = ALL.get(phase).map(|p| clock.span(*p));
+                std::thread::sleep(Duration::from_micros(microseconds));
+                least[phase] += microseconds as f64 / 1e6;
+            }
+            let total = began.elapsed().as_secs_f64();
+            let phases = clock.phases(total, 1).named().map(|(_, seconds)| seconds);
+            prop_assert!(phases[..4].iter().sum::<f64>() <= total);
+            for (phase, least) in phases.into_iter().zip(least) {
+                prop_assert!(phase >= least - 1e-9, "{} < {}", phase, least);
+            }
+            let half = clock.phases(total, 2).named();
+            prop_assert!((half.iter().map(|(_, s)| s).sum::<f64>() - total / 2.0).abs() < 1e-9);
+        }
+    }
+}

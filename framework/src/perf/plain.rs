@@ -4,15 +4,12 @@ use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use tch::{Tensor, no_grad};
 
-use super::phases::Phase;
 use crate::arch::{ArchSpec, Choice, RelaxedArch, Role};
 use crate::batches::Batch;
 use crate::distribution::{ArchDistribution, IndependentSoftmax};
 use crate::error::{Error, Result};
-use crate::rng::Streams;
 use crate::search::{Search, leaf};
 use crate::strategy::{BuildContext, DataPlan, Split, Strategy, StrategyConfig};
-use crate::supernet::{Mode, Weights};
 
 /// Forward pass, loss, backward pass and update of the weights, on one batch that is drawn once. It is no strategy to
 /// search with, so it is not registered.
@@ -43,7 +40,6 @@ impl StrategyConfig for PlainStep {
                 .map(|(_, _, row)| rng.random_range(0..row.candidates.len()))
                 .collect(),
             spec: cx.spec.clone(),
-            streams: cx.streams,
             batch: None,
         }))
     }
@@ -52,7 +48,6 @@ impl StrategyConfig for PlainStep {
 struct Plain {
     what: PlainStep,
     spec: ArchSpec,
-    streams: Streams,
     logits: Tensor,
     /// The candidate of every row in the first draw.
     first: Vec<usize>,
@@ -98,16 +93,7 @@ impl Strategy for Plain {
         };
         search.clock.work.images += batch.len() as u64;
         let (theta, arch) = (search.theta(), self.arch(search));
-        let loss = {
-            let _span = search.timed(Phase::Forward);
-            let (net, noise) = (search.supernet(), self.streams);
-            let weights = Weights {
-                params: &theta,
-                stats: &search.stats,
-            };
-            let output = net.forward(weights, &batch.images, &arch, Mode::Train, noise)?;
-            net.loss(&output, &batch.labels)
-        };
+        let loss = search.loss(&theta, &arch, &batch)?;
         let gradients = match self.what {
             PlainStep::Joint => search.gradients(&loss, &[&theta, &self.logits])?,
             _ => search.gradients(&loss, &[&theta])?,
@@ -122,6 +108,7 @@ impl Strategy for Plain {
     }
 }
 
+/// A batch of no split, so that it is not metered.
 fn full_batch(search: &mut Search) -> Result<Batch> {
     let batch = search.batch(Split::Full)?;
     if batch.len() < search.batch_size() as i64 {
@@ -131,7 +118,10 @@ fn full_batch(search: &mut Search) -> Result<Batch> {
             help: "make the batches smaller, or choose another dataset".into(),
         });
     }
-    Ok(batch)
+    Ok(Batch {
+        split: None,
+        ..batch
+    })
 }
 
 #[cfg(test)]
@@ -171,7 +161,6 @@ mod tests {
         let spec = spec();
         Plain {
             what,
-            streams: Streams::new(0),
             logits: Tensor::zeros([spec.numel()], (Kind::Float, Device::Cpu)),
             first: vec![1, 3, 2, 0],
             spec,

@@ -47,7 +47,10 @@ pub struct Reopen<'a> {
 }
 
 /// Takes one step, without events and checkpoints and whatever the strategy asks for at the end of an epoch.
-pub(crate) fn advance(search: &mut Search, strategy: &mut dyn Strategy) -> Result<()> {
+///
+/// # Errors
+/// Whatever the strategy has to say.
+pub fn advance(search: &mut Search, strategy: &mut dyn Strategy) -> Result<()> {
     if search.clock.step_in_epoch == 0 {
         strategy.epoch_start(search)?;
     }
@@ -60,6 +63,19 @@ pub(crate) fn advance(search: &mut Search, strategy: &mut dyn Strategy) -> Resul
         search.clock.step_in_epoch = 0;
     }
     Ok(())
+}
+
+/// Writes a checkpoint of a search that the caller steps through.
+///
+/// # Errors
+/// Whatever strategy and disk have to say.
+pub fn save(
+    run: &RunFolder,
+    search: &mut Search,
+    strategy: &dyn Strategy,
+    fingerprint: &str,
+) -> Result<()> {
+    checkpoint::save(run, search, strategy, fingerprint, 0, None, false)
 }
 
 /// What runs a search.
