@@ -34,10 +34,10 @@ pub struct Settings {
     pub dataset: Option<String>,
     /// Seed of every random draw
     #[arg(long)]
-    seed: Option<u64>,
+    pub seed: Option<u64>,
     /// Epochs of training
     #[arg(long)]
-    epochs: Option<u64>,
+    pub epochs: Option<u64>,
     /// `auto`, `cpu` or `cuda:N`
     #[arg(long)]
     pub device: Option<String>,
@@ -49,10 +49,10 @@ pub struct Settings {
     pub data_dir: Option<PathBuf>,
     /// Folder that gets the run folder
     #[arg(long, short = 'o', value_name = "DIR")]
-    out: Option<PathBuf>,
+    pub out: Option<PathBuf>,
     /// Also write TensorBoard event files
     #[arg(long)]
-    tensorboard: bool,
+    pub tensorboard: bool,
     /// TOML file of settings
     #[arg(long, short = 'c', value_name = "FILE")]
     pub config: Option<PathBuf>,
