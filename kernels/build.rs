@@ -19,6 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .include(&include)
         .include(include.join("torch/csrc/api/include"))
         .define("_GLIBCXX_USE_CXX11_ABI", "1")
+        .file("native/names.cpp")
         .file("native/profile.cpp")
         .compile("nasfw_native");
     println!("cargo:rustc-link-search=native={}", lib.display());

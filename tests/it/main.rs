@@ -23,5 +23,6 @@ mod resume;
 mod retrain;
 mod spaces;
 mod strategies;
+mod synchronisation;
 mod tensorboard;
 mod watch;
