@@ -32,7 +32,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         .define("_GLIBCXX_USE_CXX11_ABI", "1")
         // As libtorch, whose threads the kernels share.
         .flag_if_supported("-fopenmp")
-        .files(["native/profile.cpp", "native/fused/fused.cpp"]);
+        .files([
+            "native/names.cpp",
+            "native/profile.cpp",
+            "native/fused/fused.cpp",
+        ]);
     if x86 {
         native.define("NASFW_X86", None);
     }

@@ -13,8 +13,10 @@ pub use nasfw_framework as framework;
 pub use nasfw_framework::prelude;
 
 mod cli;
+mod memory;
 
 /// The command line. Programs with plugins of their own call this from their `main`.
 pub fn main() -> std::process::ExitCode {
+    memory::keep_freed();
     cli::main()
 }

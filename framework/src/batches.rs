@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::{Duration, Instant};
 
 use rand::RngExt;
 use rand::seq::SliceRandom;
@@ -99,6 +100,8 @@ pub(crate) struct Batches {
     std: Tensor,
     kind: Kind,
     streams: Streams,
+    /// Time that training batches took since it was last asked for.
+    pub spent: Duration,
 }
 
 /// One part of the dataset.
@@ -276,6 +279,7 @@ impl Batches {
             std: scale(&data.std),
             kind,
             streams,
+            spent: Duration::ZERO,
         })
     }
 
@@ -339,6 +343,13 @@ impl Batches {
     /// # Errors
     /// What a source says of a file that it can't decode.
     pub fn batch(&mut self, draw: Draw, augment: Augment) -> Result<Batch> {
+        let began = Instant::now();
+        let batch = self.augmented(draw, augment);
+        self.spent += began.elapsed();
+        batch
+    }
+
+    fn augmented(&mut self, draw: Draw, augment: Augment) -> Result<Batch> {
         let rows = self.rows(draw);
         let mut ahead = self
             .ahead
@@ -476,22 +487,19 @@ impl Augment {
         let size = images.size();
         let (n, h, w) = (size[0], size[2], size[3]);
         let device = images.device();
-        let mut draw = |below: i64| -> Tensor {
-            let v: Vec<i64> = (0..n)
-                .map(|_| {
-                    if below > 1 {
-                        rng.random_range(0..below)
-                    } else {
-                        0
-                    }
-                })
-                .collect();
-            Tensor::from_slice(&v).view([n, 1, 1]).to_device(device)
-        };
         let p = self.crop_padding;
-        let (dy, dx) = (draw(2 * p + 1), draw(2 * p + 1));
-        let flip = draw(if self.flip { 2 } else { 1 });
-        let (cy, cx) = (draw(h), draw(w));
+        // How many places there are for the crop (down, right), the flip, and the cutout (down, right).
+        let places = [2 * p + 1, 2 * p + 1, 1 + i64::from(self.flip), h, w];
+        let mut drawn = Vec::with_capacity(places.len() * n as usize);
+        for below in places {
+            drawn.extend((0..n).map(|_| match below {
+                ..=1 => 0,
+                _ => rng.random_range(0..below),
+            }));
+        }
+        // One copy to the device.
+        let drawn = Tensor::from_slice(&drawn).view([5, n, 1, 1]).to_device(device);
+        let [dy, dx, flip, cy, cx] = [0, 1, 2, 3, 4].map(|i| drawn.get(i));
         let int = (Kind::Int64, device);
         let (ys, xs) = (
             Tensor::arange(h, int).view([1, h, 1]),

@@ -106,51 +106,50 @@ pub struct FlatOptimizer {
 impl FlatOptimizer {
     /// Descends `grad` (same shape as `params`) at rate `lr`, in place and outside the graph.
     pub fn step(&mut self, params: &mut Tensor, grad: &Tensor, lr: f64) {
+        let Self {
+            config: c,
+            first,
+            second,
+            steps,
+        } = self;
+        *steps += 1;
         no_grad(|| {
-            let c = &self.config;
-            let clipped;
-            let grad = if c.clip > 0.0 {
-                clipped = clip_norm(grad, c.clip);
-                &clipped
-            } else {
-                grad
-            };
-            let g = if c.weight_decay > 0.0 {
-                grad + &*params * c.weight_decay
-            } else {
-                grad.shallow_clone()
-            };
-            self.steps += 1;
+            let clipped = (c.clip > 0.0).then(|| clip_norm(grad, c.clip));
+            let g = clipped.as_ref().unwrap_or(grad);
+            let decayed = (c.weight_decay > 0.0).then(|| (&*params * c.weight_decay).g_add_(g));
+            let g = decayed.as_ref().unwrap_or(g);
             match c.optimizer {
-                Rule::Sgd => {
-                    let direction = if c.momentum > 0.0 {
-                        // The first step fills the buffer with the gradient itself: 0·μ + g.
-                        self.first = &self.first * c.momentum + &g;
-                        if c.nesterov {
-                            &g + &self.first * c.momentum
-                        } else {
-                            self.first.shallow_clone()
-                        }
+                Rule::Sgd if c.momentum > 0.0 => {
+                    // The first step fills the buffer with the gradient itself: 0·μ + g.
+                    let first = first.g_mul_scalar_(c.momentum).g_add_(g);
+                    let mut change = if c.nesterov {
+                        (first * c.momentum).g_add_(g).g_mul_scalar_(lr)
                     } else {
-                        g
+                        first * lr
                     };
-                    let _ = params.g_sub_(&(direction * lr));
+                    let _ = params.g_sub_(&change);
+                }
+                Rule::Sgd => {
+                    let _ = params.g_sub_(&(g * lr));
                 }
                 Rule::Adam => {
                     let [b1, b2] = c.betas;
-                    self.first = &self.first * b1 + &g * (1.0 - b1);
-                    self.second = &self.second * b2 + &g * &g * (1.0 - b2);
-                    let t = self.steps as f64;
+                    let first = first.g_mul_scalar_(b1).g_add_(&(g * (1.0 - b1)));
+                    let squared = (g * g).g_mul_scalar_(1.0 - b2);
+                    let second = second.g_mul_scalar_(b2).g_add_(&squared);
+                    let t = *steps as f64;
                     let (c1, c2) = (1.0 - b1.powf(t), 1.0 - b2.powf(t));
-                    let denominator = self.second.sqrt() / c2.sqrt() + c.eps;
-                    let _ = params.g_sub_(&(&self.first / denominator * (lr / c1)));
+                    let denominator = second.sqrt().g_div_scalar_(c2.sqrt()).g_add_scalar_(c.eps);
+                    let change = (first / denominator).g_mul_scalar_(lr / c1);
+                    let _ = params.g_sub_(&change);
                 }
                 Rule::RmsProp => {
                     let decay = c.betas[1];
-                    self.second = &self.second * decay + &g * &g * (1.0 - decay);
-                    let direction = &g / (&self.second + c.eps).sqrt() * lr;
-                    self.first = &self.first * c.momentum + direction;
-                    let _ = params.g_sub_(&self.first);
+                    let squared = (g * g).g_mul_scalar_(1.0 - decay);
+                    let second = second.g_mul_scalar_(decay).g_add_(&squared);
+                    let root = (second + c.eps).sqrt_();
+                    let change = (g / root).g_mul_scalar_(lr);
+                    let _ = params.g_sub_(&first.g_mul_scalar_(c.momentum).g_add_(&change));
                 }
             }
         });

@@ -1,10 +1,17 @@
 //! Counts of libtorch's operator calls: on GPUs, a measure of kernel launches.
 
+use std::collections::BTreeMap;
+use std::ffi::{CStr, c_char, c_void};
 use std::sync::{Mutex, PoisonError};
 
 unsafe extern "C" {
     fn nasfw_count_begin();
     fn nasfw_count_end(calls: *mut i64, leaf_calls: *mut i64);
+    fn nasfw_names_begin();
+    fn nasfw_names_end(
+        context: *mut c_void,
+        visit: extern "C" fn(*mut c_void, *const c_char, u64),
+    );
 }
 
 /// Operator calls of the whole process.
@@ -29,6 +36,31 @@ pub fn count<T>(f: impl FnOnce() -> T) -> (T, Calls) {
     (value, calls)
 }
 
+/// Runs `f` and counts by name the operators that this thread calls meanwhile, with those that they call and those of
+/// backward passes: `aten::add`, say.
+pub fn names<T>(f: impl FnOnce() -> T) -> (T, BTreeMap<String, u64>) {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut names = BTreeMap::new();
+    // SAFETY: the two calls come in this order, on one thread, and one pair at a time.
+    unsafe { nasfw_names_begin() };
+    let value = f();
+    // SAFETY: as above; `keep` gets this very map.
+    unsafe { nasfw_names_end((&raw mut names).cast(), keep) };
+    (value, names)
+}
+
+extern "C" fn keep(names: *mut c_void, name: *const c_char, calls: u64) {
+    // SAFETY: the map of `names`, which waits meanwhile, and a C string that is valid for this call.
+    let (names, name) = unsafe {
+        (
+            &mut *names.cast::<BTreeMap<String, u64>>(),
+            CStr::from_ptr(name),
+        )
+    };
+    names.insert(name.to_string_lossy().into_owned(), calls);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,5 +78,16 @@ mod tests {
         let x = Tensor::ones([1, 1, 3, 3], (Kind::Float, tch::Device::Cpu));
         let (_, calls) = count(|| x.conv2d::<Tensor>(&x, None, [1, 1], [0, 0], [1, 1], 1));
         assert!(calls.all > calls.leaves && calls.leaves > 0, "{calls:?}");
+    }
+    #[test]
+    fn names_are_those_of_this_thread_with_its_backward_pass() {
+        let x = Tensor::ones([3], (Kind::Float, tch::Device::Cpu)).set_requires_grad(true);
+        let (_, names) = names(|| {
+            std::thread::scope(|s| s.spawn(|| x.detach().exp()).join().map(drop)).ok();
+            x.sin().sum(Kind::Float).backward();
+        });
+        assert_eq!(names["aten::sin"], 1);
+        assert_eq!(names["aten::cos"], 1, "{names:?}");
+        assert!(!names.contains_key("aten::exp"), "{names:?}");
     }
 }

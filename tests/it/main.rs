@@ -24,5 +24,6 @@ mod resume;
 mod retrain;
 mod spaces;
 mod strategies;
+mod synchronisation;
 mod tensorboard;
 mod watch;

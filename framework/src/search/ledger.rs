@@ -1,6 +1,6 @@
 //! What a search has spent, and what it may.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Search;
 use crate::budget::{Budget, Unit, Work};
@@ -60,6 +60,11 @@ impl Search {
         self.clock.step += 1;
         self.clock.step_in_epoch += 1;
         self.account();
+    }
+
+    /// Time that training batches took since the last call.
+    pub(crate) fn take_data_time(&mut self) -> Duration {
+        std::mem::take(&mut self.batches.spent)
     }
 
     /// Between steps, what was spent when the next step begins is what is spent now.

@@ -16,6 +16,7 @@ mod outcome;
 mod reopened;
 mod search_trainer;
 mod session;
+mod shares;
 
 pub use interrupt::on_signals;
 pub use outcome::{CurvePoint, Outcome};

@@ -8,6 +8,7 @@ use super::Job;
 use super::checkpoint;
 use super::outcome::{CurvePoint, Outcome};
 use super::search_trainer::SearchTrainer;
+use super::shares::{Part, Shares};
 use crate::arch::{Genotype, Marginals};
 use crate::budget::{Budget, Unit};
 use crate::device;
@@ -29,6 +30,7 @@ pub(super) struct Session<'a> {
     fingerprint: String,
     finished: Option<String>,
     began: Instant,
+    shares: Shares,
 }
 
 impl<'a> Session<'a> {
@@ -80,6 +82,7 @@ impl<'a> Session<'a> {
             fingerprint,
             finished,
             began,
+            shares: Shares::new(),
         };
         session.started(restored.is_none())?;
         Ok(session)
@@ -126,6 +129,7 @@ impl<'a> Session<'a> {
             self.search.begin_step();
             self.strategy.step(&mut self.search)?;
             self.search.end_step();
+            self.shares.lap(Part::Steps);
             let step = self.search.clock.step;
             if step.is_multiple_of(self.trainer.log_every) {
                 self.report_progress()?;
@@ -156,6 +160,7 @@ impl<'a> Session<'a> {
             self.report_progress()?;
         }
         let control = self.strategy.epoch_end(&mut self.search)?;
+        self.shares.lap(Part::Steps);
         if self.search.clock.step_in_epoch == steps {
             self.search.clock.epoch += 1;
             self.search.clock.step_in_epoch = 0;
@@ -181,7 +186,10 @@ impl<'a> Session<'a> {
                 }
             }
         }
-        self.save()
+        self.save()?;
+        let (epoch, data) = (self.search.clock.epoch, self.search.take_data_time());
+        self.shares.log(epoch, data);
+        Ok(())
     }
 
     /// Carries out what the strategy asked for.
@@ -409,6 +417,7 @@ impl<'a> Session<'a> {
         for s in &mut self.job.subscribers {
             s.on_event(&Event::Checkpoint { step })?;
         }
+        self.shares.lap(Part::Checkpoints);
         Ok(())
     }
 
@@ -417,7 +426,9 @@ impl<'a> Session<'a> {
         self.job
             .subscribers
             .iter_mut()
-            .try_for_each(|s| s.on_event(&event))
+            .try_for_each(|s| s.on_event(&event))?;
+        self.shares.lap(Part::Reports);
+        Ok(())
     }
 }
 
