@@ -92,6 +92,7 @@ impl Conv {
 /// Entries of the first dimension in the given ranges, joined.
 pub(crate) fn pick(t: &Tensor, ranges: &[(i64, i64)]) -> Tensor {
     match ranges {
+        [(0, count)] if *count == t.size()[0] => t.shallow_clone(),
         [(first, count)] => t.narrow(0, *first, *count),
         _ => {
             let parts: Vec<Tensor> = ranges

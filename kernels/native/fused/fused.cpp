@@ -98,31 +98,32 @@ struct Partial {
   }
 };
 
-// Mean and 1/√(variance + ε) of every channel, [channels] in double precision.
+// Mean and 1/√(variance + ε) of every channel, [2, channels] in double precision.
 struct Statistics {
-  Tensor mean, inv;
+  Tensor data;
 
-  Statistics(Tensor mean, Tensor inv) : mean(std::move(mean)), inv(std::move(inv)) {}
+  explicit Statistics(Tensor data) : data(std::move(data)) {}
 
   // From the chunks' moments, `pixels` numbers a channel and image (Chan, Golub & LeVeque 1983).
-  Statistics(const Partial& p, int64_t pixels)
-      : mean(at::empty({p.channels}, at::kDouble)), inv(at::empty({p.channels}, at::kDouble)) {
+  Statistics(const Partial& p, int64_t pixels) : data(at::empty({2, p.channels}, at::kDouble)) {
+    double* to = data.mutable_data_ptr<double>();
     for (int64_t c = 0; c < p.channels; ++c) {
-      double m = 0, squares = 0, seen = 0;
+      double mean = 0, squares = 0, seen = 0;
       for (int64_t k = 0; k < chunks(p.n); ++k) {
         const double count = double((first_image(p.n, k + 1) - first_image(p.n, k)) * pixels);
-        const double delta = p.first[k * p.channels + c] - m;
-        m += delta * count / (seen + count);
+        const double delta = p.first[k * p.channels + c] - mean;
+        mean += delta * count / (seen + count);
         squares += p.second[k * p.channels + c] + delta * delta * seen * count / (seen + count);
         seen += count;
       }
-      mean.mutable_data_ptr<double>()[c] = m;
-      inv.mutable_data_ptr<double>()[c] = 1 / std::sqrt(squares / seen + kEps);
+      to[c] = mean;
+      to[p.channels + c] = 1 / std::sqrt(squares / seen + kEps);
     }
   }
 
-  double m(int64_t c) const { return mean.const_data_ptr<double>()[c]; }
-  double i(int64_t c) const { return inv.const_data_ptr<double>()[c]; }
+  int64_t channels() const { return data.size(1); }
+  double m(int64_t c) const { return data.const_data_ptr<double>()[c]; }
+  double i(int64_t c) const { return data.const_data_ptr<double>()[channels() + c]; }
 };
 
 // Normalised = y · scale + shift.
@@ -130,7 +131,9 @@ template <class T>
 struct Normalising {
   std::vector<T> scale, shift;
 
-  explicit Normalising(const Statistics& s) : scale(s.mean.numel()), shift(s.mean.numel()) {
+  Normalising() = default;
+
+  explicit Normalising(const Statistics& s) : scale(s.channels()), shift(s.channels()) {
     for (size_t c = 0; c < scale.size(); ++c) {
       scale[c] = T(s.i(c));
       shift[c] = T(-s.m(c) * s.i(c));
@@ -206,16 +209,21 @@ struct Nodes {
   }
 };
 
-// The gradients that arrive at nodes.
+// The gradients that arrive at nodes. Those of nodes that were joined are slices of one tensor, whose pixels lie further
+// apart.
 template <class T>
 struct NodeGradients {
   std::vector<Tensor> tensors;
   std::vector<const T*> pointers;
+  std::vector<int64_t> steps;
 
   explicit NodeGradients(const variable_list& grads) {
     for (const Tensor& g : grads) {
-      tensors.push_back(dense(g));
-      pointers.push_back(tensors.back().const_data_ptr<T>());
+      const int64_t step = g.stride(3);
+      const bool regular = g.stride(1) == 1 && g.stride(2) == step * g.size(3) && g.stride(0) == g.stride(2) * g.size(2);
+      tensors.push_back(regular ? g : dense(g));
+      pointers.push_back(tensors.back().template const_data_ptr<T>());
+      steps.push_back(regular ? step : g.size(1));
     }
   }
 };
@@ -287,7 +295,7 @@ struct Separable : Function<Separable> {
       });
       const Statistics stats(moments, pixels);
       norms.emplace_back(stats);
-      for (const Tensor& t : {dw, pw, out, stats.mean, stats.inv}) saved.push_back(t);
+      for (const Tensor& t : {dw, pw, out, stats.data}) saved.push_back(t);
       y = out;
     }
     saved.push_back(mix);
@@ -311,13 +319,13 @@ struct Separable : Function<Separable> {
     const Tensor &x = saved[0], &mix = saved.back();
     const int64_t n = x.size(0), c = x.size(1);
     const Table<T>& k = checked_table<T>(c);
-    const auto of = [&](int64_t s, int64_t i) -> const Tensor& { return saved[1 + 5 * s + i]; };
+    const auto of = [&](int64_t s, int64_t i) -> const Tensor& { return saved[1 + 4 * s + i]; };
     variable_list out(2 + 2 * stages);
 
     // Gradients of the mix, and the sums that the last batch norm's backward pass needs.
     const NodeGradients<T> g(grads);
     const Tensor& last = of(stages - 1, 2);
-    Statistics stats(of(stages - 1, 3), of(stages - 1, 4));
+    Statistics stats(of(stages - 1, 3));
     Normalising<T> norm(stats);
     const std::vector<T> ones(edges, T(1));
     Partial sums(n, edges * c), of_mix(n, edges * c);
@@ -325,6 +333,7 @@ struct Separable : Function<Separable> {
     first.forward = {c, edges, last.size(2) * last.size(3), false, false, last.const_data_ptr<T>(), norm.scale.data(),
                      norm.shift.data(), ones.data(), nullptr, nullptr};
     first.g = g.pointers.data();
+    first.steps = g.steps.data();
     first.inv = norm.scale.data();
     first.offset = norm.shift.data();
     each_image(n, [&](int64_t chunk, int64_t i) {
@@ -345,7 +354,7 @@ struct Separable : Function<Separable> {
     const bool from_x = ctx->needs_input_grad(0);
     const T* weights = mix.const_data_ptr<T>();
     std::vector<const T*> arriving = g.pointers;
-    int64_t step = c;
+    std::vector<int64_t> steps = g.steps;
     Tensor gradient;
     // The first stage whose weights or input need a gradient.
     int64_t until = stages;
@@ -363,9 +372,9 @@ struct Separable : Function<Separable> {
         const double w = s + 1 == stages ? double(weights[i / c]) : 1;
         arrives.set(i, stats, 1, w, w * sums.first[i], w * sums.second[i], double(n * pixels));
       }
-      const Arriving<T> in{arriving.data(), step, y.const_data_ptr<T>(), arrives.upper.data(), arrives.slope.data(),
+      const Arriving<T> in{arriving.data(), steps.data(), y.const_data_ptr<T>(), arrives.upper.data(), arrives.slope.data(),
                            arrives.constant.data()};
-      if (s) stats = Statistics(of(s - 1, 3), of(s - 1, 4));
+      if (s) stats = Statistics(of(s - 1, 3));
       norm = Normalising<T>(stats);
       const auto taps_first = transposed(dw.const_data_ptr<T>(), edges, c, taps);
       const Stage<T> stage{sh, input.const_data_ptr<T>(), s ? norm.scale.data() : nullptr,
@@ -401,7 +410,7 @@ struct Separable : Function<Separable> {
       } else if (of_input) {
         gradient = next;
         for (int64_t e = 0; e < edges; ++e) arriving[e] = gradient.const_data_ptr<T>() + e * c;
-        step = edges * c;
+        steps.assign(edges, edges * c);
       }
     }
     pass_on(grads, fresh, out);
@@ -484,8 +493,7 @@ struct Blending : Function<Blending> {
                   (i - first_image(l.n, chunk)) * l.pixels);
       });
       const Statistics stats(moments, l.pixels);
-      saved.push_back(stats.mean);
-      saved.push_back(stats.inv);
+      saved.push_back(stats.data);
       Tensor gain, bias;
       if (plan.affine) {
         gain = in[1].contiguous();
@@ -524,15 +532,16 @@ struct Blending : Function<Blending> {
     // Batch norm needs the sums, and thus the gradients, also where y is shared and only gain and bias are wanted.
     Tensor dy;
     if (of_y || normed) dy = at::empty_like(y);
-    Normalising<T> norm(normed ? Statistics(saved[2], saved[3]) : Statistics(at::empty({0}, at::kDouble), at::empty({0}, at::kDouble)));
-    Normalising<T> forward = norm;
-    if (normed) forward = scaled<T>(Statistics(saved[2], saved[3]), affine ? &saved[4] : nullptr, affine ? &saved[5] : nullptr);
+    Normalising<T> norm, forward;
+    if (normed) norm = Normalising<T>(Statistics(saved[2]));
+    if (normed) forward = scaled<T>(Statistics(saved[2]), affine ? &saved[3] : nullptr, affine ? &saved[4] : nullptr);
     Partial sums(l.n, l.channels), of_mix(l.n, edges * c);
     BlendBack<T> first{};
     first.forward = {c, edges, l.pixels, l.shared, ctx->saved_data["relu"].toBool(), y.const_data_ptr<T>(),
                      normed ? forward.scale.data() : nullptr, normed ? forward.shift.data() : nullptr,
                      mix.const_data_ptr<T>(), nullptr, nullptr};
     first.g = g.pointers.data();
+    first.steps = g.steps.data();
     first.inv = normed ? norm.scale.data() : nullptr;
     first.offset = normed ? norm.shift.data() : nullptr;
     first.dy = dy.defined() ? dy.mutable_data_ptr<T>() : nullptr;
@@ -551,18 +560,18 @@ struct Blending : Function<Blending> {
       out[at_mix].mutable_data_ptr<T>()[e] = T(sum);
     }
     if (affine) {
-      out[1] = at::empty_like(saved[4]);
-      out[2] = at::empty_like(saved[5]);
+      out[1] = at::empty_like(saved[3]);
+      out[2] = at::empty_like(saved[4]);
       for (int64_t i = 0; i < l.channels; ++i) {
         out[1].mutable_data_ptr<T>()[i] = T(sums.second[i]);
         out[2].mutable_data_ptr<T>()[i] = T(sums.first[i]);
       }
     }
     if (of_y && normed) {
-      const Statistics stats(saved[2], saved[3]);
+      const Statistics stats(saved[2]);
       Denormalising<T> arrives(l.channels);
       for (int64_t i = 0; i < l.channels; ++i) {
-        const double gain = affine ? double(saved[4].const_data_ptr<T>()[i]) : 1;
+        const double gain = affine ? double(saved[3].const_data_ptr<T>()[i]) : 1;
         arrives.set(i, stats, gain, 1, sums.first[i], sums.second[i], double(l.n * l.pixels));
       }
       T* to = dy.mutable_data_ptr<T>();

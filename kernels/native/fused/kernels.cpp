@@ -303,13 +303,14 @@ struct Arithmetic {
     }
     T* flipped = total + inputs * c;
     for (int64_t e = 0; e < s.edges; ++e) {
-      const T* g = in.g[e] + n * pixels * in.step;
+      const int64_t step = in.steps[e];
+      const T* g = in.g[e] + n * pixels * step;
       const T* y = in.y + (n * pixels * s.edges + e) * c;
       for (int64_t b = 0; b < c / L; ++b) {
         const int64_t at = e * c + b * L;
         const V upper = load(in.upper + at), slope = load(in.slope + at), constant = load(in.constant + at);
         for (int64_t p = 0; p < pixels; ++p) {
-          store(dy.at(p, b), upper * load(g + p * in.step + b * L) + slope * load(y + p * s.edges * c + b * L) + constant);
+          store(dy.at(p, b), upper * load(g + p * step + b * L) + slope * load(y + p * s.edges * c + b * L) + constant);
         }
       }
       if (!shared) activate(st, n, e, u);
@@ -411,7 +412,7 @@ struct Arithmetic {
           V of_weight = {}, first = {}, second = {};
           for (int64_t p = from; p < to; ++p) {
             const V v = load(y + p * step + row + i);
-            V g = load(bb.g[e] + (n * f.pixels + p) * c + i);
+            V g = load(bb.g[e] + (n * f.pixels + p) * bb.steps[e] + i);
             const V z = v * scale + shift;
             if (f.relu) g = z > 0 ? g : V{};
             of_weight += g * z;

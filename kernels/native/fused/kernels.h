@@ -43,8 +43,8 @@ struct Stage {
 // the batch norm behind the stage gives, and y the stage's output.
 template <class T>
 struct Arriving {
-  const T* const* g;  // one pointer an edge
-  int64_t step;       // from pixel to pixel in g
+  const T* const* g;     // one pointer an edge
+  const int64_t* steps;  // from pixel to pixel in g, one an edge
   const T* y;         // [n, oh, ow, edges, c]
   const T* upper;     // [edges, c]
   const T* slope;
@@ -78,6 +78,7 @@ template <class T>
 struct BlendBack {
   Blend<T> forward;      // nodes unused
   const T* const* g;     // [n, pixels, c] each
+  const int64_t* steps;  // from pixel to pixel in g, one an edge
   const T* inv;          // [edges or 1, c]: xhat = y · inv + offset; null: xhat = y
   const T* offset;
   T* dy;                 // first pass: gradient of scale · y + shift; second pass: of y

@@ -11,10 +11,18 @@ use crate::layers::Role;
 
 const SIDE: i64 = 16;
 
-fn setup(space: &CellSpace, seed: u64, side: i64) -> (Box<dyn Supernet>, Tensor, Tensor) {
-    let net = space
-        .supernet(task(side), &SupernetOptions::default())
-        .unwrap();
+/// `plain`: without fused kernels.
+fn setup(
+    space: &CellSpace,
+    seed: u64,
+    side: i64,
+    plain: bool,
+) -> (Box<dyn Supernet>, Tensor, Tensor) {
+    let options = SupernetOptions {
+        plain,
+        ..Default::default()
+    };
+    let net = space.supernet(task(side), &options).unwrap();
     assert!(net.layout().names_are_unique());
     let streams = Streams::new(seed);
     let numel = [net.layout().numel()];
@@ -75,8 +83,8 @@ fn relaxed(space: &CellSpace, seed: u64, signed: bool) -> Vec<Tensor> {
     space.spec().groups().iter().map(group).collect()
 }
 
-fn equals_reference(space: &CellSpace, seed: u64, signed: bool, side: i64) -> f64 {
-    let (net, theta, images) = setup(space, seed, side);
+fn equals_reference(space: &CellSpace, seed: u64, signed: bool, side: i64, plain: bool) -> f64 {
+    let (net, theta, images) = setup(space, seed, side, plain);
     let weights = relaxed(space, seed, signed);
     let arch = RelaxedArch::new(weights.iter().map(Tensor::shallow_clone).collect());
     let ours = forward(net.as_ref(), &theta, &images, &arch);
@@ -142,7 +150,7 @@ fn carried(space: &CellSpace, choice: &Choice, from: &Named, network: &ParamLayo
 
 /// A choice in the supernet against its standalone network and against the supernet without a mask.
 fn equals_standalone(space: &CellSpace, seed: u64, side: i64) -> f64 {
-    let (net, theta, images) = setup(space, seed, side);
+    let (net, theta, images) = setup(space, seed, side, false);
     // Noise draws its own numbers in either network, so it is left out.
     let quiet = space.cells.iter().cloned().map(|mut cell| {
         for edge in &mut cell.edges {
@@ -209,9 +217,9 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: Option::None, ..ProptestConfig::with_cases(12) })]
 
     #[test]
-    fn made_up_supernets_equal_the_plain_reference(seed in any::<u64>(), signed in any::<bool>(), side in prop::sample::select(vec![16i64, 20])) {
+    fn made_up_supernets_equal_the_plain_reference(seed in any::<u64>(), signed in any::<bool>(), side in prop::sample::select(vec![16i64, 20]), plain in any::<bool>()) {
         let space = any_space(seed);
-        let worst = equals_reference(&space, seed, signed, side);
+        let worst = equals_reference(&space, seed, signed, side, plain);
         prop_assert!(worst < 1e-8, "{space:?} {worst}");
     }
 
@@ -226,8 +234,10 @@ proptest! {
 #[test]
 fn registered_supernets_equal_the_plain_reference() {
     for (seed, name) in NAMES.into_iter().enumerate() {
-        let worst = equals_reference(&parts(name), seed as u64, true, SIDE);
-        assert!(worst < 1e-8, "{name} {worst}");
+        for plain in [false, true] {
+            let worst = equals_reference(&parts(name), seed as u64, true, SIDE, plain);
+            assert!(worst < 1e-8, "{name} {plain} {worst}");
+        }
     }
 }
 
@@ -248,7 +258,7 @@ fn odd_sizes_equal_the_plain_reference() {
         ("darts-imagenet", 19),
         ("robust-s4", 5),
     ] {
-        let worst = equals_reference(&parts(name), 3, true, side);
+        let worst = equals_reference(&parts(name), 3, true, side, false);
         assert!(worst < 1e-8, "{name} {side} {worst}");
     }
 }

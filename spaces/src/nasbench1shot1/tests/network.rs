@@ -8,11 +8,18 @@ use tch::{Device, Kind, Tensor};
 use super::reference::{Named, relaxed_reference, standalone};
 use super::*;
 
-fn setup(v: Variant, seed: u64) -> (OneShotSpace, Box<dyn Supernet>, Tensor, Tensor) {
+/// `plain`: without fused kernels.
+fn setup(
+    v: Variant,
+    seed: u64,
+    plain: bool,
+) -> (OneShotSpace, Box<dyn Supernet>, Tensor, Tensor) {
     let space = space(v);
-    let net = space
-        .supernet(task(3), &SupernetOptions::default())
-        .unwrap();
+    let options = SupernetOptions {
+        plain,
+        ..Default::default()
+    };
+    let net = space.supernet(task(3), &options).unwrap();
     let streams = Streams::new(seed);
     let theta = net.layout().init(streams, Kind::Double, Device::Cpu);
     // Scales and shifts away from one and zero, so that a swapped pair shows.
@@ -75,8 +82,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(8))]
 
     #[test]
-    fn the_supernet_equals_the_plain_reference(v in any_variant(), seed in any::<u64>(), signed in any::<bool>()) {
-        let (space, net, theta, images) = setup(v, seed);
+    fn the_supernet_equals_the_plain_reference(v in any_variant(), seed in any::<u64>(), signed in any::<bool>(), plain in any::<bool>()) {
+        let (space, net, theta, images) = setup(v, seed, plain);
         let weights: Vec<Tensor> = space.spec.groups().iter().map(|g| {
             let rng = &mut Streams::new(seed).at(&g.name, 0);
             let logits = normal(rng, &g.shape(), Kind::Double, Device::Cpu);
@@ -94,7 +101,7 @@ proptest! {
 
     #[test]
     fn a_choice_equals_its_standalone_network(v in any_variant(), seed in any::<u64>()) {
-        let (space, net, theta, images) = setup(v, seed);
+        let (space, net, theta, images) = setup(v, seed, false);
         let choice = space.spec.uniform(&mut Streams::new(seed).at("choice", 0));
         let masked = choice.one_hot(&space.spec, Kind::Double, Device::Cpu);
         let dense = RelaxedArch::new(masked.weights.iter().map(Tensor::copy).collect());
