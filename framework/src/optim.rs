@@ -122,7 +122,7 @@ impl FlatOptimizer {
                 Rule::Sgd if c.momentum > 0.0 => {
                     // The first step fills the buffer with the gradient itself: 0·μ + g.
                     let first = first.g_mul_scalar_(c.momentum).g_add_(g);
-                    let mut change = if c.nesterov {
+                    let change = if c.nesterov {
                         (first * c.momentum).g_add_(g).g_mul_scalar_(lr)
                     } else {
                         first * lr
