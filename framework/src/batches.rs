@@ -498,7 +498,9 @@ impl Augment {
             }));
         }
         // One copy to the device.
-        let drawn = Tensor::from_slice(&drawn).view([5, n, 1, 1]).to_device(device);
+        let drawn = Tensor::from_slice(&drawn)
+            .view([5, n, 1, 1])
+            .to_device(device);
         let [dy, dx, flip, cy, cx] = [0, 1, 2, 3, 4].map(|i| drawn.get(i));
         let int = (Kind::Int64, device);
         let (ys, xs) = (

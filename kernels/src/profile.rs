@@ -8,10 +8,7 @@ unsafe extern "C" {
     fn nasfw_count_begin();
     fn nasfw_count_end(calls: *mut i64, leaf_calls: *mut i64);
     fn nasfw_names_begin();
-    fn nasfw_names_end(
-        context: *mut c_void,
-        visit: extern "C" fn(*mut c_void, *const c_char, u64),
-    );
+    fn nasfw_names_end(context: *mut c_void, visit: extern "C" fn(*mut c_void, *const c_char, u64));
 }
 
 /// Operator calls of the whole process.

@@ -40,8 +40,16 @@ const SPACES: [&[&str]; 5] = [
     &["space.name=toy-conv"],
     &["space.name=toy-planted"],
     &["space.name=darts", "space.channels=2", "space.cells=3"],
-    &["space.name=nasbench201", "space.channels=2", "space.cells=1"],
-    &["space.name=nasbench1shot1-s3", "space.channels=3", "space.cells=3"],
+    &[
+        "space.name=nasbench201",
+        "space.channels=2",
+        "space.cells=1",
+    ],
+    &[
+        "space.name=nasbench1shot1-s3",
+        "space.channels=3",
+        "space.cells=3",
+    ],
 ];
 
 /// Few, tiny images with every augmentation.
@@ -175,14 +183,24 @@ fn no_step_of_any_strategy_waits_for_the_device() {
                 "random" => &["strategy.samples=1"],
                 _ => &[],
             };
-            let images = if space[0] == "space.name=toy-planted" { &[] } else { &IMAGES[..] };
-            let mut steps = recorded(&[&[&name], own, space, images].concat(), None);
+            let images: &[&str] = if space[0] == "space.name=toy-planted" {
+                &[]
+            } else {
+                &IMAGES[..]
+            };
+            let mut steps = recorded(&[&[name.as_str()], own, space, images].concat(), None);
             if plugin.name == "random" {
-                assert_eq!(waiting(&steps.pop().unwrap()), ["aten::_local_scalar_dense", "aten::item"]);
+                assert_eq!(
+                    waiting(&steps.pop().unwrap()),
+                    ["aten::_local_scalar_dense", "aten::item"]
+                );
             }
             assert!(!steps.is_empty(), "{name} {space:?}");
             for (step, calls) in steps.iter().enumerate() {
-                assert!(calls["aten::sub_"] > 0, "{name} {space:?}: no update in step {step}");
+                assert!(
+                    calls["aten::sub_"] > 0,
+                    "{name} {space:?}: no update in step {step}"
+                );
                 let none: [&str; 0] = [];
                 assert_eq!(waiting(calls), none, "{name} {space:?}: step {step}");
             }
@@ -193,14 +211,33 @@ fn no_step_of_any_strategy_waits_for_the_device() {
 #[test]
 fn a_planted_wait_is_noticed() {
     let planted: [(More, &str); 4] = [
-        (|theta| drop(theta.double_value(&[0])), "aten::item"),
-        (|theta| drop(theta.equal(theta)), "aten::equal"),
-        (|theta| drop(theta.masked_select(&theta.gt(0.0))), "aten::masked_select"),
-        (|theta| drop(theta.index(&[Some(theta.gt(0.0))])), "aten::nonzero"),
+        (
+            |theta| {
+                let _ = theta.double_value(&[0]);
+            },
+            "aten::item",
+        ),
+        (
+            |theta| {
+                let _ = theta.equal(theta);
+            },
+            "aten::equal",
+        ),
+        (
+            |theta| drop(theta.masked_select(&theta.gt(0.0))),
+            "aten::masked_select",
+        ),
+        (
+            |theta| drop(theta.index(&[Some(theta.gt(0.0))])),
+            "aten::nonzero",
+        ),
     ];
     for (more, name) in planted {
         let set = [&["strategy.name=darts", "space.name=toy-conv"], &IMAGES[..]].concat();
         let steps = recorded(&set, Some(more));
-        assert!(steps.iter().all(|calls| waiting(calls).contains(&name)), "{name}");
+        assert!(
+            steps.iter().all(|calls| waiting(calls).contains(&name)),
+            "{name}"
+        );
     }
 }

@@ -40,7 +40,15 @@ impl Shares {
         let percent = |part: Duration| part.as_secs_f64() / seconds * 100.0;
         let [steps, reports, checkpoints] = self.sums.map(percent);
         let data = percent(data);
-        tracing::debug!(epoch, seconds, steps, data, reports, checkpoints, "time of the epoch in percent");
+        tracing::debug!(
+            epoch,
+            seconds,
+            steps,
+            data,
+            reports,
+            checkpoints,
+            "time of the epoch in percent"
+        );
         self.sums = [Duration::ZERO; 3];
     }
 }
