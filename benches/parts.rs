@@ -18,7 +18,7 @@ use nasfw::framework::trainer::save;
 use nasfw_spaces::tables::{Builder, Measure};
 use tch::{Kind, Tensor};
 
-const IMAGES: &str = "dataset.name=synthetic dataset.size=32 dataset.classes=10 dataset.images=256";
+const COMMON: &str = "device=cpu threads=1 dataset.name=synthetic dataset.size=32 dataset.classes=10 dataset.images=256";
 
 fn config(settings: &str) -> RunConfig {
     let options = settings.split_whitespace().map(|pair| {
@@ -31,17 +31,17 @@ fn config(settings: &str) -> RunConfig {
 }
 
 fn start(settings: &str) -> (Search, Box<dyn Strategy>) {
-    let config = config(&format!("{IMAGES} device=cpu {settings}"));
+    let config = config(&format!("{COMMON} {settings}"));
     config.trainer.start(&config).unwrap()
 }
 
 /// The network of one cell of DARTS, forward and backward, with one candidate on all edges.
 fn cells(c: &mut Criterion) {
-    let settings = "space.name=darts space.cells=1 strategy.name=darts trainer.batch_size=16";
+    let settings = "space.name=darts space.cells=1 strategy.name=darts trainer.batch_size=8";
     let (mut search, _) = start(settings);
     let batch = search.batch(Split::Full).unwrap();
     let groups = search.space().spec().groups().to_vec();
-    let mut group = c.benchmark_group("one cell of DARTS, 16 images, forward and backward");
+    let mut group = c.benchmark_group("one cell of DARTS, 8 images, forward and backward");
     for (i, name) in groups[0].rows[0].candidates.iter().enumerate() {
         let all = groups.iter().map(|g| vec![vec![i]; g.rows.len()]);
         let arch = search.one_hot(&Choice::new(all.collect()));
