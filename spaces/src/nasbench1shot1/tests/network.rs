@@ -9,11 +9,7 @@ use super::reference::{Named, relaxed_reference, standalone};
 use super::*;
 
 /// `plain`: without fused kernels.
-fn setup(
-    v: Variant,
-    seed: u64,
-    plain: bool,
-) -> (OneShotSpace, Box<dyn Supernet>, Tensor, Tensor) {
+fn setup(v: Variant, seed: u64, plain: bool) -> (OneShotSpace, Box<dyn Supernet>, Tensor, Tensor) {
     let space = space(v);
     let options = SupernetOptions {
         plain,
