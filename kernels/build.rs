@@ -35,6 +35,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .files([
             "native/names.cpp",
             "native/profile.cpp",
+            "native/views.cpp",
             "native/fused/fused.cpp",
         ]);
     if x86 {

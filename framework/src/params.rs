@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 
+use nasfw_kernels::views::views;
 use tch::{Device, Kind, Tensor};
 
 use crate::rng::{self, Streams};
@@ -146,23 +147,20 @@ impl ParamLayout {
         Tensor::cat(&parts, 0).to_device(device)
     }
 
-    /// Views of a flat vector by one `split_with_sizes`, so that its gradient comes back as one vector.
+    /// Views of a flat vector, whose gradient comes back as one vector.
+    ///
+    /// # Panics
+    /// If the vector is not as long as the layout.
+    #[expect(
+        clippy::panic,
+        reason = "as libtorch's own operators where shapes do not fit"
+    )]
     pub fn views(&self, flat: &Tensor) -> Views {
-        if self.params.is_empty() {
-            return Views(vec![]);
+        let shapes: Vec<&[i64]> = self.params.iter().map(|p| p.shape.as_slice()).collect();
+        match views(flat, &shapes) {
+            Ok(views) => Views(views),
+            Err(e) => panic!("{e}"),
         }
-        let sizes: Vec<i64> = self
-            .params
-            .iter()
-            .map(|p| p.shape.iter().product())
-            .collect();
-        Views(
-            flat.split_with_sizes(sizes, 0)
-                .into_iter()
-                .zip(&self.params)
-                .map(|(part, p)| part.view(p.shape.as_slice()))
-                .collect(),
-        )
     }
 
     /// A fresh flat vector in which every parameter that `old` also has (same name and shape) keeps its value: what a

@@ -7,11 +7,12 @@
 //!
 //! Shapes: images are `[n, c, h, w]` with channels innermost, tensors of several edges `[n, edges × c, h, w]`.
 
-use std::ffi::{CStr, c_char};
 use std::ptr;
 
 use tch::{Device, Kind, TchError, Tensor};
 use torch_sys::C_tensor;
+
+use crate::message::{Message, check};
 
 unsafe extern "C" {
     fn nasfw_fused_fits(c: i64, bytes: i64) -> bool;
@@ -25,7 +26,7 @@ unsafe extern "C" {
         mix: *const C_tensor,
         edges: i64,
         nodes: *const *const C_tensor,
-    ) -> *mut c_char;
+    ) -> Message;
     fn nasfw_fused_blend(
         out: *mut *mut C_tensor,
         y: *const C_tensor,
@@ -37,8 +38,7 @@ unsafe extern "C" {
         mix: *const C_tensor,
         edges: i64,
         nodes: *const *const C_tensor,
-    ) -> *mut c_char;
-    fn free(p: *mut c_char);
+    ) -> Message;
 }
 
 /// Whether there are kernels for images of `c` channels like `x`.
@@ -150,23 +150,14 @@ pub fn blend(
 /// Calls `f` with room for the new nodes, the old ones and their number, and puts what it made in the nodes' place.
 fn into_nodes(
     nodes: &mut [&mut Option<Tensor>],
-    f: impl FnOnce(*mut *mut C_tensor, *const *const C_tensor, i64) -> *mut c_char,
+    f: impl FnOnce(*mut *mut C_tensor, *const *const C_tensor, i64) -> Message,
 ) -> Result<(), TchError> {
     let old: Vec<*const C_tensor> = nodes
         .iter()
         .map(|n| n.as_ref().map_or(ptr::null(), |n| n.as_ptr() as *const _))
         .collect();
     let mut out = vec![ptr::null_mut(); nodes.len()];
-    let message = f(out.as_mut_ptr(), old.as_ptr(), nodes.len() as i64);
-    if !message.is_null() {
-        // SAFETY: a message is a string of its own, ours to free.
-        let text = unsafe {
-            let text = CStr::from_ptr(message).to_string_lossy().into_owned();
-            free(message);
-            text
-        };
-        return Err(TchError::Torch(text));
-    }
+    check(f(out.as_mut_ptr(), old.as_ptr(), nodes.len() as i64))?;
     for (node, made) in nodes.iter_mut().zip(out) {
         // SAFETY: on success every entry is a new tensor, ours to own.
         **node = Some(unsafe { Tensor::from_ptr(made) });

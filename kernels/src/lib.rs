@@ -1,4 +1,6 @@
-//! What libtorch lacks for supernets on CPUs, in C++ behind safe functions.
+//! What libtorch lacks for supernets, in C++ behind safe functions.
 
 pub mod fused;
+mod message;
 pub mod profile;
+pub mod views;
