@@ -43,7 +43,7 @@ pub struct Steps {
 }
 
 /// Measures strategies, each with a configuration of its own, beside the supernet of `base`, whose strategy does not
-/// matter. Configurations are asked for as often as they are needed.
+/// matter; without strategies the plain step alone. Configurations are asked for as often as they are needed.
 ///
 /// # Errors
 /// Whatever data, space and strategies have to say, and a dataset that has no full batch.
@@ -65,7 +65,10 @@ pub fn measure(
     // The plain one first: the memory of the others comes on top of what is there already.
     let mut subjects = vec![bare(PlainStep::Weights)?];
     subjects[0].prepare(steps.warmup)?;
-    subjects.push(bare(PlainStep::Joint)?);
+    let alone = strategies.is_empty();
+    if !alone {
+        subjects.push(bare(PlainStep::Joint)?);
+    }
     let names: Vec<String> = strategies.iter().map(|(name, _)| name.clone()).collect();
     for (_, config) in &strategies {
         subjects.push(Subject::new(config)?);
@@ -88,15 +91,19 @@ pub fn measure(
         }
     }
     let mut timings = subjects.iter().map(|s| s.timing(&subjects));
-    let (Some(plain), Some(joint)) = (timings.next(), timings.next()) else {
-        return Err(Error::Invalid {
-            what: "measurement".into(),
-            why: "nothing was measured".into(),
-        });
-    };
+    let plain = timings.next().ok_or_else(|| Error::Invalid {
+        what: "measurement".into(),
+        why: "nothing was measured".into(),
+    })?;
     let search = &subjects[0].search;
     let (batch, task) = (search.batch_size() as i64, search.task());
-    let paths = [bare(PlainStep::Sampled)?, bare(PlainStep::Everywhere)?];
+    let single_path = match alone {
+        true => None,
+        false => {
+            let paths = [bare(PlainStep::Sampled)?, bare(PlainStep::Everywhere)?];
+            Some(single_path(paths, steps, plain.seconds)?)
+        }
+    };
     Ok(Report {
         device: device::describe(search.device()),
         threads: tch::get_num_threads(),
@@ -104,12 +111,12 @@ pub fn measure(
         images: vec![batch, task.channels, task.height, task.width],
         parameters: search.theta().numel() as i64,
         macs: supernet_macs(search.space(), task, &size(&base()?)?),
-        single_path: single_path(paths, steps, plain.seconds)?,
+        single_path,
         plain: Plain {
             timing: plain,
             libraries_bytes,
         },
-        joint,
+        joint: timings.next(),
         strategies: names.into_iter().zip(timings).collect(),
         machine: None,
     })
@@ -213,7 +220,7 @@ impl Subject {
         Ok(seconds)
     }
 
-    /// Beside the plain and the joint step, the first two of `all`.
+    /// Beside the plain and the joint step, the first two of `all` where there are others.
     fn timing(&self, all: &[Self]) -> Timing {
         let seconds = median(self.samples.iter().copied());
         let work = &self.search.clock().work;
@@ -222,7 +229,9 @@ impl Subject {
             samples: self.samples.clone(),
             images_per_second: work.images as f64 / work.steps.max(1) as f64 / seconds,
             ratio: median_ratio(&self.samples, &all[0].samples),
-            ratio_joint: median_ratio(&self.samples, &all[1].samples),
+            ratio_joint: all
+                .get(1)
+                .map(|joint| median_ratio(&self.samples, &joint.samples)),
             peak_bytes: self.peak_bytes,
             operators: self.operators,
             phases: self.clock.phases(self.clocked.0, self.clocked.1),

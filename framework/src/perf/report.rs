@@ -24,12 +24,12 @@ pub struct Report {
     pub macs: Option<i64>,
     /// The bare supernet.
     pub plain: Plain,
-    /// The bare supernet with the gradient of the architecture, too.
-    pub joint: Timing,
+    /// The bare supernet with the gradient of the architecture, too, where there are strategies to compare with it.
+    pub joint: Option<Timing>,
     /// Strategies by name.
     pub strategies: BTreeMap<String, Timing>,
-    /// One candidate a row instead of all.
-    pub single_path: SinglePath,
+    /// One candidate a row instead of all, where there are strategies.
+    pub single_path: Option<SinglePath>,
     /// The machine's limits, if they were asked for.
     pub machine: Option<Machine>,
 }
@@ -62,8 +62,8 @@ pub struct Timing {
     pub images_per_second: f64,
     /// Median over rounds of this step's seconds over the plain step's.
     pub ratio: f64,
-    /// The same over those of the plain step with the architecture's gradient.
-    pub ratio_joint: f64,
+    /// The same over those of the joint step, where that is measured.
+    pub ratio_joint: Option<f64>,
     /// Largest resident memory of the process while it warmed up.
     pub peak_bytes: Option<u64>,
     /// Operator calls of one step.

@@ -201,21 +201,26 @@ impl Perf {
         );
         let mut rows = vec![HEAD.map(str::to_owned).to_vec()];
         rows.push(row("plain", &r.plain.timing));
-        rows.push(row("joint", &r.joint));
+        rows.extend(r.joint.iter().map(|timing| row("joint", timing)));
         rows.extend(r.strategies.iter().map(|(name, timing)| row(name, timing)));
         out += &table(&rows);
         out += "\nplain: the bare supernet, all candidates at fixed weights, one batch; forward, backward, update of the \
-                weights\njoint: the same with the gradient of the architecture; ratios are medians of steps side by side\n\n";
-        let path = &r.single_path;
-        let _ = writeln!(
-            out,
-            "single path: {} a step with one drawn candidate a row, {:.2} of one candidate everywhere ({}, mean over \
-             candidates), {:.2} of all candidates",
-            seconds(path.sampled),
-            path.ratio,
-            seconds(path.everywhere),
-            path.of_all,
-        );
+                weights\n";
+        if r.joint.is_some() {
+            out += "joint: the same with the gradient of the architecture; ratios are medians of steps side by side\n";
+        }
+        out += "\n";
+        if let Some(path) = r.single_path {
+            let _ = writeln!(
+                out,
+                "single path: {} a step with one drawn candidate a row, {:.2} of one candidate everywhere ({}, mean over \
+                 candidates), {:.2} of all candidates",
+                seconds(path.sampled),
+                path.ratio,
+                seconds(path.everywhere),
+                path.of_all,
+            );
+        }
         if let Some(bytes) = r.plain.libraries_bytes {
             let _ = writeln!(
                 out,
@@ -272,7 +277,7 @@ fn row(name: &str, t: &Timing) -> Vec<String> {
         t.operators.all.to_string(),
         t.operators.leaves.to_string(),
         format!("{:.2}", t.ratio),
-        format!("{:.2}", t.ratio_joint),
+        t.ratio_joint.map_or("-".into(), |r| format!("{r:.2}")),
     ];
     row.extend(
         t.phases
