@@ -20,6 +20,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         .include(include.join("torch/csrc/api/include"))
         .define("_GLIBCXX_USE_CXX11_ABI", "1")
         .file("native/profile.cpp")
+        .file("native/memory.cpp")
+        .file("native/precision.cpp")
+        .file("native/surrogate.cpp")
         .compile("nasfw_native");
     println!("cargo:rustc-link-search=native={}", lib.display());
     println!("cargo:rustc-link-lib=torch_cpu");

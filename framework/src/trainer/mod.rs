@@ -11,6 +11,7 @@ use crate::run::RunFolder;
 pub(crate) mod checkpoint;
 mod interrupt;
 mod outcome;
+mod planner;
 mod reopened;
 mod search_trainer;
 mod session;
