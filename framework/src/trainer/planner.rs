@@ -77,6 +77,11 @@ pub(super) fn largest(
     sizes.dedup();
     for size in sizes {
         if foretold(size) < limit as f64 + 0.5 && peak(size)? <= limit {
+            tracing::info!(
+                "{size} images a forward and backward pass: a step needs {} of {}",
+                ByteSize(peak(size)?),
+                ByteSize(limit)
+            );
             return Ok(size);
         }
     }
