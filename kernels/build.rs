@@ -13,7 +13,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .join("include");
     cc::Build::new()
         .cpp(true)
-        .std("c++17")
+        .std("c++20")
         .opt_level(3)
         .warnings(false)
         .include(&include)

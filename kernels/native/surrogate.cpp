@@ -23,7 +23,7 @@ struct Surrogate : torch::autograd::Node {
     variable_list slopes(gradients.size());
     for (size_t i = 0; i < gradients.size(); ++i) {
       if (grads[0].defined() && task_should_compute_output(i)) {
-        slopes[i] = grads[0] * gradients[i];
+        slopes[i] = gradients[i].mul(grads[0]);
       }
     }
     return slopes;
