@@ -138,9 +138,9 @@ impl Supernet for LinearNet {
         let views = self.layout.views(weights.params);
         let mut x = images.flatten(1, -1);
         if self.batch_norm {
-            let over_batch = Some(0i64);
-            let mean = x.mean_dim(over_batch, true, None);
-            x = (&x - mean) / (x.var_dim(over_batch, false, true) + 1.0).sqrt();
+            let mean = |t: &Tensor| t.mean_dim(Some(0i64), true, None);
+            x = &x - mean(&x);
+            x = &x / (mean(&x.square()) + 1.0).sqrt();
         }
         let mut out: Option<Tensor> = None;
         for (r, row) in self.maps.iter().enumerate() {

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use nasfw_framework::prelude::*;
 use nasfw_framework::register;
-use proptest::prelude::*;
+use proptest::prelude::{ProptestConfig, any, prop_assert, prop_assume, proptest};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
@@ -158,7 +158,8 @@ proptest! {
         let parts = format!("strategy.parts={}", batch.div_ceil(micro));
         let (batch, seed) = (format!("trainer.batch_size={batch}"), format!("seed={seed}"));
         let common = ["space.batch_norm=true", &batch, &seed];
-        let micro = found(&[&common[..], &[&format!("trainer.micro_batch={micro}")]].concat());
+        let micro = format!("trainer.micro_batch={micro}");
+        let micro = found(&[&common[..], &[&micro]].concat());
         let one_by_one = found(&[&common[..], &[&parts]].concat());
         let whole = found(&common);
         prop_assert!(difference(&one_by_one, &micro) < 1e-12, "{:?} {:?}", one_by_one, micro);
