@@ -82,7 +82,10 @@ fn the_planner_chooses_by_the_limit() {
     assert!((2..13).contains(&some), "{some}");
     let error = chosen(50).unwrap_err();
     assert_eq!(error.exit_code(), 2);
-    assert!(error.help().unwrap().contains("--set trainer.memory="), "{error}");
+    assert!(
+        error.help().unwrap().contains("--set trainer.memory="),
+        "{error}"
+    );
 }
 
 /// A process that goes on takes the micro-batch that was chosen, although it has less memory to offer.
@@ -96,7 +99,12 @@ fn a_resumed_run_does_not_choose_again() {
     let ballast = Tensor::ones([1000 * MIB as i64 / 4], (Kind::Float, Device::Cpu));
     in_pieces(&config, &run).unwrap();
     let fresh = folder(dir.path(), &config);
-    assert!(search(&config, &fresh, false).unwrap_err().to_string().contains("trainer.memory"));
+    assert!(
+        search(&config, &fresh, false)
+            .unwrap_err()
+            .to_string()
+            .contains("trainer.memory")
+    );
     drop(ballast);
 
     let set = format!("trainer.micro_batch={chosen}");

@@ -29,7 +29,9 @@ pub fn peak(device: Device) -> Option<u64> {
 pub fn reset_peak(device: Device) -> bool {
     match device {
         // SAFETY: as in `peak`.
-        Device::Cuda(i) => i.try_into().is_ok_and(|i| unsafe { nasfw_cuda_reset_peak(i) }),
+        Device::Cuda(i) => i
+            .try_into()
+            .is_ok_and(|i| unsafe { nasfw_cuda_reset_peak(i) }),
         Device::Cpu => {
             #[cfg(all(target_os = "linux", target_env = "gnu"))]
             // SAFETY: it only returns free pages of the heap to the system.

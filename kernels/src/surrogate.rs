@@ -28,7 +28,10 @@ pub fn scalar(
     gradients: &[Tensor],
 ) -> Result<Tensor, TchError> {
     let fits = inputs.len() == gradients.len()
-        && inputs.iter().zip(gradients).all(|(x, g)| x.size() == g.size());
+        && inputs
+            .iter()
+            .zip(gradients)
+            .all(|(x, g)| x.size() == g.size());
     if !fits {
         return Err(TchError::Shape(
             "every input needs a gradient of its shape".into(),
@@ -94,7 +97,10 @@ mod tests {
     fn a_second_derivative_is_refused() {
         let (loss, theta, _) = example();
         let error = Tensor::f_run_backward(&[&loss], &[&theta], true, true).unwrap_err();
-        assert!(error.to_string().contains("can't be differentiated twice"), "{error}");
+        assert!(
+            error.to_string().contains("can't be differentiated twice"),
+            "{error}"
+        );
         // Kept graphs serve again.
         for _ in 0..2 {
             Tensor::f_run_backward(&[&loss], &[&theta], true, false).unwrap();
@@ -105,7 +111,14 @@ mod tests {
     fn gradients_of_another_shape_are_refused() {
         let x = Tensor::ones([2], (Kind::Double, Device::Cpu)).set_requires_grad(true);
         let value = Tensor::from(1.0);
-        assert!(scalar(&value, &[&x], &[Tensor::ones([3], (Kind::Double, Device::Cpu))]).is_err());
+        assert!(
+            scalar(
+                &value,
+                &[&x],
+                &[Tensor::ones([3], (Kind::Double, Device::Cpu))]
+            )
+            .is_err()
+        );
         assert!(scalar(&value, &[&x], &[]).is_err());
     }
 }

@@ -28,8 +28,9 @@ pub(super) fn peak_of_step(mut search: Search, strategy: &mut dyn Strategy) -> R
             Device::Cpu => "/proc of this system does not tell how much memory a step needs".into(),
             _ => format!("libtorch does not tell how much memory of {device:?} a step needs"),
         },
-        help: "choose the micro-batch yourself: `--set trainer.memory=0 --set trainer.micro_batch=16`"
-            .into(),
+        help:
+            "choose the micro-batch yourself: `--set trainer.memory=0 --set trainer.micro_batch=16`"
+                .into(),
     };
     if !memory::reset_peak(device) {
         return Err(unknown());

@@ -87,7 +87,8 @@ impl Strategy for Gradients {
         }
         if self.config.twice {
             let slope = Tensor::f_run_backward(&[&mean], &[&phi], true, true)?;
-            let curved = Tensor::f_run_backward(&[slope[0].square().sum(None)], &[&phi], false, false)?;
+            let curved =
+                Tensor::f_run_backward(&[slope[0].square().sum(None)], &[&phi], false, false)?;
             assert!(curved[0].abs().sum(None).double_value(&[]) > 0.0);
             return Ok(());
         }
@@ -199,13 +200,20 @@ fn a_run_in_micro_batches_is_that_of_whole_batches() {
 fn a_second_derivative_is_refused_with_what_to_type() {
     let dir = tempfile::tempdir().unwrap();
     let run = |micro: &str| {
-        let set = ["strategy.name=fixture-gradients", "strategy.twice=true", micro];
+        let set = [
+            "strategy.name=fixture-gradients",
+            "strategy.twice=true",
+            micro,
+        ];
         let config = config(&set).unwrap();
         search(&config, &folder(dir.path(), &config), false)
     };
     run("trainer.micro_batch=0").unwrap();
     let error = run("trainer.micro_batch=2").unwrap_err().to_string();
-    assert!(error.contains("twice") && error.contains("trainer.micro_batch = 0"), "{error}");
+    assert!(
+        error.contains("twice") && error.contains("trainer.micro_batch = 0"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -227,8 +235,16 @@ fn autocast_rounds_products_and_nothing_else() {
     assert_eq!(low.kind, Some(Kind::Float));
     let d = difference(&full, &low);
     assert!(d > 1e-5 && d < 0.03, "{d}");
-    assert_eq!(full, found(&["precision=float"]), "it leaves nothing behind");
-    let micro = found(&["precision=float", "trainer.autocast=bf16", "trainer.micro_batch=2"]);
+    assert_eq!(
+        full,
+        found(&["precision=float"]),
+        "it leaves nothing behind"
+    );
+    let micro = found(&[
+        "precision=float",
+        "trainer.autocast=bf16",
+        "trainer.micro_batch=2",
+    ]);
     let d = difference(&low, &micro);
     assert!(d < 0.03, "{d}");
 }
