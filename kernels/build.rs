@@ -33,8 +33,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         // As libtorch, whose threads the kernels share.
         .flag_if_supported("-fopenmp")
         .files([
+            "native/memory.cpp",
             "native/names.cpp",
+            "native/precision.cpp",
             "native/profile.cpp",
+            "native/surrogate.cpp",
             "native/views.cpp",
             "native/fused/fused.cpp",
         ]);

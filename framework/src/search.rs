@@ -1,6 +1,7 @@
 //! The state of a running search, and everything that a strategy's step may ask for.
 
 mod ledger;
+mod micro;
 mod watch;
 
 use std::cell::RefCell;
@@ -25,6 +26,8 @@ use crate::space::{SearchSpace, Task};
 use crate::strategy::{DataPlan, Split, Strategy};
 use crate::supernet::{Mode, Supernet, SupernetOptions, Weights};
 
+pub use micro::Autocast;
+
 /// When the learning rate of a schedule moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -40,6 +43,10 @@ pub enum Tick {
 pub struct Settings {
     /// Images a batch.
     pub batch_size: usize,
+    /// Images a forward and backward pass at most; none means those of the batch.
+    pub micro_batch: Option<usize>,
+    /// Precision of [`Search::loss`].
+    pub autocast: Autocast,
     /// Images a batch when nothing is differentiated.
     pub eval_batch_size: usize,
     /// Random changes of training images.
@@ -300,23 +307,19 @@ impl Search {
     /// Loss of `arch` at weights `theta` on a batch, a scalar with a graph. Loss and accuracy are metered. Dropout and
     /// the like draw the same numbers for all losses on one split within a step, so that differences between weights
     /// or architectures are not blurred.
+    ///
+    /// In micro-batches (`trainer.micro_batch`) it is the mean over them, each forwarded and differentiated here at
+    /// once with respect to `theta` and the weights of `arch` where they require gradients: detach what you need no
+    /// gradient of. Differentiating it twice is an error then.
     pub fn loss(&mut self, theta: &Tensor, arch: &RelaxedArch, batch: &Batch) -> Result<Tensor> {
         let _span = self.timed(Phase::Forward);
         let pinned = self.trace.as_ref().and_then(|t| t.borrow_mut().pin(theta));
         let theta = pinned.as_ref().unwrap_or(theta);
-        let weights = Weights {
-            params: theta,
-            stats: &self.stats,
-        };
         let name = format!("noise {:?}", batch.split);
         let noise = self.streams.child(&name, self.clock.step);
-        let output = self
-            .supernet
-            .forward(weights, &batch.images, arch, Mode::Train, noise)?;
-        let loss = self.supernet.loss(&output, &batch.labels);
+        let (loss, sums) = self.pass(theta, arch, batch, noise)?;
         if let Some(split) = batch.split {
             self.clock.work.images += batch.len() as u64;
-            let sums = no_grad(|| self.sums(&output.detach(), &loss.detach(), batch));
             let meter = self.meters.remove(&split);
             self.meters.insert(
                 split,
@@ -342,18 +345,7 @@ impl Search {
     pub fn gradients(&self, loss: &Tensor, leaves: &[&Tensor]) -> Result<Vec<Tensor>> {
         let _span = self.timed(Phase::Backward);
         self.watch_gradients(loss, leaves);
-        let grads = Tensor::f_run_backward(&[loss], leaves, false, false)?;
-        Ok(grads
-            .into_iter()
-            .zip(leaves)
-            .map(|(g, leaf)| {
-                if g.defined() {
-                    g
-                } else {
-                    leaf.detach().zeros_like()
-                }
-            })
-            .collect())
+        micro::differentiate(loss, leaves)
     }
 
     /// Loss and accuracy of `arch` without training: the first `batches` plain batches of a split, or of the test

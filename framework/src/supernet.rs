@@ -86,7 +86,8 @@ pub trait Supernet: Send {
         ParamLayout::new()
     }
 
-    /// The loss of an output: mean cross-entropy, unless the space's problem is another.
+    /// The loss of an output, a mean over images (micro-batches are weighted by theirs): cross-entropy, unless the
+    /// space's problem is another.
     fn loss(&self, output: &Tensor, labels: &Tensor) -> Tensor {
         output.cross_entropy_loss::<Tensor>(labels, None, Reduction::Mean, -100, 0.0)
     }

@@ -92,7 +92,7 @@ impl Strategy for Darts {
         // 1. Update α by descending ∇_α L_val(w, α).
         let val = search.batch(Split::Val)?;
         let arch = self.softmax.sample(&alpha, &mut search.rng("sample"))?;
-        let loss = search.loss(&w, &arch, &val)?;
+        let loss = search.loss(&w.detach(), &arch, &val)?;
         let gradient = search.gradients(&loss, &[&alpha])?;
         search.descend_phi(&gradient[0])?;
 

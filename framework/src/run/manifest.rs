@@ -25,6 +25,9 @@ pub struct Manifest {
     pub platform: String,
     /// CPU threads.
     pub threads: i32,
+    /// Images a forward and backward pass at most, as set or as the memory planner chose; none means whole batches.
+    #[serde(default)]
+    pub micro_batch: Option<usize>,
     /// BLAKE3 of all images and labels.
     pub data: String,
     /// Checksum of the benchmark's table; none without one.
@@ -56,6 +59,7 @@ impl Manifest {
             device,
             platform: format!("{} {}", std::env::consts::ARCH, std::env::consts::OS),
             threads: tch::get_num_threads(),
+            micro_batch: None,
             data,
             benchmark,
             fingerprint,

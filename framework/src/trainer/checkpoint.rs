@@ -30,6 +30,9 @@ pub(crate) struct Header {
     theta_steps: i64,
     phi_steps: i64,
     batch_size: usize,
+    /// Chosen when the run began: a process that goes on must not choose again.
+    #[serde(default)]
+    micro_batch: Option<usize>,
     weight_decay: f64,
     scalars: BTreeMap<String, f64>,
     strategy: Value,
@@ -178,6 +181,7 @@ pub(crate) fn save(
         theta_steps,
         phi_steps,
         batch_size: search.settings.batch_size,
+        micro_batch: search.settings.micro_batch,
         weight_decay: search.theta_optimizer.config().weight_decay,
         scalars: search.scalars.clone(),
         strategy: state.values,
@@ -362,6 +366,7 @@ impl Checkpoint {
             .filter_map(|split| Some((split, state(&split_name(split))?)))
             .collect();
         search.settings.batch_size = h.batch_size;
+        search.settings.micro_batch = h.micro_batch;
         search.scalars = h.scalars.clone();
         let saves = search.clock.saves.max(h.clock.saves);
         search.clock = Clock {

@@ -13,6 +13,7 @@ use crate::strategy::Strategy;
 pub(crate) mod checkpoint;
 mod interrupt;
 mod outcome;
+mod planner;
 mod reopened;
 mod search_trainer;
 mod session;

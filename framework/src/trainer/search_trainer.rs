@@ -1,12 +1,16 @@
 //! The one trainer: its settings, and how a search is put together from a configuration. The loop is in `session.rs`;
 //! the strategy owns the step.
 
+use nasfw_kernels::precision;
 use serde::{Deserialize, Serialize};
+use tch::{Device, Kind};
 
 use super::checkpoint::{self, Checkpoint};
+use super::planner;
 use super::session::Session;
 use super::{Job, Normalisation, Outcome, Reopen, Reopened, Trainer};
 use crate::batches::{Augment, Order};
+use crate::benchmark::Benchmark;
 use crate::budget::{Budget, Unit};
 use crate::config::{RunConfig, Validator};
 use crate::dataset::ImageData;
@@ -14,7 +18,8 @@ use crate::device;
 use crate::error::{Error, Result};
 use crate::optim::OptimizerConfig;
 use crate::rng::Streams;
-use crate::search::{Parts, Search, Settings, Tick};
+use crate::search::{Autocast, Parts, Search, Settings, Tick};
+use crate::space::SearchSpace;
 use crate::strategy::{BuildContext, Strategy};
 
 /// Settings of the trainer: the section `[trainer]`.
@@ -25,6 +30,17 @@ pub struct SearchTrainer {
     pub epochs: u64,
     /// Images a batch.
     pub batch_size: usize,
+    /// Images a forward and backward pass at most; 0 means those of the batch.
+    pub micro_batch: usize,
+    /// Bytes of memory that a step may need, from which the planner chooses the micro-batch; 0 means no limit.
+    #[serde(deserialize_with = "planner::bytes")]
+    pub memory: u64,
+    /// Precision of convolutions and matrix products in the supernet.
+    pub autocast: Autocast,
+    /// Whether GPUs may round the factors of matrix products to TF32.
+    pub tf32: bool,
+    /// Whether cuDNN measures which algorithms are the fastest.
+    pub cudnn_benchmark: bool,
     /// Images a batch when nothing is differentiated.
     pub eval_batch_size: usize,
     /// Epochs over which learning rates run; 0 means `epochs`.
@@ -99,6 +115,12 @@ impl Trainer for SearchTrainer {
         v.at_least("trainer.epochs", self.epochs, 1);
         // A batch of one image has no variance, which batch norm divides by.
         v.at_least("trainer.batch_size", self.batch_size, 2);
+        if self.micro_batch > 0 && self.memory > 0 {
+            v.problem(
+                "trainer.memory",
+                "the micro-batch is chosen already: set either `trainer.micro_batch` or `trainer.memory` to 0",
+            );
+        }
         v.at_least("trainer.eval_batch_size", self.eval_batch_size, 1);
         v.at_least("trainer.log_every", self.log_every, 1);
         v.at_least("trainer.checkpoint_every", self.checkpoint_every, 1);
@@ -146,45 +168,42 @@ impl SearchTrainer {
         if common.threads > 0 {
             tch::set_num_threads(i32::try_from(common.threads).unwrap_or(i32::MAX));
         }
-        let space = config.space.build()?;
-        let streams = Streams::new(common.seed);
-        let mut strategy = config.strategy.build(BuildContext {
-            spec: space.spec(),
-            streams: streams.child("build", 0),
-            kind: common.kind(),
-            device,
-            epochs: self.epochs,
-        })?;
-        if let Some(checkpoint) = restored {
-            strategy.restore(checkpoint.strategy_state())?;
+        precision::set_tf32(self.tf32);
+        tch::Cuda::cudnn_set_benchmark(self.cudnn_benchmark);
+        if self.autocast != Autocast::None && common.kind() != Kind::Float {
+            return Err(Error::Incompatible {
+                what: "trainer.autocast".into(),
+                why: "autocast leaves numbers of 64 bits as they are".into(),
+                help: "use `--set precision=float`, or `--set trainer.autocast=none`".into(),
+            });
         }
-        let benchmark = match &config.benchmark {
-            Some(b) => {
-                b.open(
-                    &serde_json::to_value(&config.space).map_err(|e| Error::Invalid {
-                        what: "space settings".into(),
-                        why: e.to_string(),
-                    })?,
-                )?
-            }
-            None => None,
-        };
+        let mut plugins = Plugins::build(self, config, device)?;
+        if let Some(checkpoint) = restored {
+            plugins.strategy.restore(checkpoint.strategy_state())?;
+        }
         let data = config.dataset.load(&common.source())?;
-        let parts = Parts {
-            space,
-            benchmark,
-            data: &data,
-            streams,
-            kind: common.kind(),
-            device,
-        };
-        let search = Search::new(parts, strategy.as_ref(), self.settings())?;
+        let mut settings = self.settings();
+        if self.memory > 0 && restored.is_none() {
+            let size = planner::largest(self.batch_size, self.memory, |size| {
+                let plugins = Plugins::build(self, config, device)?;
+                let settings = Settings {
+                    micro_batch: Some(size),
+                    ..settings.clone()
+                };
+                let (search, mut strategy) = plugins.search(config, &data, device, settings)?;
+                planner::peak_of_step(search, strategy.as_mut())
+            })?;
+            settings.micro_batch = Some(size);
+        }
+        let (search, strategy) = plugins.search(config, &data, device, settings)?;
         Ok((search, strategy, data))
     }
 
     fn settings(&self) -> Settings {
         Settings {
             batch_size: self.batch_size,
+            micro_batch: (self.micro_batch > 0).then_some(self.micro_batch),
+            autocast: self.autocast,
             eval_batch_size: self.eval_batch_size,
             augment: self.augment,
             val_order: self.val_order,
@@ -200,5 +219,59 @@ impl SearchTrainer {
             budget: self.budget,
             fused: self.fused,
         }
+    }
+}
+
+/// The parts of a search that come from plugins.
+struct Plugins {
+    space: Box<dyn SearchSpace>,
+    strategy: Box<dyn Strategy>,
+    benchmark: Option<Box<dyn Benchmark>>,
+}
+
+impl Plugins {
+    fn build(trainer: &SearchTrainer, config: &RunConfig, device: Device) -> Result<Self> {
+        let space = config.space.build()?;
+        let strategy = config.strategy.build(BuildContext {
+            spec: space.spec(),
+            streams: Streams::new(config.common.seed).child("build", 0),
+            kind: config.common.kind(),
+            device,
+            epochs: trainer.epochs,
+        })?;
+        let settings = || {
+            serde_json::to_value(&config.space).map_err(|e| Error::Invalid {
+                what: "space settings".into(),
+                why: e.to_string(),
+            })
+        };
+        let benchmark = match &config.benchmark {
+            Some(b) => b.open(&settings()?)?,
+            None => None,
+        };
+        Ok(Self {
+            space,
+            strategy,
+            benchmark,
+        })
+    }
+
+    fn search(
+        self,
+        config: &RunConfig,
+        data: &ImageData,
+        device: Device,
+        settings: Settings,
+    ) -> Result<(Search, Box<dyn Strategy>)> {
+        let parts = Parts {
+            space: self.space,
+            benchmark: self.benchmark,
+            data,
+            streams: Streams::new(config.common.seed),
+            kind: config.common.kind(),
+            device,
+        };
+        let search = Search::new(parts, self.strategy.as_ref(), settings)?;
+        Ok((search, self.strategy))
     }
 }

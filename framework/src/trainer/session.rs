@@ -46,12 +46,15 @@ impl<'a> Session<'a> {
         match &restored {
             None => job.run.write_json(
                 run::MANIFEST,
-                &Manifest::now(
-                    device::describe(search.device()),
-                    checksum,
-                    table,
-                    fingerprint.clone(),
-                )?,
+                &Manifest {
+                    micro_batch: search.settings.micro_batch,
+                    ..Manifest::now(
+                        device::describe(search.device()),
+                        checksum,
+                        table,
+                        fingerprint.clone(),
+                    )?
+                },
             )?,
             Some(_) => {
                 let manifest: Manifest = job.run.read_json(run::MANIFEST)?;

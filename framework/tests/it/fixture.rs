@@ -17,13 +17,15 @@ use tch::{Kind, Tensor};
 #[serde(deny_unknown_fields)]
 pub struct LinearConfig {
     rows: usize,
+    /// Pixels are normalised by the mean and variance over the batch.
+    batch_norm: bool,
 }
 
 register! {
     space "fixture-linear" => LinearConfig,
     summary: "a mixture of linear maps",
     source: "tests",
-    defaults: "[space]\n# Rows.\nrows = 2\n[dataset]\nname = \"fixture-data\"\n[trainer]\nepochs = 3\nbatch_size = 4\nlog_every = 2\ncheckpoint_every = 2\n[trainer.augment]\ncrop_padding = 1\n",
+    defaults: "[space]\n# Rows.\nrows = 2\nbatch_norm = false\n[dataset]\nname = \"fixture-data\"\n[trainer]\nepochs = 3\nbatch_size = 4\nlog_every = 2\ncheckpoint_every = 2\n[trainer.augment]\ncrop_padding = 1\n",
     example: "nasfw run --space fixture-linear",
 }
 
@@ -42,7 +44,10 @@ impl SpaceConfig for LinearConfig {
             role: Role::Operations,
             rows,
         }])?;
-        Ok(Box::new(LinearSpace { spec }))
+        Ok(Box::new(LinearSpace {
+            spec,
+            batch_norm: self.batch_norm,
+        }))
     }
     fn validate(&self, v: &mut Validator) {
         v.range("space.rows", self.rows, 1, 9);
@@ -51,6 +56,7 @@ impl SpaceConfig for LinearConfig {
 
 struct LinearSpace {
     spec: ArchSpec,
+    batch_norm: bool,
 }
 
 impl SearchSpace for LinearSpace {
@@ -82,6 +88,7 @@ impl SearchSpace for LinearSpace {
             maps,
             stats,
             seen,
+            batch_norm: self.batch_norm,
         }))
     }
     fn genotype(&self, choice: &Choice) -> Genotype {
@@ -110,6 +117,7 @@ struct LinearNet {
     maps: Vec<Vec<(usize, ParamId)>>,
     stats: ParamLayout,
     seen: ParamId,
+    batch_norm: bool,
 }
 
 impl Supernet for LinearNet {
@@ -128,7 +136,12 @@ impl Supernet for LinearNet {
         _noise: Streams,
     ) -> Result<Tensor> {
         let views = self.layout.views(weights.params);
-        let x = images.flatten(1, -1);
+        let mut x = images.flatten(1, -1);
+        if self.batch_norm {
+            let mean = |t: &Tensor| t.mean_dim(Some(0i64), true, None);
+            x = &x - mean(&x);
+            x = &x / (mean(&x.square()) + 1.0).sqrt();
+        }
         let mut out: Option<Tensor> = None;
         for (r, row) in self.maps.iter().enumerate() {
             for &(c, map) in row {

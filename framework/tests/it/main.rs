@@ -8,6 +8,7 @@ mod control;
 mod export;
 mod fixture;
 mod hooks;
+mod micro;
 mod network;
 mod optimizers;
 mod params;

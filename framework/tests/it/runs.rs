@@ -24,21 +24,24 @@ fn same_seed_same_run_and_another_seed_another_run() {
 /// A run that is interrupted after every single step ends like one that never was, in whichever way it goes on.
 #[test]
 fn resume_is_exact_at_every_step() {
-    // Images in memory, and images that are decoded ahead at random.
-    for (script, decoded) in [
-        ("", "no"),
-        ("set", "no"),
-        ("rollback", "no"),
-        ("rebuild", "no"),
-        ("", "random"),
-        ("set", "random"),
-        ("rollback", "random"),
+    // Images in memory, and images that are decoded ahead at random; whole batches, and micro-batches.
+    for (script, decoded, micro) in [
+        ("", "no", 0),
+        ("set", "no", 0),
+        ("rollback", "no", 0),
+        ("rebuild", "no", 0),
+        ("", "random", 0),
+        ("set", "random", 0),
+        ("rollback", "random", 0),
+        ("", "no", 3),
+        ("set", "random", 3),
     ] {
         let dir = tempfile::tempdir().unwrap();
         let config = config(&[
             "trainer.epochs=4",
             &format!("strategy.script={script}"),
             &format!("dataset.decoded={decoded}"),
+            &format!("trainer.micro_batch={micro}"),
         ])
         .unwrap();
         let whole = folder(dir.path(), &config);

@@ -1,0 +1,146 @@
+//! The loss of a batch: of the whole, or of micro-batches one after the other, so that only one of them needs memory.
+
+use std::iter;
+
+use nasfw_kernels::{precision, surrogate};
+use serde::{Deserialize, Serialize};
+use tch::{Tensor, no_grad};
+
+use super::Search;
+use crate::arch::RelaxedArch;
+use crate::batches::Batch;
+use crate::error::Result;
+use crate::rng::Streams;
+use crate::supernet::{Mode, Weights};
+
+/// In which precision a supernet's convolutions and matrix products are computed. Weights, gradients and everything
+/// else of a search keep theirs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Autocast {
+    /// In that of the weights.
+    None,
+    /// In bfloat16, where libtorch's autocast takes that for enough.
+    Bf16,
+}
+
+impl Search {
+    /// Loss of a batch, a scalar with a graph, and its [`Search::sums`].
+    ///
+    /// In micro-batches, forward and backward passes are done here at once. The result then knows its value and its
+    /// first derivatives with respect to `theta` and the weights of `arch`, as far as these require gradients.
+    pub(super) fn pass(
+        &self,
+        theta: &Tensor,
+        arch: &RelaxedArch,
+        batch: &Batch,
+        noise: Streams,
+    ) -> Result<(Tensor, Tensor)> {
+        match self.settings.micro_batch {
+            Some(size) if (size as i64) < batch.len() => {
+                self.parts(theta, arch, batch, size as i64, noise)
+            }
+            _ => self.whole(theta, arch, batch, noise),
+        }
+    }
+
+    fn whole(
+        &self,
+        theta: &Tensor,
+        arch: &RelaxedArch,
+        batch: &Batch,
+        noise: Streams,
+    ) -> Result<(Tensor, Tensor)> {
+        let weights = Weights {
+            params: theta,
+            stats: &self.stats,
+        };
+        let autocast = match self.settings.autocast {
+            Autocast::None => None,
+            Autocast::Bf16 => Some(precision::Autocast::bf16(self.device)),
+        };
+        let output = self
+            .supernet
+            .forward(weights, &batch.images, arch, Mode::Train, noise)?;
+        let loss = self.supernet.loss(&output, &batch.labels);
+        drop(autocast);
+        let sums = no_grad(|| self.sums(&output.detach(), &loss.detach(), batch));
+        Ok((loss, sums))
+    }
+
+    fn parts(
+        &self,
+        theta: &Tensor,
+        arch: &RelaxedArch,
+        batch: &Batch,
+        size: i64,
+        noise: Streams,
+    ) -> Result<(Tensor, Tensor)> {
+        let inputs: Vec<&Tensor> = iter::once(theta).chain(&arch.weights).collect();
+        let cut = |t: &&Tensor| t.detach().set_requires_grad(t.requires_grad());
+        let leaves: Vec<Tensor> = inputs.iter().map(cut).collect();
+        let wanted = |t: &&Tensor| t.requires_grad();
+        let wanted_leaves: Vec<&Tensor> = leaves.iter().filter(wanted).collect();
+        let arch = RelaxedArch {
+            weights: leaves[1..].iter().map(Tensor::shallow_clone).collect(),
+            ..arch.detach()
+        };
+        let (mut losses, mut sums, mut slopes) = (vec![], vec![], vec![]);
+        for (i, part) in split(batch, size).enumerate() {
+            let noise = noise.child("micro-batch", i as u64);
+            let (loss, of_part) = self.whole(&leaves[0], &arch, &part, noise)?;
+            // The loss is a mean over images: a part counts as much as it has images.
+            let loss = loss * (part.len() as f64 / batch.len() as f64);
+            if loss.requires_grad() {
+                let new = differentiate(&loss, &wanted_leaves)?;
+                slopes = match slopes.is_empty() {
+                    true => new,
+                    false => slopes.iter().zip(new).map(|(sum, g)| sum + g).collect(),
+                };
+            }
+            losses.push(loss.detach());
+            sums.push(of_part);
+        }
+        let sum = |parts: &[Tensor]| Tensor::stack(parts, 0).sum_to_size(&parts[0].size());
+        let (loss, sums) = (sum(&losses), sum(&sums));
+        if slopes.is_empty() {
+            return Ok((loss, sums));
+        }
+        let inputs: Vec<&Tensor> = inputs.into_iter().filter(wanted).collect();
+        Ok((surrogate::scalar(&loss, &inputs, &slopes)?, sums))
+    }
+}
+
+/// A batch in the fewest parts of at most `size` images, which differ by one image at most.
+fn split(batch: &Batch, size: i64) -> impl Iterator<Item = Batch> {
+    let images = batch.len();
+    let count = (images + size - 1) / size;
+    let mut begin = 0;
+    (0..count).map(move |i| {
+        let length = images / count + i64::from(i < images % count);
+        let part = |t: &Tensor| t.narrow(0, begin, length);
+        let part = Batch {
+            images: part(&batch.images),
+            labels: part(&batch.labels),
+            split: batch.split,
+        };
+        begin += length;
+        part
+    })
+}
+
+/// Gradients of a scalar with respect to leaves; zero where it does not depend on one.
+pub(super) fn differentiate(loss: &Tensor, leaves: &[&Tensor]) -> Result<Vec<Tensor>> {
+    let grads = Tensor::f_run_backward(&[loss], leaves, false, false)?;
+    Ok(grads
+        .into_iter()
+        .zip(leaves)
+        .map(|(g, leaf)| {
+            if g.defined() {
+                g
+            } else {
+                leaf.detach().zeros_like()
+            }
+        })
+        .collect())
+}
