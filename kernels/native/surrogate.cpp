@@ -1,10 +1,11 @@
 // A scalar whose gradients are known: what a loss leaves behind whose graph is gone.
 
+#include "guarded.h"
+
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/functions/utils.h>
 #include <torch/csrc/autograd/saved_variable.h>
 
-#include <cstring>
 #include <vector>
 
 namespace {
@@ -39,9 +40,10 @@ struct Surrogate : torch::autograd::Node {
 
 }  // namespace
 
-extern "C" at::Tensor* nasfw_surrogate(const at::Tensor* value, at::Tensor* const* inputs,
-                                       at::Tensor* const* gradients, size_t count, char** error) {
-  try {
+// Gives a message to free, or null.
+extern "C" char* nasfw_surrogate(at::Tensor** out, const at::Tensor* value, at::Tensor* const* inputs,
+                                 at::Tensor* const* gradients, size_t count) {
+  return nasfw::guarded([&] {
     auto node = c10::make_intrusive<Surrogate>();
     variable_list leaves;
     for (size_t i = 0; i < count; ++i) {
@@ -51,9 +53,6 @@ extern "C" at::Tensor* nasfw_surrogate(const at::Tensor* value, at::Tensor* cons
     node->set_next_edges(torch::autograd::collect_next_edges(leaves));
     auto* scalar = new at::Tensor(value->detach());
     torch::autograd::set_history(*scalar, node);
-    return scalar;
-  } catch (const std::exception& e) {
-    *error = strdup(e.what());
-    return nullptr;
-  }
+    *out = scalar;
+  });
 }

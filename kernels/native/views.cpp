@@ -1,11 +1,12 @@
 // All parameters of a network as views of one flat vector: one call forward, one concatenation backward, where libtorch's
 // own operators take several calls a parameter.
 
+#include "guarded.h"
+
 #include <ATen/record_function.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/csrc/autograd/variable.h>
 
-#include <cstring>
 #include <vector>
 
 namespace {
@@ -74,7 +75,7 @@ struct Views : Function<Views> {
 // `sizes`: the dimensions of all views one after the other, `dims` of each. Gives a message to free, or null.
 extern "C" char* nasfw_views(at::Tensor** out, at::Tensor* flat, int64_t views, const int64_t* dims,
                              const int64_t* sizes) {
-  try {
+  return nasfw::guarded([&] {
     std::vector<std::vector<int64_t>> all;
     for (int64_t i = 0; i < views; ++i) {
       all.emplace_back(sizes, sizes + dims[i]);
@@ -82,10 +83,5 @@ extern "C" char* nasfw_views(at::Tensor** out, at::Tensor* flat, int64_t views, 
     }
     const auto made = Views::apply(flat->contiguous(), all);
     for (int64_t i = 0; i < views; ++i) out[i] = new Tensor(made[i]);
-    return nullptr;
-  } catch (const c10::Error& e) {
-    return strdup(e.what_without_backtrace());
-  } catch (const std::exception& e) {
-    return strdup(e.what());
-  }
+  });
 }

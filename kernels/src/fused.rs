@@ -13,6 +13,7 @@ use tch::{Device, Kind, TchError, Tensor};
 use torch_sys::C_tensor;
 
 use crate::message::{Message, check};
+use crate::precision::autocast_enabled;
 
 unsafe extern "C" {
     fn nasfw_fused_fits(c: i64, bytes: i64) -> bool;
@@ -41,7 +42,8 @@ unsafe extern "C" {
     ) -> Message;
 }
 
-/// Whether there are kernels for images of `c` channels like `x`.
+/// Whether there are kernels for images of `c` channels like `x`. Under autocast there are none, as convolutions then
+/// change the kind of numbers.
 pub fn fits(x: &Tensor, c: i64) -> bool {
     let bytes = match x.kind() {
         Kind::Float => 4,
@@ -49,7 +51,9 @@ pub fn fits(x: &Tensor, c: i64) -> bool {
         _ => return false,
     };
     // SAFETY: no pointers.
-    x.device() == Device::Cpu && unsafe { nasfw_fused_fits(c, bytes) }
+    x.device() == Device::Cpu
+        && !autocast_enabled(Device::Cpu)
+        && unsafe { nasfw_fused_fits(c, bytes) }
 }
 
 /// ReLU, depthwise convolution, pointwise convolution, batch norm with the batch's statistics and no scale.

@@ -1,19 +1,20 @@
 //! Scalars whose gradients are known: what a loss leaves behind whose graph is gone.
 
-use std::ffi::{CStr, c_char};
 use std::ptr;
 
 use tch::{TchError, Tensor};
 use torch_sys::C_tensor;
 
+use crate::message::{Message, check};
+
 unsafe extern "C" {
     fn nasfw_surrogate(
+        out: *mut *mut C_tensor,
         value: *const C_tensor,
         inputs: *const *mut C_tensor,
         gradients: *const *mut C_tensor,
         count: usize,
-        error: *mut *mut c_char,
-    ) -> *mut C_tensor;
+    ) -> Message;
 }
 
 /// A scalar with the value of `value`, whose gradient with respect to `inputs[i]` is `gradients[i]`, of the same shape.
@@ -39,24 +40,19 @@ pub fn scalar(
     }
     let inputs: Vec<_> = inputs.iter().map(|t| t.as_ptr().cast_mut()).collect();
     let gradients: Vec<_> = gradients.iter().map(|t| t.as_ptr().cast_mut()).collect();
-    let mut error = ptr::null_mut();
-    // SAFETY: the pointers are those of live tensors and of `count` of them; the result is a tensor of its own, or null
-    // with a message from malloc.
-    unsafe {
-        let scalar = nasfw_surrogate(
+    let mut scalar = ptr::null_mut();
+    // SAFETY: the pointers are those of live tensors and of `count` of them.
+    check(unsafe {
+        nasfw_surrogate(
+            &mut scalar,
             value.as_ptr(),
             inputs.as_ptr(),
             gradients.as_ptr(),
             inputs.len(),
-            &mut error,
-        );
-        if error.is_null() {
-            return Ok(Tensor::from_ptr(scalar));
-        }
-        let message = CStr::from_ptr(error).to_string_lossy().into_owned();
-        libc::free(error.cast());
-        Err(TchError::Torch(message))
-    }
+        )
+    })?;
+    // SAFETY: on success it is a new tensor, ours to own.
+    Ok(unsafe { Tensor::from_ptr(scalar) })
 }
 
 #[cfg(test)]

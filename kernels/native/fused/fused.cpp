@@ -4,6 +4,7 @@
 // Images are dealt out in a number of chunks that does not depend on the number of threads, and partial sums are added
 // in the order of the chunks: results are the same on any number of threads.
 
+#include "../guarded.h"
 #include "kernels.h"
 
 #include <ATen/Parallel.h>
@@ -13,8 +14,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
-#include <string>
 #include <vector>
 
 namespace nasfw {
@@ -603,19 +602,6 @@ struct Blending : Function<Blending> {
     return grads[0].scalar_type() == at::kDouble ? run_back<double>(ctx, grads) : run_back<float>(ctx, grads);
   }
 };
-
-// Runs f, which fills `out`; gives the message of what it threw, for the caller to free, or null.
-template <class F>
-char* guarded(F f) {
-  try {
-    f();
-    return nullptr;
-  } catch (const c10::Error& e) {
-    return strdup(e.what_without_backtrace());
-  } catch (const std::exception& e) {
-    return strdup(e.what());
-  }
-}
 
 // Appends the nodes that hold sums to the inputs; tells which are new.
 std::vector<int64_t> add_nodes(variable_list& in, Tensor* const* nodes, int64_t edges) {

@@ -339,6 +339,10 @@ fn what_does_not_fit_is_told() {
     let x = images(2, 16, 4, 4, Kind::Float);
     assert!(fits(&x, 16) && fits(&x, 4) && !fits(&x, 6));
     assert!(!fits(&x.to_kind(Kind::BFloat16), 16));
+    {
+        let _autocast = crate::precision::Autocast::bf16(Device::Cpu);
+        assert!(!fits(&x, 16));
+    }
     let (_, stages, mix) = example(Kind::Float);
     let mut node = None;
     let error = separable(&x, &stages, &mix, &mut [&mut node]).unwrap_err();
