@@ -42,7 +42,9 @@ fn main() -> Result<()> {
     let Parse::Space(parse) = plugin.parse else {
         return Err(Error::Registry(format!("`{}` is no space", a.space)));
     };
-    let space = parse(&plugin.default_section()?).map_err(Box::new)?.build()?;
+    let space = parse(&plugin.default_section()?)
+        .map_err(Box::new)?
+        .build()?;
     let task = Task {
         channels: 3,
         height: a.pixels,
@@ -61,13 +63,23 @@ fn main() -> Result<()> {
     let normal = |name: &str, shape: &[i64]| {
         rng::normal(&mut streams.at(name, 0), shape, Kind::Float, Device::Cpu)
     };
-    let weights = net.layout().init(streams, Kind::Float, Device::Cpu).to_kind(kind);
-    let stats = net.stats_layout().init(streams, Kind::Float, Device::Cpu).to_kind(kind);
+    let weights = net
+        .layout()
+        .init(streams, Kind::Float, Device::Cpu)
+        .to_kind(kind);
+    let stats = net
+        .stats_layout()
+        .init(streams, Kind::Float, Device::Cpu)
+        .to_kind(kind);
     let images = normal("images", &[a.batch, 3, a.pixels, a.pixels]).to_kind(kind);
     let labels = Tensor::arange(a.batch, (Kind::Int64, Device::Cpu)).remainder(task.classes);
     let logits = normal("logits", &[space.spec().numel()]);
-    let architecture: Vec<Tensor> =
-        space.spec().softmax(&logits).iter().map(|t| t.to_kind(kind)).collect();
+    let architecture: Vec<Tensor> = space
+        .spec()
+        .softmax(&logits)
+        .iter()
+        .map(|t| t.to_kind(kind))
+        .collect();
 
     let leaf = |t: &Tensor, requires: bool| t.copy().set_requires_grad(requires);
     let mut written: Vec<(String, Tensor)> = vec![
@@ -82,7 +94,10 @@ fn main() -> Result<()> {
     for (run, both) in [("step", false), ("both", true)] {
         let params = leaf(&weights, true);
         let arch = RelaxedArch::new(architecture.iter().map(|t| leaf(t, both)).collect());
-        let at = Weights { params: &params, stats: &stats };
+        let at = Weights {
+            params: &params,
+            stats: &stats,
+        };
         let output = net.forward(at, &images, &arch, Mode::Train, streams)?;
         let loss = net.loss(&output, &labels);
         loss.f_backward()?;
@@ -91,7 +106,9 @@ fn main() -> Result<()> {
         written.extend(named.map(|(name, t)| (format!("{run}/gradients/{name}"), t.contiguous())));
         if both {
             let groups = arch.weights.iter().enumerate();
-            written.extend(groups.map(|(g, t)| (format!("{run}/gradients/{g}"), t.grad())));
+            written.extend(
+                groups.map(|(g, t)| (format!("{run}/gradients/architecture.{g}"), t.grad())),
+            );
         }
     }
     Tensor::write_safetensors(&written, &a.file)?;
@@ -101,7 +118,10 @@ fn main() -> Result<()> {
 /// Operator calls, all and leaves, of an example that PyTorch counts too.
 fn operators() -> Tensor {
     let ones = |shape: &[i64]| Tensor::ones(shape, (Kind::Float, Device::Cpu));
-    let (x, w) = (ones(&[2, 3, 8, 8]), ones(&[4, 3, 3, 3]).set_requires_grad(true));
+    let (x, w) = (
+        ones(&[2, 3, 8, 8]),
+        ones(&[4, 3, 3, 3]).set_requires_grad(true),
+    );
     let example = || {
         let y = x.conv2d::<Tensor>(&w, None, [1, 1], [0, 0], [1, 1], 1);
         y.relu().sum(None).backward();

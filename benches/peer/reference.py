@@ -114,14 +114,14 @@ def compare(arguments):
     groups = grouped(arguments.space, network)
 
     def gradients(kind):
-        """The loss and all gradients by their names, those of the architecture's groups by their numbers."""
+        """The loss and all gradients by nasfw's names."""
         network.to(kind).zero_grad()
         load(groups, weights)
         architecture = [t.to(kind).requires_grad_() for _, t in sorted(part("architecture/").items())]
         loss = functional.cross_entropy(network(images.to(kind), architecture), labels)
         loss.backward()
         found = {name: torch.cat([p.grad for p in group]) for name, group in groups.items()}
-        return loss.item(), found | {str(i): t.grad for i, t in enumerate(architecture)}
+        return loss.item(), found | {f"architecture.{i}": t.grad for i, t in enumerate(architecture)}
 
     loss, reference = gradients(torch.double)
     overall = rms(torch.cat([g.flatten() for name, g in reference.items() if name in groups]))
