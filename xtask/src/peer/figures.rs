@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn medians_ratios_and_goals_stand_side_by_side() {
-        let expected = "\
+        let expected = "
                          reference       nasfw   ratio  goal
 parameters                 1930618     1930618   1.000
 seconds a step               9.000       3.000   0.333  ≤ 0.40, met
@@ -216,7 +216,7 @@ peak memory, GB              10.50        5.25   0.500  ≤ 0.50, met
 operator calls               70000        7000   0.100  ≤ 0.35, met
 … that call no other         40000       20000   0.500  ≤ 0.35, MISSED
 ";
-        assert_eq!(table().to_string(), expected);
+        assert_eq!(format!("\n{}", table()), expected);
         let json = table().json();
         assert_eq!(json["seconds"]["reference"], 9.0);
         assert_eq!(json["operator_leaves"]["ratio"], 0.5);
