@@ -102,7 +102,8 @@ fn main() -> Result<()> {
         let loss = net.loss(&output, &labels);
         loss.f_backward()?;
         written.push((format!("{run}/loss"), loss.detach()));
-        let named = net.layout().named(&params.grad());
+        let gradient = params.grad();
+        let named = net.layout().named(&gradient);
         written.extend(named.map(|(name, t)| (format!("{run}/gradients/{name}"), t.contiguous())));
         if both {
             let groups = arch.weights.iter().enumerate();
