@@ -13,6 +13,7 @@ import time
 import torch
 from safetensors import safe_open
 from torch import nn
+from torch._C._profiler import RecordScope
 from torch.autograd.profiler import profile
 from torch.nn import functional
 
@@ -31,13 +32,16 @@ def operator_calls(run):
     """How many operators `run` calls: all, and those that call no other. Backward passes are included."""
     with profile() as profiler:
         run()
-    function = 0  # at::RecordScope::FUNCTION
-
-    def calls_another(event):
-        return any(child.scope == function or calls_another(child) for child in event.cpu_children)
-
-    events = [event for event in profiler.function_events if event.scope == function]
-    return {"all": len(events), "leaves": sum(not calls_another(event) for event in events)}
+    # The events as they were recorded: the profiler's own list drops calls of an operator by its namesake.
+    events = [
+        (event.start_thread_id(), event.start_ns(), -event.end_ns())
+        for event in profiler.kineto_results.events()
+        if event.scope() == RecordScope.FUNCTION.value
+    ]
+    events.sort()
+    # A call that makes others is followed by the first of them before it ends.
+    calling = sum(a[0] == b[0] and b[1] < -a[2] for a, b in zip(events, events[1:]))
+    return {"all": len(events), "leaves": len(events) - calling}
 
 
 def time_steps(arguments):
