@@ -3,7 +3,7 @@
 //! architecture's gradients.
 //!
 //! ```text
-//! cargo run --example peer -- SPACE CHANNELS CELLS PIXELS BATCH float|double FILE.safetensors
+//! cargo run --example peer -- SPACE CHANNELS CELLS PIXELS BATCH float|double SEED FILE.safetensors
 //! ```
 
 use std::path::PathBuf;
@@ -23,6 +23,7 @@ struct Arguments {
     pixels: i64,
     batch: i64,
     precision: Precision,
+    seed: u64,
     file: PathBuf,
 }
 
@@ -59,7 +60,7 @@ fn main() -> Result<()> {
     let net = space.supernet(task, &options)?;
 
     // Both precisions start from the same numbers.
-    let streams = Streams::new(0);
+    let streams = Streams::new(a.seed);
     let normal = |name: &str, shape: &[i64]| {
         rng::normal(&mut streams.at(name, 0), shape, Kind::Float, Device::Cpu)
     };
