@@ -21,6 +21,10 @@ use figures::{Goals, Measured, Table};
 const WARMUP: usize = 1;
 const STEPS: usize = 5;
 
+/// What cargo builds and runs: nasfw, and the example that writes what a supernet computes.
+const NASFW: [&str; 2] = ["--bin", "nasfw"];
+const EXAMPLE: [&str; 2] = ["--example", "peer"];
+
 /// A space that is compared.
 pub struct Space {
     /// Its name, in nasfw and in benches/peer.
@@ -106,20 +110,22 @@ pub fn peer(
 
 impl Programs<'_> {
     fn build(&self) -> Result<(), Failure> {
-        let mut cargo = self.workspace.cargo(self.libtorch)?;
-        cargo.current_dir(&self.workspace.root);
-        cargo.args(["build", "--package", "nasfw", "--bin", "nasfw"]);
-        cargo.args(["--example", "peer"]);
-        let status = cargo
-            .status()
-            .map_err(|e| cannot_run(cargo.get_program(), &e))?;
-        match status.success() {
-            true => Ok(()),
-            false => Err(Failure::new(
-                "nasfw could not be built (cargo's words stand above)",
-                "mend that, then type the same command again",
-            )),
+        // One by one, as `cargo run` asks for them: together they would have other features.
+        for target in [NASFW, EXAMPLE] {
+            let mut cargo = self.workspace.cargo(self.libtorch)?;
+            cargo.current_dir(&self.workspace.root);
+            cargo.args(["build", "--package", "nasfw"]).args(target);
+            let status = cargo
+                .status()
+                .map_err(|e| cannot_run(cargo.get_program(), &e))?;
+            if !status.success() {
+                return Err(Failure::new(
+                    "nasfw could not be built (cargo's words stand above)",
+                    "mend that, then type the same command again",
+                ));
+            }
         }
+        Ok(())
     }
 
     /// What `cargo run` with these arguments prints: nasfw or the example.
@@ -164,17 +170,14 @@ impl Programs<'_> {
             .to_vec();
         args.extend(["--space".to_owned(), space.to_owned()]);
         args.extend(sizes(batch));
-        json(
-            &self.cargo_run(["--bin", "nasfw"], args)?,
-            "`nasfw bench perf`",
-        )
+        json(&self.cargo_run(NASFW, args)?, "`nasfw bench perf`")
     }
 
     /// Has nasfw write what it computes, in a file of its own.
     fn export(&self, args: &[String]) -> Result<PathBuf, Failure> {
         let file = self.workspace.root.join("target/peer/nasfw.safetensors");
         let args = args.iter().map(OsStr::new).chain([file.as_os_str()]);
-        self.cargo_run(["--example", "peer"], args)?;
+        self.cargo_run(EXAMPLE, args)?;
         Ok(file)
     }
 }
