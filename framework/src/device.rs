@@ -138,9 +138,35 @@ pub fn describe(device: Device) -> String {
     }
 }
 
+/// Waits until the device has done what it was told; on a CPU it has.
+pub(crate) fn synchronise(device: Device) {
+    if let Device::Cuda(i) = device {
+        Cuda::synchronize(i as i64);
+    }
+}
+
 /// Largest resident memory of this process so far, in bytes.
 pub fn peak_memory() -> Option<u64> {
+    memory("VmHWM:")
+}
+
+/// Resident memory of this process, in bytes.
+pub fn resident_memory() -> Option<u64> {
+    memory("VmRSS:")
+}
+
+fn memory(entry: &str) -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|l| l.strip_prefix(entry))?;
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+}
+
+/// Gives unused memory back and lets [`peak_memory`] begin anew from what is left, where the system can do that.
+pub(crate) fn reset_peak_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it only releases what the allocator holds and nobody uses.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
 }

@@ -22,6 +22,7 @@ pub mod events;
 pub mod network;
 pub mod optim;
 pub mod params;
+pub mod perf;
 pub mod registry;
 pub mod rng;
 pub mod run;

@@ -5,6 +5,7 @@ mod watch;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use tch::{Device, Kind, Tensor, no_grad};
@@ -18,6 +19,7 @@ use crate::dataset::ImageData;
 use crate::error::{Error, Result};
 use crate::events::Meter;
 use crate::optim::{FlatOptimizer, OptimizerConfig};
+use crate::perf::phases::{Phase, PhaseClock};
 use crate::rng::{Rng, Streams};
 use crate::space::{SearchSpace, Task};
 use crate::strategy::{DataPlan, Split, Strategy};
@@ -100,6 +102,8 @@ pub struct Search {
     pub(crate) salt: u64,
     /// Watches the steps, in the conformance suite only.
     pub(crate) trace: Option<RefCell<Trace>>,
+    /// Times the phases of steps, in benchmarks only.
+    pub(crate) phases: Option<Arc<PhaseClock>>,
     /// Up to when time is in the ledger; none before the first step of this process.
     ticked: Option<Instant>,
     space: Box<dyn SearchSpace>,
@@ -152,6 +156,7 @@ impl Search {
             began: Work::default(),
             salt: 0,
             trace: None,
+            phases: None,
             ticked: None,
             plan: strategy.data(),
             task: data.task,
@@ -236,6 +241,7 @@ impl Search {
     /// # Errors
     /// An image file that can't be decoded, where the dataset is not in memory.
     pub fn batch(&mut self, split: Split) -> Result<Batch> {
+        let _span = self.timed(Phase::Data);
         let size = self.settings.batch_size;
         let per_pass = self.batches.per_pass(split, size);
         let at = self.clock.drawn.entry(split).or_default();
@@ -282,6 +288,7 @@ impl Search {
     /// the like draw the same numbers for all losses on one split within a step, so that differences between weights
     /// or architectures are not blurred.
     pub fn loss(&mut self, theta: &Tensor, arch: &RelaxedArch, batch: &Batch) -> Result<Tensor> {
+        let _span = self.timed(Phase::Forward);
         let pinned = self.trace.as_ref().and_then(|t| t.borrow_mut().pin(theta));
         let theta = pinned.as_ref().unwrap_or(theta);
         let weights = Weights {
@@ -320,6 +327,7 @@ impl Search {
 
     /// Gradients of a scalar with respect to leaves; zero where it does not depend on one.
     pub fn gradients(&self, loss: &Tensor, leaves: &[&Tensor]) -> Result<Vec<Tensor>> {
+        let _span = self.timed(Phase::Backward);
         self.watch_gradients(loss, leaves);
         let grads = Tensor::f_run_backward(&[loss], leaves, false, false)?;
         Ok(grads
@@ -393,6 +401,7 @@ impl Search {
 
     /// Descends θ by its optimizer at the current rate.
     pub fn descend_theta(&mut self, gradient: &Tensor) {
+        let _span = self.timed(Phase::Optimizer);
         let lr = self.theta_lr();
         self.watch_update(Vector::Theta, Some(gradient));
         self.theta_optimizer.step(&mut self.theta, gradient, lr);
@@ -404,6 +413,7 @@ impl Search {
     /// # Errors
     /// When the strategy has no distribution with an optimizer.
     pub fn descend_phi(&mut self, gradient: &Tensor) -> Result<()> {
+        let _span = self.timed(Phase::Optimizer);
         let lr = self.phi_lr();
         self.watch_update(Vector::Phi, Some(gradient));
         match &mut self.phi_optimizer {
@@ -424,6 +434,7 @@ impl Search {
 
     /// Changes φ by a rule of the strategy's own (projections, natural gradients, closed forms), outside the graph.
     pub fn update_phi(&mut self, rule: impl FnOnce(&mut Tensor)) {
+        let _span = self.timed(Phase::Optimizer);
         self.watch_update(Vector::Phi, None);
         no_grad(|| rule(&mut self.phi));
         self.watch_settled();

@@ -1,4 +1,6 @@
-//! `nasfw bench`: tables of published results.
+//! `nasfw bench`: tables of published results, and how long steps take.
+
+mod perf;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -24,6 +26,8 @@ pub enum Bench {
     Verify(Verify),
     /// Look an architecture up.
     Query(Query),
+    /// Time the steps of a space's supernet and of strategies on it, side by side.
+    Perf(perf::Perf),
 }
 
 impl Bench {
@@ -35,6 +39,7 @@ impl Bench {
             Self::Info(v) => v.carry_out(),
             Self::Verify(v) => v.carry_out(),
             Self::Query(v) => v.carry_out(),
+            Self::Perf(v) => v.carry_out(),
         }
     }
 }

@@ -80,7 +80,7 @@ enum Verb {
     Report(report::Report),
     /// Print an architecture in another form, or list the published ones.
     Genotype(genotype::Genotype),
-    /// Import, check and query tables of published results.
+    /// Import, check and query tables of published results; time steps.
     #[command(subcommand)]
     Bench(bench::Bench),
     /// Check libtorch, GPUs, plugins and folders of this machine.

@@ -27,38 +27,38 @@ pub struct Selection {
 }
 
 /// Settings from a file, the environment (`NASFW_STRATEGY__LR=0.05`) and these options, the later the stronger.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct Settings {
     /// What to learn from [see `nasfw list datasets`]
     #[arg(long, short = 'd', value_name = "NAME")]
     pub dataset: Option<String>,
     /// Seed of every random draw
     #[arg(long)]
-    seed: Option<u64>,
+    pub seed: Option<u64>,
     /// Epochs of training
     #[arg(long)]
-    epochs: Option<u64>,
+    pub epochs: Option<u64>,
     /// `auto`, `cpu` or `cuda:N`
     #[arg(long)]
-    device: Option<String>,
+    pub device: Option<String>,
     /// CPU threads, 0 for one per core
     #[arg(long)]
-    threads: Option<u64>,
+    pub threads: Option<u64>,
     /// Folder of the dataset's files
     #[arg(long, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
+    pub data_dir: Option<PathBuf>,
     /// Folder that gets the run folder
     #[arg(long, short = 'o', value_name = "DIR")]
-    out: Option<PathBuf>,
+    pub out: Option<PathBuf>,
     /// Also write TensorBoard event files
     #[arg(long)]
-    tensorboard: bool,
+    pub tensorboard: bool,
     /// TOML file of settings
     #[arg(long, short = 'c', value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Any other setting, for example `--set strategy.arch.lr=0.05`
     #[arg(long, value_name = "KEY=VALUE")]
-    set: Vec<String>,
+    pub set: Vec<String>,
 }
 
 impl Selection {

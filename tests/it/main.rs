@@ -15,6 +15,7 @@ mod compare;
 mod custom;
 mod genotype;
 mod interrupts;
+mod perf;
 mod program;
 mod readme;
 mod registry;

@@ -16,7 +16,7 @@ use crate::registry::{Parse, Plugin};
 use crate::run::{self, RunFolder};
 use crate::search::Search;
 use crate::strategy::{Claims, Strategy, StrategyConfig};
-use crate::trainer::{Job, Outcome, checkpoint};
+use crate::trainer::{Job, Outcome, advance, checkpoint};
 
 /// A strategy with its settings, on a problem.
 pub(super) struct Rig<'a> {
@@ -185,19 +185,8 @@ pub(super) fn watch(
     nudge: Option<Nudge<'_>>,
     pins: Option<Vec<Tensor>>,
 ) -> Result<Watched> {
-    let per_epoch = search.steps_per_epoch();
     while search.clock.step < step {
-        if search.clock.step_in_epoch == 0 {
-            strategy.epoch_start(&mut search)?;
-        }
-        search.begin_step();
-        strategy.step(&mut search)?;
-        search.end_step();
-        if search.clock.step_in_epoch == per_epoch {
-            strategy.epoch_end(&mut search)?;
-            search.clock.epoch += 1;
-            search.clock.step_in_epoch = 0;
-        }
+        advance(&mut search, strategy.as_mut())?;
     }
     if search.clock.step_in_epoch == 0 {
         strategy.epoch_start(&mut search)?;

@@ -1,11 +1,17 @@
-//! A search that is watched by the conformance suite. Without a trace all of this does nothing.
+//! A search that is watched, by the conformance suite or a benchmark. Where nobody watches all of this does nothing.
 
 use tch::Tensor;
 
 use super::Search;
 use crate::conformance::trace::{Act, Trace, Vector};
+use crate::perf::phases::{Phase, Span};
 
 impl Search {
+    /// What happens until the span is dropped is part of a phase.
+    pub(crate) fn timed(&self, phase: Phase) -> Option<Span> {
+        self.phases.as_ref().map(|clock| clock.span(phase))
+    }
+
     /// Tells whoever watches.
     pub(super) fn watch(&self, tell: impl FnOnce(&mut Trace, &Self)) {
         if let Some(trace) = &self.trace {

@@ -7,6 +7,8 @@ use crate::config::{RunConfig, Validator};
 use crate::error::Result;
 use crate::events::Subscriber;
 use crate::run::RunFolder;
+use crate::search::Search;
+use crate::strategy::Strategy;
 
 pub(crate) mod checkpoint;
 mod interrupt;
@@ -44,6 +46,38 @@ pub struct Reopen<'a> {
     pub checkpoint: Option<&'a Path>,
 }
 
+/// Takes one step, without events and checkpoints and whatever the strategy asks for at the end of an epoch.
+///
+/// # Errors
+/// Whatever the strategy has to say.
+pub fn advance(search: &mut Search, strategy: &mut dyn Strategy) -> Result<()> {
+    if search.clock.step_in_epoch == 0 {
+        strategy.epoch_start(search)?;
+    }
+    search.begin_step();
+    strategy.step(search)?;
+    search.end_step();
+    if search.clock.step_in_epoch == search.steps_per_epoch() {
+        strategy.epoch_end(search)?;
+        search.clock.epoch += 1;
+        search.clock.step_in_epoch = 0;
+    }
+    Ok(())
+}
+
+/// Writes a checkpoint of a search that the caller steps through.
+///
+/// # Errors
+/// Whatever strategy and disk have to say.
+pub fn save(
+    run: &RunFolder,
+    search: &mut Search,
+    strategy: &dyn Strategy,
+    fingerprint: &str,
+) -> Result<()> {
+    checkpoint::save(run, search, strategy, fingerprint, 0, None, false)
+}
+
 /// What runs a search.
 #[typetag::serde(tag = "name")]
 pub trait Trainer: Send + Sync + std::fmt::Debug {
@@ -53,6 +87,12 @@ pub trait Trainer: Send + Sync + std::fmt::Debug {
     /// [`Error::Interrupted`](crate::Error::Interrupted) after a signal, with everything saved; and whatever data,
     /// space, strategy or disk have to say.
     fn search(&self, job: Job<'_>) -> Result<Outcome>;
+
+    /// A search before its first step, in no run folder, to be measured.
+    ///
+    /// # Errors
+    /// Whatever data, space and strategy have to say.
+    fn start(&self, config: &RunConfig) -> Result<(Search, Box<dyn Strategy>)>;
 
     /// A run as it was at a checkpoint, to be measured or exported.
     ///

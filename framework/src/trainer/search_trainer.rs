@@ -66,6 +66,11 @@ impl Trainer for SearchTrainer {
         Session::open(self, job)?.run()
     }
 
+    fn start(&self, config: &RunConfig) -> Result<(Search, Box<dyn Strategy>)> {
+        let (search, strategy, _) = self.assemble(config, None)?;
+        Ok((search, strategy))
+    }
+
     fn reopen(&self, job: Reopen<'_>) -> Result<Reopened> {
         let restored = match job.checkpoint {
             Some(path) => checkpoint::read(path, job.fingerprint)?,
