@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::failure::Failure;
 use crate::libtorch::Form;
+use crate::peer::SPACES;
 
 pub const HELP: &str = "\
 cargo xtask: sets nasfw up on a bare machine, runs it and checks it
@@ -19,6 +20,10 @@ usage: cargo xtask VERB
                     or the full one (CUDA, about 5 GB) where an NVIDIA driver is found; afterwards
                     plain `cargo run` and `cargo test` work too. With --into it goes to DIR: then
                     set LIBTORCH=DIR/site-packages/torch
+  peer [--space NAME]... [--repeats 3] [--batch N] [--json FILE] [--skip-equality]
+                    nasfw against a plain PyTorch program: checks that both compute the same, then
+                    times them in turn and prints ratios (benches/peer/README.md); puts PyTorch,
+                    about 5 GB, into target/peer
   embedded-data [--from DIR]
                     rebuilds datasets/data/fashion-mnist-mini from Fashion-MNIST's four files in
                     DIR, by default from the Debian package dataset-fashion-mnist
@@ -46,9 +51,35 @@ pub enum Verb {
         form: Option<Form>,
         args: Vec<OsString>,
     },
+    Peer {
+        form: Option<Form>,
+        options: PeerOptions,
+    },
     EmbeddedData {
         from: Option<PathBuf>,
     },
+}
+
+/// What is compared with the PyTorch program.
+#[derive(Debug, PartialEq, Eq)]
+pub struct PeerOptions {
+    /// Names of spaces; none means all.
+    spaces: Vec<String>,
+    /// Processes of each program.
+    pub repeats: usize,
+    /// Images a step, instead of the spaces' own numbers.
+    pub batch: Option<usize>,
+    /// Where everything that was measured goes.
+    pub json: Option<PathBuf>,
+    /// Whether only time is compared.
+    pub skip_equality: bool,
+}
+
+impl PeerOptions {
+    /// Whether a space is compared.
+    pub fn wants(&self, space: &str) -> bool {
+        self.spaces.is_empty() || self.spaces.iter().any(|s| s == space)
+    }
 }
 
 /// Which libtorch is wanted, and where.
@@ -84,6 +115,7 @@ pub fn parse(
             args: args.collect(),
         }),
         Some("setup") => parse_setup(args, form),
+        Some("peer") => parse_peer(args, form),
         Some("embedded-data") => parse_embedded_data(args),
         _ => Err(Failure::usage(format!("unknown verb `{}`", verb.display()))),
     }
@@ -109,7 +141,7 @@ fn parse_setup(
         match arg.to_str() {
             Some("--lean") => options.form = Some(Form::Lean),
             Some("--full") => options.form = Some(Form::Full),
-            Some("--into") => options.into = Some(folder("--into", args.next())?),
+            Some("--into") => options.into = Some(path("--into", "folder", args.next())?),
             Some("--help" | "-h") => return Ok(Verb::Help),
             _ => return Err(unexpected("setup", &arg)),
         }
@@ -117,11 +149,51 @@ fn parse_setup(
     Ok(Verb::Setup(options))
 }
 
+fn parse_peer(
+    mut args: impl Iterator<Item = OsString>,
+    form: Option<Form>,
+) -> Result<Verb, Failure> {
+    let mut options = PeerOptions {
+        spaces: vec![],
+        repeats: 3,
+        batch: None,
+        json: None,
+        skip_equality: false,
+    };
+    while let Some(arg) = args.next() {
+        match arg.to_str() {
+            Some("--space") => options.spaces.push(space(args.next())?),
+            Some("--repeats") => options.repeats = count("--repeats", args.next())?,
+            Some("--batch") => options.batch = Some(count("--batch", args.next())?),
+            Some("--json") => options.json = Some(path("--json", "file", args.next())?),
+            Some("--skip-equality") => options.skip_equality = true,
+            Some("--help" | "-h") => return Ok(Verb::Help),
+            _ => return Err(unexpected("peer", &arg)),
+        }
+    }
+    Ok(Verb::Peer { form, options })
+}
+
+fn space(value: Option<OsString>) -> Result<String, Failure> {
+    let names = SPACES.map(|space| space.name);
+    value
+        .and_then(|value| value.into_string().ok())
+        .filter(|value| names.contains(&value.as_str()))
+        .ok_or_else(|| Failure::usage(format!("--space needs one of {}", names.join(", "))))
+}
+
+fn count(option: &str, value: Option<OsString>) -> Result<usize, Failure> {
+    value
+        .and_then(|value| value.to_str()?.parse().ok())
+        .filter(|&n| n > 0)
+        .ok_or_else(|| Failure::usage(format!("{option} needs a number, at least 1")))
+}
+
 fn parse_embedded_data(mut args: impl Iterator<Item = OsString>) -> Result<Verb, Failure> {
     let mut from = None;
     while let Some(arg) = args.next() {
         match arg.to_str() {
-            Some("--from") => from = Some(folder("--from", args.next())?),
+            Some("--from") => from = Some(path("--from", "folder", args.next())?),
             Some("--help" | "-h") => return Ok(Verb::Help),
             _ => return Err(unexpected("embedded-data", &arg)),
         }
@@ -129,10 +201,10 @@ fn parse_embedded_data(mut args: impl Iterator<Item = OsString>) -> Result<Verb,
     Ok(Verb::EmbeddedData { from })
 }
 
-fn folder(option: &str, value: Option<OsString>) -> Result<PathBuf, Failure> {
+fn path(option: &str, what: &str, value: Option<OsString>) -> Result<PathBuf, Failure> {
     value
         .map(PathBuf::from)
-        .ok_or_else(|| Failure::usage(format!("{option} needs a folder")))
+        .ok_or_else(|| Failure::usage(format!("{option} needs a {what}")))
 }
 
 fn unexpected(verb: &str, arg: &OsString) -> Failure {
@@ -160,6 +232,7 @@ mod tests {
             "-h",
             "setup --help",
             "embedded-data -h",
+            "peer --help",
         ] {
             assert_eq!(parsed(line, None).unwrap(), Verb::Help, "{line}");
         }
@@ -219,6 +292,31 @@ mod tests {
     }
 
     #[test]
+    fn the_peer_comparison_is_measured_out() {
+        let options = |line| match parsed(line, Some("lean")).unwrap() {
+            Verb::Peer { form, options } => {
+                assert_eq!(form, Some(Form::Lean));
+                options
+            }
+            verb => panic!("{verb:?}"),
+        };
+        let all = options("peer");
+        assert_eq!(
+            (all.repeats, all.batch, all.skip_equality),
+            (3, None, false)
+        );
+        assert!(SPACES.iter().all(|space| all.wants(space.name)));
+        let some = options(
+            "peer --space darts --space nasbench201 --repeats 5 --batch 8 --json a/b --skip-equality",
+        );
+        assert!(some.wants("darts") && some.wants("nasbench201"));
+        assert!(!some.wants("nasbench1shot1-s3"));
+        assert_eq!((some.repeats, some.batch), (5, Some(8)));
+        assert_eq!(some.json, Some("a/b".into()));
+        assert!(some.skip_equality);
+    }
+
+    #[test]
     fn mistakes_are_usage_errors_that_name_them() {
         for (line, form, named) in [
             ("tset", None, "`tset`"),
@@ -227,6 +325,21 @@ mod tests {
             ("embedded-data --from", None, "--from needs a folder"),
             ("embedded-data now", None, "`now`"),
             ("setup", Some("slim"), "`slim`"),
+            ("setup", Some("python"), "`python`"),
+            ("peer --fast", None, "`--fast`"),
+            (
+                "peer --space",
+                None,
+                "darts, nasbench201, nasbench1shot1-s3",
+            ),
+            (
+                "peer --space toy",
+                None,
+                "darts, nasbench201, nasbench1shot1-s3",
+            ),
+            ("peer --repeats 0", None, "--repeats needs a number"),
+            ("peer --batch many", None, "--batch needs a number"),
+            ("peer --json", None, "--json needs a file"),
         ] {
             let failure = parsed(line, form).unwrap_err();
             assert_eq!(failure.code, 2, "{line}");

@@ -26,6 +26,8 @@ pub enum Form {
     Lean,
     /// The wheel with all its dependencies: CUDA works.
     Full,
+    /// The full one with what PyTorch programs need besides, for `cargo xtask peer` alone.
+    Python,
 }
 
 impl Form {
@@ -33,6 +35,7 @@ impl Form {
         match self {
             Form::Lean => "lean",
             Form::Full => "full",
+            Form::Python => "python",
         }
     }
 
@@ -46,6 +49,7 @@ impl Form {
                 "nvidia-cuda-cupti==13.0.85",
             ],
             Form::Full => &["torch==2.13.0"],
+            Form::Python => &["torch==2.13.0", "numpy", "safetensors"],
         }
     }
 
@@ -53,7 +57,7 @@ impl Form {
     fn space(self) -> u64 {
         match self {
             Form::Lean => 2_500_000_000,
-            Form::Full => 9_000_000_000,
+            Form::Full | Form::Python => 9_000_000_000,
         }
     }
 }
@@ -89,17 +93,27 @@ impl Home {
 
     /// The folder to give as `LIBTORCH`.
     pub fn torch(&self) -> PathBuf {
-        self.dir.join("site-packages/torch")
+        self.packages().join("torch")
     }
 
     fn stamp(&self) -> PathBuf {
         self.dir.join("installed")
     }
 
+    /// The Python whose pip filled `site-packages`.
+    pub fn python(&self) -> PathBuf {
+        self.dir.join("venv/bin/python")
+    }
+
+    /// The installed packages.
+    pub fn packages(&self) -> PathBuf {
+        self.dir.join("site-packages")
+    }
+
     /// The form that is completely installed in the right version, if any.
     pub fn installed(&self) -> Option<Form> {
         let stamp = fs::read_to_string(self.stamp()).ok()?;
-        let form = [Form::Lean, Form::Full]
+        let form = [Form::Lean, Form::Full, Form::Python]
             .into_iter()
             .find(|form| stamp == stamp_text(*form))?;
         is_libtorch(&self.torch()).then_some(form)
@@ -136,7 +150,7 @@ impl Home {
         let packages = partial.join("site-packages");
         let temporary = partial.join("tmp");
         fs::create_dir_all(&temporary).map_err(|e| Failure::io("create", &temporary, &e))?;
-        let mut pip = Command::new(venv.join("bin/python"));
+        let mut pip = Command::new(self.python());
         pip.args(["-m", "pip", "--no-input", "install", "--target"]);
         pip.arg(&packages).args(form.pip_arguments());
         // Wheels of gigabytes don't fit every /tmp, and a user's own pip settings must not redirect
@@ -151,14 +165,14 @@ impl Home {
                     "pip left no lib/libtorch_cpu.so in {}",
                     packages.join("torch").display()
                 ),
-                "type `cargo xtask setup` again",
+                "type the same command again",
             ));
         }
         self.put_in_place(form, &partial, &packages)
     }
 
     fn put_in_place(&self, form: Form, partial: &Path, packages: &Path) -> Result<(), Failure> {
-        let place = self.dir.join("site-packages");
+        let place = self.packages();
         remove(&self.stamp())?;
         if place.exists() {
             rename(&place, &partial.join("replaced"))?;
@@ -245,7 +259,7 @@ mod tests {
 
     #[test]
     fn pip_is_asked_for_the_version_of_tch() {
-        for form in [Form::Lean, Form::Full] {
+        for form in [Form::Lean, Form::Full, Form::Python] {
             let wheel = format!("torch=={VERSION}");
             assert!(form.pip_arguments().contains(&wheel.as_str()));
         }

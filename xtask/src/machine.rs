@@ -95,8 +95,8 @@ pub fn check_space(folder: &Path, needed: u64) -> Result<(), Failure> {
                 free as f64 / 1e9,
                 needed as f64 / 1e9
             ),
-            "free some, or install elsewhere: `cargo xtask setup --into DIR`, \
-             then `export LIBTORCH=DIR/site-packages/torch`",
+            "free some, then type the same command again; `cargo xtask setup --into DIR` \
+             installs elsewhere, then `export LIBTORCH=DIR/site-packages/torch`",
         )),
         _ => Ok(()),
     }

@@ -11,6 +11,7 @@ mod embedded_data;
 mod failure;
 mod libtorch;
 mod machine;
+mod peer;
 mod setup;
 mod skips;
 mod tensorboard;
@@ -58,6 +59,12 @@ fn run() -> Result<ExitCode, Failure> {
             let workspace = Workspace::find()?;
             let libtorch = setup::setup(&workspace, &cli::SetupOptions { form, into: None })?;
             workspace.run_nasfw(&libtorch, args)
+        }
+        Verb::Peer { form, options } => {
+            let workspace = Workspace::find()?;
+            let libtorch = setup::setup(&workspace, &cli::SetupOptions { form, into: None })?;
+            peer::peer(&workspace, &libtorch, &options)?;
+            Ok(ExitCode::SUCCESS)
         }
         Verb::Test { form, args } => {
             let workspace = Workspace::find()?;

@@ -57,7 +57,8 @@ pub fn setup(workspace: &Workspace, options: &SetupOptions) -> Result<Libtorch, 
     })
 }
 
-fn ensure(home: &Home, asked: Option<Form>) -> Result<Form, Failure> {
+/// Makes sure that `home` holds the form that is asked for, or one that fits the machine.
+pub fn ensure(home: &Home, asked: Option<Form>) -> Result<Form, Failure> {
     let driver = driver::nvidia(&Places::of_this_machine());
     let plan = |home: &Home| libtorch::plan(home.installed(), asked, driver.is_some());
     if plan(home).is_some() {

@@ -47,8 +47,8 @@ impl Workspace {
         }
         // The programs' own rpath leads from target/ to target/libtorch, not from elsewhere
         // (CARGO_TARGET_DIR, doctests, a libtorch of the user's).
-        let library_path = prepended(&libtorch.torch.join("lib"), env::var_os(LIBRARY_PATH))?;
-        cargo.env(LIBRARY_PATH, library_path);
+        let (name, path) = library_path(&libtorch.torch)?;
+        cargo.env(name, path);
         if let Some(cxx) = &libtorch.cxx {
             cargo.env("CXX", cxx);
         }
@@ -78,6 +78,12 @@ impl Workspace {
         let name = format!("nasfw{}", env::consts::EXE_SUFFIX);
         env::current_exe().is_ok_and(|xtask| xtask.with_file_name(name).is_file())
     }
+}
+
+/// The variable that tells the loader where libraries lie, and its value with this libtorch first.
+pub fn library_path(torch: &Path) -> Result<(&'static str, OsString), Failure> {
+    let path = prepended(&torch.join("lib"), env::var_os(LIBRARY_PATH))?;
+    Ok((LIBRARY_PATH, path))
 }
 
 fn prepended(first: &Path, rest: Option<OsString>) -> Result<OsString, Failure> {
