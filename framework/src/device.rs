@@ -4,6 +4,7 @@ use std::ffi::{CStr, CString};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
+use nasfw_kernels::memory;
 use tch::{Cuda, Device};
 
 use crate::error::{Error, Result};
@@ -147,26 +148,5 @@ pub(crate) fn synchronise(device: Device) {
 
 /// Largest resident memory of this process so far, in bytes.
 pub fn peak_memory() -> Option<u64> {
-    memory("VmHWM:")
-}
-
-/// Resident memory of this process, in bytes.
-pub fn resident_memory() -> Option<u64> {
-    memory("VmRSS:")
-}
-
-fn memory(entry: &str) -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|l| l.strip_prefix(entry))?;
-    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
-}
-
-/// Gives unused memory back and lets [`peak_memory`] begin anew from what is left, where the system can do that.
-pub(crate) fn reset_peak_memory() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: it only releases what the allocator holds and nobody uses.
-    unsafe {
-        libc::malloc_trim(0);
-    }
-    let _ = std::fs::write("/proc/self/clear_refs", "5");
+    memory::peak(Device::Cpu)
 }

@@ -15,13 +15,20 @@ pub fn peak(device: Device) -> Option<u64> {
     match device {
         // SAFETY: any number is allowed; what is no device has no peak.
         Device::Cuda(i) => u64::try_from(unsafe { nasfw_cuda_peak(i.try_into().ok()?) }).ok(),
-        Device::Cpu => {
-            let status = fs::read_to_string("/proc/self/status").ok()?;
-            let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
-            Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
-        }
+        Device::Cpu => of_process("VmHWM:"),
         _ => None,
     }
+}
+
+/// Resident memory of this process, in bytes.
+pub fn resident() -> Option<u64> {
+    of_process("VmRSS:")
+}
+
+fn of_process(entry: &str) -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix(entry))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 
 /// Gives back memory that is cached but not in use, and lets [`peak`] begin again from what is. False where that is

@@ -14,7 +14,7 @@ mod report;
 use std::sync::Arc;
 use std::time::Instant;
 
-use nasfw_kernels::profile;
+use nasfw_kernels::{memory, profile};
 use tch::{Device, Kind, Tensor};
 
 pub use machine::Machine;
@@ -55,7 +55,7 @@ pub fn measure(
     // A first product loads what libtorch loads late.
     let square = Tensor::ones([64, 64], (Kind::Float, Device::Cpu));
     let _ = square.mm(&square);
-    let libraries_bytes = device::resident_memory();
+    let libraries_bytes = memory::resident();
     let bare = |what: PlainStep| {
         let mut config = base()?;
         config.strategy = Box::new(what);
@@ -187,13 +187,13 @@ impl Subject {
 
     /// Warms up; takes the peak of memory and the number of operator calls meanwhile.
     fn prepare(&mut self, warmup: usize) -> Result<()> {
-        device::reset_peak_memory();
+        memory::reset_peak(self.search.device());
         for _ in 0..warmup {
             self.step()?;
         }
         let (done, calls) = profile::count(|| self.step());
         done?;
-        self.peak_bytes = device::peak_memory();
+        self.peak_bytes = memory::peak(self.search.device());
         self.operators = Operators {
             all: calls.all,
             leaves: calls.leaves,

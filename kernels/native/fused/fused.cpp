@@ -7,6 +7,7 @@
 #include "../guarded.h"
 #include "kernels.h"
 
+#include <ATen/EmptyTensor.h>
 #include <ATen/Parallel.h>
 #include <ATen/record_function.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -76,6 +77,15 @@ T* scratch(int64_t numbers) {
   return memory.data() + (64 - address % 64) % 64 / sizeof(T);
 }
 
+Tensor dense(const Tensor& t) { return t.contiguous(at::MemoryFormat::ChannelsLast); }
+
+// A new tensor, without a call of an operator.
+Tensor blank(at::IntArrayRef size, at::ScalarType type) { return Tensor(at::detail::empty_cpu(size, type)); }
+
+Tensor blank_images(int64_t n, int64_t c, int64_t h, int64_t w, at::ScalarType type) {
+  return Tensor(at::detail::empty_cpu({n, c, h, w}, type, false, at::MemoryFormat::ChannelsLast));
+}
+
 // Two numbers a channel for every chunk.
 struct Partial {
   int64_t n, channels;
@@ -104,7 +114,7 @@ struct Statistics {
   explicit Statistics(Tensor data) : data(std::move(data)) {}
 
   // From the chunks' moments, `pixels` numbers a channel and image (Chan, Golub & LeVeque 1983).
-  Statistics(const Partial& p, int64_t pixels) : data(at::empty({2, p.channels}, at::kDouble)) {
+  Statistics(const Partial& p, int64_t pixels) : data(blank({2, p.channels}, at::kDouble)) {
     double* to = data.mutable_data_ptr<double>();
     for (int64_t c = 0; c < p.channels; ++c) {
       double mean = 0, squares = 0, seen = 0;
@@ -170,12 +180,6 @@ std::vector<T> transposed(const T* data, int64_t edges, int64_t rows, int64_t co
   return out;
 }
 
-Tensor dense(const Tensor& t) { return t.contiguous(at::MemoryFormat::ChannelsLast); }
-
-Tensor empty_images(int64_t n, int64_t c, int64_t h, int64_t w, const Tensor& like) {
-  return at::empty({n, c, h, w}, like.options().memory_format(at::MemoryFormat::ChannelsLast));
-}
-
 // Nodes that edges end in: those that hold sums already are inputs, from position `from`, the others are new.
 struct Nodes {
   std::vector<Tensor> tensors;
@@ -187,7 +191,7 @@ struct Nodes {
     for (int64_t f : is_fresh) {
       fresh.push_back(f != 0);
       if (f) {
-        tensors.push_back(empty_images(size[0], size[1], size[2], size[3], inputs[0]));
+        tensors.push_back(blank_images(size[0], size[1], size[2], size[3], inputs[0].scalar_type()));
       } else {
         const Tensor& node = inputs[from++];
         TORCH_CHECK(node.sizes() == size && node.is_contiguous(at::MemoryFormat::ChannelsLast) &&
@@ -285,7 +289,7 @@ struct Separable : Function<Separable> {
       const auto matrix = transposed(pw.const_data_ptr<T>(), edges, c, c);
       const Stage<T> stage{sh, y.const_data_ptr<T>(), s ? norms.back().scale.data() : nullptr,
                            s ? norms.back().shift.data() : nullptr, taps.data(), matrix.data()};
-      Tensor out = empty_images(n, edges * c, sh.oh(), sh.ow(), x);
+      Tensor out = blank_images(n, edges * c, sh.oh(), sh.ow(), x.scalar_type());
       T* to = out.mutable_data_ptr<T>();
       const int64_t pixels = sh.oh() * sh.ow();
       Partial moments(n, edges * c);
@@ -342,7 +346,7 @@ struct Separable : Function<Separable> {
       k.blend_back(b, i);
     });
     sums.add_up();
-    Tensor mix_gradient = at::zeros_like(mix);
+    Tensor mix_gradient = blank(mix.sizes(), mix.scalar_type());
     for (int64_t e = 0; e < edges; ++e) {
       double sum = 0;
       for (int64_t i = 0; i < c; ++i) sum += sums.second[e * c + i];
@@ -386,7 +390,7 @@ struct Separable : Function<Separable> {
         pw_parts.resize(chunks(n) * edges * c * c);
       }
       Tensor next;
-      if (of_input) next = empty_images(n, s ? edges * c : c, sh.h, sh.w, x);
+      if (of_input) next = blank_images(n, s ? edges * c : c, sh.h, sh.w, x.scalar_type());
       sums = Partial(n, edges * c);
       each_image(n, [&](int64_t chunk, int64_t i) {
         const Gradients<T> to{of_weights ? dw_parts.data() + chunk * edges * taps * c : nullptr,
@@ -399,8 +403,8 @@ struct Separable : Function<Separable> {
         add_up(dw_parts, chunks(n));
         add_up(pw_parts, chunks(n));
         const auto channels_first = transposed(dw_parts.data(), edges, taps, c);
-        out[1 + 2 * s] = at::empty_like(dw);
-        out[2 + 2 * s] = at::empty_like(pw);
+        out[1 + 2 * s] = blank(dw.sizes(), dw.scalar_type());
+        out[2 + 2 * s] = blank(pw.sizes(), pw.scalar_type());
         std::copy_n(channels_first.data(), dw.numel(), out[1 + 2 * s].mutable_data_ptr<T>());
         std::copy_n(pw_parts.data(), pw.numel(), out[2 + 2 * s].mutable_data_ptr<T>());
       }
@@ -530,7 +534,7 @@ struct Blending : Function<Blending> {
     const bool of_y = ctx->needs_input_grad(0);
     // Batch norm needs the sums, and thus the gradients, also where y is shared and only gain and bias are wanted.
     Tensor dy;
-    if (of_y || normed) dy = at::empty_like(y);
+    if (of_y || normed) dy = blank_images(y.size(0), y.size(1), y.size(2), y.size(3), y.scalar_type());
     Normalising<T> norm, forward;
     if (normed) norm = Normalising<T>(Statistics(saved[2]));
     if (normed) forward = scaled<T>(Statistics(saved[2]), affine ? &saved[3] : nullptr, affine ? &saved[4] : nullptr);
@@ -552,15 +556,15 @@ struct Blending : Function<Blending> {
     });
     sums.add_up();
     of_mix.add_up();
-    out[at_mix] = at::zeros_like(mix);
+    out[at_mix] = blank(mix.sizes(), mix.scalar_type());
     for (int64_t e = 0; e < edges; ++e) {
       double sum = 0;
       for (int64_t i = 0; i < c; ++i) sum += of_mix.first[e * c + i];
       out[at_mix].mutable_data_ptr<T>()[e] = T(sum);
     }
     if (affine) {
-      out[1] = at::empty_like(saved[3]);
-      out[2] = at::empty_like(saved[4]);
+      out[1] = blank(saved[3].sizes(), saved[3].scalar_type());
+      out[2] = blank(saved[4].sizes(), saved[4].scalar_type());
       for (int64_t i = 0; i < l.channels; ++i) {
         out[1].mutable_data_ptr<T>()[i] = T(sums.second[i]);
         out[2].mutable_data_ptr<T>()[i] = T(sums.first[i]);

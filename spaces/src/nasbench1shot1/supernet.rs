@@ -298,19 +298,18 @@ impl OneShotCell {
                 blend.add(&sum, &route.mix, &mut nodes.of(&route.targets))?;
             }
         }
-        let Some(zero) = nodes
-            .outputs
-            .iter()
-            .flatten()
-            .next()
-            .map(Tensor::zeros_like)
-        else {
+        let Some(like) = nodes.outputs.iter().flatten().next() else {
             return Err(Error::Invalid {
                 what: "architecture".into(),
                 why: "no active path leads from a cell's input to its output".into(),
             });
         };
-        let parts = nodes.outputs.iter().map(|p| p.as_ref().unwrap_or(&zero));
+        let holes = nodes.outputs.iter().any(Option::is_none);
+        let zero = holes.then(|| like.zeros_like());
+        let parts = nodes
+            .outputs
+            .iter()
+            .filter_map(|p| p.as_ref().or(zero.as_ref()));
         Ok(Tensor::cat(&parts.collect::<Vec<_>>(), 1))
     }
 }
