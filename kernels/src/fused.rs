@@ -92,7 +92,6 @@ pub fn separable(
     let weights: Vec<_> = stages
         .iter()
         .flat_map(|s| [s.depthwise.as_ptr(), s.pointwise.as_ptr()])
-        .map(|p| p as *const C_tensor)
         .collect();
     let strides: Vec<i64> = stages.iter().map(|s| s.stride).collect();
     let dilations: Vec<i64> = stages.iter().map(|s| s.dilation).collect();
@@ -129,7 +128,7 @@ pub fn blend(
     nodes: &mut [&mut Option<Tensor>],
 ) -> Result<(), TchError> {
     let (gain, bias) = match norm {
-        Norm::Affine(gain, bias) => (gain.as_ptr() as *const C_tensor, bias.as_ptr() as *const _),
+        Norm::Affine(gain, bias) => (gain.as_ptr(), bias.as_ptr()),
         _ => (ptr::null(), ptr::null()),
     };
     into_nodes(nodes, |out, old, edges| {
@@ -158,7 +157,7 @@ fn into_nodes(
 ) -> Result<(), TchError> {
     let old: Vec<*const C_tensor> = nodes
         .iter()
-        .map(|n| n.as_ref().map_or(ptr::null(), |n| n.as_ptr() as *const _))
+        .map(|n| n.as_ref().map_or(ptr::null(), |n| n.as_ptr()))
         .collect();
     let mut out = vec![ptr::null_mut(); nodes.len()];
     check(f(out.as_mut_ptr(), old.as_ptr(), nodes.len() as i64))?;

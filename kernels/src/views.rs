@@ -42,6 +42,7 @@ pub fn views(flat: &Tensor, sizes: &[&[i64]]) -> Result<Vec<Tensor>, TchError> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
     use proptest::prelude::*;
     use tch::{Device, Kind};

@@ -101,7 +101,6 @@ fn single_precision_is_as_exact_as_libtorch() {
         assert!(some > 0, "{name}: no fused operation ran");
         for (i, exact) in exact.iter().enumerate() {
             let (ours, libtorch) = (off(&ours[i], exact), off(&libtorch[i], exact));
-            println!("{name} {i}: fused {ours:.1e}, libtorch {libtorch:.1e}");
             assert!(
                 ours < 1e-5_f64.max(3.0 * libtorch),
                 "{name} {i}: fused kernels are off by {ours:.1e}, libtorch's operators by {libtorch:.1e}"

@@ -101,7 +101,7 @@ impl Search {
             losses.push(loss.detach());
             sums.push(of_part);
         }
-        let sum = |parts: &[Tensor]| Tensor::stack(parts, 0).sum_to_size(&parts[0].size());
+        let sum = |parts: &[Tensor]| Tensor::stack(parts, 0).sum_to_size(parts[0].size());
         let (loss, sums) = (sum(&losses), sum(&sums));
         if slopes.is_empty() {
             return Ok((loss, sums));

@@ -83,7 +83,7 @@ impl Strategy for Gradients {
                 split: batch.split,
             };
             let share = part.len() as f64 / batch.len() as f64;
-            mean = mean + s.loss(&weights, &arch, &part)? * share;
+            mean += s.loss(&weights, &arch, &part)? * share;
         }
         if self.config.twice {
             let slope = Tensor::f_run_backward(&[&mean], &[&phi], true, true)?;

@@ -1,4 +1,5 @@
 //! Fused operations against the same written out with libtorch's operators, in double precision.
+#![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
 use tch::{Device, Kind, Tensor};
