@@ -131,6 +131,10 @@ fn split(batch: &Batch, size: i64) -> impl Iterator<Item = Batch> {
 
 /// Gradients of a scalar with respect to leaves; zero where it does not depend on one.
 pub(super) fn differentiate(loss: &Tensor, leaves: &[&Tensor]) -> Result<Vec<Tensor>> {
+    if !loss.requires_grad() {
+        // libtorch does not survive a scalar without a graph.
+        return Ok(leaves.iter().map(|l| l.detach().zeros_like()).collect());
+    }
     let grads = Tensor::f_run_backward(&[loss], leaves, false, false)?;
     Ok(grads
         .into_iter()
@@ -143,4 +147,20 @@ pub(super) fn differentiate(loss: &Tensor, leaves: &[&Tensor]) -> Result<Vec<Ten
             }
         })
         .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn what_a_loss_does_not_depend_on_has_the_gradient_zero() {
+        let leaf = || Tensor::from_slice(&[1.0, 2.0]).set_requires_grad(true);
+        let (a, b) = (leaf(), leaf());
+        let gradients = differentiate(&a.square().sum(Kind::Double), &[&a, &b]).unwrap();
+        assert_eq!(gradients, [&a.detach() * 2, b.detach().zeros_like()]);
+        let constant = differentiate(&a.detach().sum(Kind::Double), &[&b]).unwrap();
+        assert_eq!(constant, [b.detach().zeros_like()]);
+    }
 }
