@@ -70,7 +70,9 @@ fn run(space: &dyn SearchSpace, plain: bool, kind: Kind) -> (Vec<Tensor>, u64) {
     });
     let fused = names
         .iter()
-        .filter(|(name, _)| name.starts_with("nasfw::"))
+        .filter(|(name, _)| {
+            name.starts_with("nasfw::separable") || name.starts_with("nasfw::blend")
+        })
         .map(|(_, n)| n)
         .sum();
     let all = all.iter().map(|t| t.detach().to_kind(Kind::Double));

@@ -153,6 +153,7 @@ pub(super) fn differentiate(loss: &Tensor, leaves: &[&Tensor]) -> Result<Vec<Ten
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use tch::Kind;
 
     #[test]
     fn what_a_loss_does_not_depend_on_has_the_gradient_zero() {
