@@ -207,6 +207,8 @@ proptest! {
 
     #[test]
     fn separable_in_single_precision(case in case(), shapes in prop::collection::vec(one_stage(), 1..=2)) {
+        // Variances of a handful of numbers may be tiny, and then magnify rounding without bound.
+        let case = Case { n: case.n + 2, h: case.h + 4, w: case.w + 4, ..case };
         check_separable(&case, &shapes, Kind::Float, 1e-3)?;
     }
 
