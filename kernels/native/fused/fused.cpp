@@ -255,10 +255,31 @@ void run_blend(const Table<T>& k, const Blend<T>& b, int64_t n) {
   each_image(n, [&](int64_t, int64_t i) { k.blend(b, i); });
 }
 
+// Carries out `back`, whose sums go to `sums`; gives the gradient of the mix.
+template <class T>
+Tensor run_blend_back(const Table<T>& k, const BlendBack<T>& back, int64_t n, const Tensor& mix, Partial& sums) {
+  const int64_t c = back.forward.c, edges = back.forward.edges;
+  Partial of_mix(n, edges * c);
+  each_image(n, [&](int64_t chunk, int64_t i) {
+    BlendBack<T> b = back;
+    b.weight = of_mix.of(chunk).first;
+    b.sums = sums.of(chunk);
+    k.blend_back(b, i);
+  });
+  sums.add_up();
+  of_mix.add_up();
+  Tensor gradient = blank(mix.sizes(), mix.scalar_type());
+  for (int64_t e = 0; e < edges; ++e) {
+    double sum = 0;
+    for (int64_t i = 0; i < c; ++i) sum += of_mix.first[e * c + i];
+    gradient.mutable_data_ptr<T>()[e] = T(sum);
+  }
+  return gradient;
+}
+
 // ---- separable -------------------------------------------------------------------------------------------------
 
 struct SeparablePlan {
-  int64_t edges;
   std::vector<int64_t> strides, dilations, fresh;
 };
 
@@ -274,7 +295,7 @@ struct Separable : Function<Separable> {
   static variable_list run(AutogradContext* ctx, at::TensorList in, const SeparablePlan& plan) {
     const size_t stages = plan.strides.size();
     const Tensor x = dense(in[0]), mix = in[1 + 2 * stages].contiguous();
-    const int64_t n = x.size(0), c = x.size(1), edges = plan.edges;
+    const int64_t n = x.size(0), c = x.size(1), edges = plan.fresh.size();
     const Table<T>& k = checked_table<T>(c);
     variable_list saved{x};
     Tensor y = x;
@@ -306,7 +327,7 @@ struct Separable : Function<Separable> {
     const auto pointers = nodes.pointers<T>();
     const Blend<T> blend{c, edges, y.size(2) * y.size(3), false, false, y.const_data_ptr<T>(),
                          norms.back().scale.data(), norms.back().shift.data(), mix.const_data_ptr<T>(),
-                         pointers.data(), reinterpret_cast<const bool*>(nodes.fresh.data())};
+                         pointers.data(), nodes.fresh.data()};
     run_blend(k, blend, n);
     ctx->save_for_backward(saved);
     return nodes.tensors;
@@ -331,7 +352,7 @@ struct Separable : Function<Separable> {
     Statistics stats(of(stages - 1, 3));
     Normalising<T> norm(stats);
     const std::vector<T> ones(edges, T(1));
-    Partial sums(n, edges * c), of_mix(n, edges * c);
+    Partial sums(n, edges * c);
     BlendBack<T> first{};
     first.forward = {c, edges, last.size(2) * last.size(3), false, false, last.const_data_ptr<T>(), norm.scale.data(),
                      norm.shift.data(), ones.data(), nullptr, nullptr};
@@ -339,20 +360,7 @@ struct Separable : Function<Separable> {
     first.steps = g.steps.data();
     first.inv = norm.scale.data();
     first.offset = norm.shift.data();
-    each_image(n, [&](int64_t chunk, int64_t i) {
-      BlendBack<T> b = first;
-      b.weight = of_mix.of(chunk).first;
-      b.sums = sums.of(chunk);
-      k.blend_back(b, i);
-    });
-    sums.add_up();
-    Tensor mix_gradient = blank(mix.sizes(), mix.scalar_type());
-    for (int64_t e = 0; e < edges; ++e) {
-      double sum = 0;
-      for (int64_t i = 0; i < c; ++i) sum += sums.second[e * c + i];
-      mix_gradient.mutable_data_ptr<T>()[e] = T(sum);
-    }
-    out[1 + 2 * stages] = mix_gradient;
+    out[1 + 2 * stages] = run_blend_back(k, first, n, mix, sums);
 
     const bool from_x = ctx->needs_input_grad(0);
     const T* weights = mix.const_data_ptr<T>();
@@ -456,7 +464,6 @@ struct BlendPlan {
 // Inputs: y [n, c, h, w] of all edges or [n, edges · c, h, w]; where affine, gain and bias, one number a channel of y;
 // mix [edges]; nodes that hold sums.
 struct Blending : Function<Blending> {
-  template <class T>
   struct Layout {
     int64_t n, channels, c, edges, pixels;
     bool shared;
@@ -483,7 +490,7 @@ struct Blending : Function<Blending> {
     const size_t at_mix = plan.affine ? 3 : 1;
     const Tensor y = dense(in[0]), mix = in[at_mix].contiguous();
     const int64_t edges = plan.fresh.size(), c = ctx->saved_data["c"].toInt();
-    const Layout<T> l(y, c, edges);
+    const Layout l(y, c, edges);
     TORCH_CHECK(l.channels == c || l.channels == edges * c, l.channels, " channels are not those of ", edges,
                 " edges of ", c, " channels");
     const Table<T>& k = checked_table<T>(c);
@@ -513,7 +520,7 @@ struct Blending : Function<Blending> {
     const Blend<T> blend{c, edges, l.pixels, l.shared, plan.relu, y.const_data_ptr<T>(),
                          plan.norm ? scale.data() : nullptr, plan.norm ? shift.data() : nullptr,
                          mix.const_data_ptr<T>(), pointers.data(),
-                         reinterpret_cast<const bool*>(nodes.fresh.data())};
+                         nodes.fresh.data()};
     run_blend(k, blend, l.n);
     ctx->save_for_backward(saved);
     return nodes.tensors;
@@ -526,7 +533,7 @@ struct Blending : Function<Blending> {
     const bool normed = ctx->saved_data["norm"].toBool(), affine = ctx->saved_data["affine"].toBool();
     const int64_t c = ctx->saved_data["c"].toInt(), edges = fresh.size();
     const Tensor &y = saved[0], &mix = saved[1];
-    const Layout<T> l(y, c, edges);
+    const Layout l(y, c, edges);
     const Table<T>& k = checked_table<T>(c);
     const size_t at_mix = affine ? 3 : 1;
     variable_list out(at_mix + 1);
@@ -538,7 +545,7 @@ struct Blending : Function<Blending> {
     Normalising<T> norm, forward;
     if (normed) norm = Normalising<T>(Statistics(saved[2]));
     if (normed) forward = scaled<T>(Statistics(saved[2]), affine ? &saved[3] : nullptr, affine ? &saved[4] : nullptr);
-    Partial sums(l.n, l.channels), of_mix(l.n, edges * c);
+    Partial sums(l.n, l.channels);
     BlendBack<T> first{};
     first.forward = {c, edges, l.pixels, l.shared, ctx->saved_data["relu"].toBool(), y.const_data_ptr<T>(),
                      normed ? forward.scale.data() : nullptr, normed ? forward.shift.data() : nullptr,
@@ -548,20 +555,7 @@ struct Blending : Function<Blending> {
     first.inv = normed ? norm.scale.data() : nullptr;
     first.offset = normed ? norm.shift.data() : nullptr;
     first.dy = dy.defined() ? dy.mutable_data_ptr<T>() : nullptr;
-    each_image(l.n, [&](int64_t chunk, int64_t i) {
-      BlendBack<T> b = first;
-      b.weight = of_mix.of(chunk).first;
-      b.sums = sums.of(chunk);
-      k.blend_back(b, i);
-    });
-    sums.add_up();
-    of_mix.add_up();
-    out[at_mix] = blank(mix.sizes(), mix.scalar_type());
-    for (int64_t e = 0; e < edges; ++e) {
-      double sum = 0;
-      for (int64_t i = 0; i < c; ++i) sum += of_mix.first[e * c + i];
-      out[at_mix].mutable_data_ptr<T>()[e] = T(sum);
-    }
+    out[at_mix] = run_blend_back(k, first, l.n, mix, sums);
     if (affine) {
       out[1] = blank(saved[3].sizes(), saved[3].scalar_type());
       out[2] = blank(saved[4].sizes(), saved[4].scalar_type());
@@ -636,7 +630,7 @@ char* nasfw_fused_separable(at::Tensor** out, at::Tensor* x, int64_t stages, at:
     for (int64_t i = 0; i < 2 * stages; ++i) in.push_back(*weights[i]);
     in.push_back(*mix);
     const auto fresh = nasfw::add_nodes(in, nodes, edges);
-    nasfw::SeparablePlan plan{edges, {strides, strides + stages}, {dilations, dilations + stages}, fresh};
+    nasfw::SeparablePlan plan{{strides, strides + stages}, {dilations, dilations + stages}, fresh};
     const auto results = nasfw::Separable::apply(at::TensorList(in), plan);
     for (int64_t e = 0; e < edges; ++e) out[e] = new at::Tensor(results[e]);
   });

@@ -298,7 +298,7 @@ struct Arithmetic {
     const Out du = blocked(rest + pixels * c, inputs);
     T* total = rest + (pixels + inputs) * c;
     if (shared) {
-      if (weights || out.input) activate(st, n, 0, u);
+      activate(st, n, 0, u);
       std::memset(total, 0, sizeof(T) * inputs * c);
     }
     T* flipped = total + inputs * c;
@@ -318,7 +318,6 @@ struct Arithmetic {
         run_depthwise(u, st.depthwise + e * taps * c, d, s, s.stride, s.oh(), s.ow());
         outer(read(dy), read(d), out.pointwise + e * c * c, c, pixels);
       }
-      if (!weights && !out.input) continue;
       product(read(dy), out.pointwise_t + e * c * c, d, c, pixels);
       pad(z, s, s.oh(), s.ow(), s.stride, [&](int64_t p, int64_t b) { return load(d.at(p, b)); });
       if (weights) {

@@ -70,7 +70,7 @@ struct Blend {
   const T* shift;
   const T* weight;   // [edges]
   T* const* nodes;   // [n, pixels, c] each
-  const bool* fresh; // per edge: write instead of add
+  const uint8_t* fresh; // per edge: write instead of add
 };
 
 // The gradients of a blend whose y was normalised as xhat = y · inv − mean · inv, scale = gain · inv.

@@ -332,6 +332,22 @@ impl CellNet {
         zero.get_or_insert_with(make).shallow_clone()
     }
 
+    /// The candidates that are computed of edges that leave state `s`: operation, layers, and the edges with their
+    /// positions and weights.
+    fn active<'a>(
+        &'a self,
+        s: usize,
+        mix: &'a Mix<'_>,
+    ) -> impl Iterator<Item = (Op, &'a Layers, Vec<usize>, &'a Active)> {
+        let computed = self.candidates[s].iter().zip(&mix.active[s]);
+        let candidates = mix.sources[s].iter().zip(computed);
+        candidates.filter_map(|((op, edges), (layers, active))| {
+            let active = active.as_ref()?;
+            let edges = active.0.iter().map(|&i| edges[i]).collect();
+            Some((*op, layers, edges, active))
+        })
+    }
+
     /// Adds the candidates of every active edge that leaves state `s` to the states where the edges end.
     fn add_source(
         &self,
@@ -343,12 +359,7 @@ impl CellNet {
         states: &mut [Option<Tensor>],
     ) -> Result<()> {
         let mut input = Input::new(x);
-        let computed = self.candidates[s].iter().zip(&mix.active[s]);
-        for ((op, edges), (layers, active)) in mix.sources[s].iter().zip(computed) {
-            let Some((positions, weights)) = active else {
-                continue;
-            };
-            let edges: Vec<usize> = positions.iter().map(|&i| edges[i]).collect();
+        for (op, layers, edges, (positions, weights)) in self.active(s, mix) {
             // The edges of a source are in the order of the states where they end.
             let mut nodes: Vec<&mut Option<Tensor>> = states
                 .iter_mut()
@@ -356,7 +367,7 @@ impl CellNet {
                 .filter(|(to, _)| edges.iter().any(|&e| mix.cell.edges[e].to == *to))
                 .map(|(_, state)| state)
                 .collect();
-            if *op == Op::Noise {
+            if op == Op::Noise {
                 let z = self.noise(s, x, mix, noise, &edges);
                 let size = z.size();
                 let z = z.reshape([size[0], size[1], size[2], size[3] * size[4]]);
@@ -402,15 +413,10 @@ impl CellNet {
         let mut input = Input::new(x);
         // Sums over candidates with the same edges, `[n, h, w, edges, channels]`.
         let mut sums: BTreeMap<Vec<usize>, Tensor> = BTreeMap::new();
-        let computed = self.candidates[s].iter().zip(&mix.active[s]);
-        for ((op, edges), (layers, active)) in mix.sources[s].iter().zip(computed) {
-            let Some((positions, weights)) = active else {
-                continue;
-            };
-            let edges: Vec<usize> = positions.iter().map(|&i| edges[i]).collect();
+        for (op, layers, edges, (positions, weights)) in self.active(s, mix) {
             let count = edges.len() as i64;
             let sum = sums.remove(&edges);
-            let y = if *op == Op::Noise {
+            let y = if op == Op::Noise {
                 weighted(sum, &self.noise(s, x, mix, noise, &edges), weights)
             } else {
                 match layers.batched(pass, &mut input, positions, Some(weights)) {
