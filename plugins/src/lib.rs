@@ -1,6 +1,8 @@
 //! First-party search strategies of nasfw: one file, or folder, each.
 
 pub mod darts;
+pub mod darts_dagger;
+pub mod gdas;
 pub mod random;
 pub mod train;
 pub mod vim;
