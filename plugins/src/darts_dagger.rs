@@ -7,6 +7,8 @@ use nasfw_framework::rng;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
+use crate::bilevel;
+
 /// Settings of DARTS†.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -113,22 +115,12 @@ struct DartsDagger {
 impl Strategy for DartsDagger {
     /// A step of DARTS (first order), each half at a sample of its own.
     fn step(&mut self, search: &mut Search) -> Result<()> {
-        let (w, alpha) = (search.theta(), search.phi());
-
         // 1. Update α by descending ∇_α L_val(w, α + ξ).
-        let val = search.batch(Split::Val)?;
-        let arch = self.distribution.sample(&alpha, &mut search.rng("val"))?;
-        let loss = search.loss(&w.detach(), &arch, &val)?;
-        let gradient = search.gradients(&loss, &[&alpha])?;
-        search.descend_phi(&gradient[0])?;
-
+        let loss = bilevel::validation_loss(search, &self.distribution)?;
+        bilevel::descend_architecture(search, &loss)?;
         // 2. Update w by descending ∇_w L_train(w, α + ξ).
         let train = search.batch(Split::Train)?;
-        let arch = self.distribution.sample(&alpha, &mut search.rng("train"))?;
-        let loss = search.weight_loss(&arch.detach(), &train)?;
-        let gradient = search.gradients(&loss, &[&w])?;
-        search.descend_theta(&gradient[0]);
-        Ok(())
+        bilevel::descend_weights(search, &self.distribution, &train)
     }
 
     fn distribution(&self) -> Option<&dyn ArchDistribution> {
@@ -137,5 +129,34 @@ impl Strategy for DartsDagger {
 
     fn arch_optimizer(&self) -> Option<&OptimizerConfig> {
         Some(&self.config.arch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use nasfw_framework::conformance::{ArchStep, Problem, architecture_step};
+    use nasfw_framework::registry::{Kind, Registry};
+
+    /// The fourth step of a strategy on the suite's problem.
+    fn step(name: &str, noise: Option<f64>, lr: f64) -> ArchStep {
+        let registry = Registry::load().unwrap();
+        let plugin = registry.get(Kind::Strategy, name).unwrap();
+        let mut section = plugin.default_section().unwrap();
+        section["arch"]["lr"] = lr.into();
+        if let Some(noise) = noise {
+            section["noise"] = noise.into();
+        }
+        architecture_step(plugin, &section, &Problem::built_in().unwrap(), 3).unwrap()
+    }
+
+    #[test]
+    fn without_noise_and_at_its_rate_it_is_darts_bit_by_bit() {
+        let darts = step("darts", None, 3e-4);
+        let tensors = |s: &ArchStep| [&s.theta, &s.phi, &s.momentum, &s.gradient].map(|t| t.copy());
+        assert_eq!(tensors(&step("darts-dagger", Some(0.0), 3e-4)), tensors(&darts));
+        for (noise, lr) in [(1.0, 3e-4), (0.0, 0.025)] {
+            assert_ne!(step("darts-dagger", Some(noise), lr).phi, darts.phi);
+        }
     }
 }

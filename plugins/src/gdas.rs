@@ -7,6 +7,8 @@ use nasfw_framework::schedule::Shape;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
+use crate::bilevel;
+
 /// Settings of GDAS.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -160,13 +162,12 @@ impl Gdas {
 
 /// Σ_{j≠k} A_j of every row of one-hot rows A (`[rows, width]`): `[rows]`, zero in value, with the gradient of the A_j.
 fn of_the_others(a: &Tensor) -> Tensor {
-    (a * (1.0 - a.detach())).sum_dim_intlist([-1i64].as_slice(), false, a.kind())
+    (a - a * a.detach()).sum_dim_intlist([-1i64].as_slice(), false, a.kind())
 }
 
 impl Strategy for Gdas {
     /// Algorithm 1 of the paper.
     fn step(&mut self, search: &mut Search) -> Result<()> {
-        let (w, alpha) = (search.theta(), search.phi());
         let c = &self.config;
         let tau = Shape::Linear.at(c.tau_max, c.tau_min, search.epoch_progress());
         self.distribution.temperature = tau;
@@ -174,17 +175,13 @@ impl Strategy for Gdas {
 
         // 1. Update w by descending ∇_w L_train at a draw.
         let train = search.batch(Split::Train)?;
-        let a = self.draw(&alpha, &mut search.rng("train"))?.detach();
-        let loss = search.weight_loss(&a, &train)?;
-        let gradient = search.gradients(&loss, &[&w])?;
-        search.descend_theta(&gradient[0]);
+        bilevel::descend_weights(search, &self.distribution, &train)?;
 
         // 2. Update α by descending ∇_α L_val at another draw.
         let val = search.batch(Split::Val)?;
-        let a = self.draw(&alpha, &mut search.rng("val"))?;
-        let loss = search.loss(&w.detach(), &a, &val)?;
-        let gradient = search.gradients(&loss, &[&alpha])?;
-        search.descend_phi(&gradient[0])
+        let a = self.draw(&search.phi(), &mut search.rng("architecture step"))?;
+        let loss = search.loss(&search.theta().detach(), &a, &val)?;
+        bilevel::descend_architecture(search, &loss)
     }
 
     fn distribution(&self) -> Option<&dyn ArchDistribution> {
@@ -245,7 +242,7 @@ fn best_pairs(group: &Group, keep: usize, p: &[Vec<f64>]) -> Vec<Vec<usize>> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use nasfw_framework::arch::{Edges, subsets};
+    use nasfw_framework::arch::subsets;
     use nasfw_framework::distribution::gumbel;
     use proptest::prelude::*;
     use tch::{Device, Kind};
@@ -275,11 +272,9 @@ mod tests {
     }
 
     fn gdas(gradient: GradientForm, spec: &ArchSpec) -> Gdas {
-        let distribution = GumbelSoftmax {
-            operations: Relaxation::Hard,
-            temperature: 0.7,
-            ..GumbelSoftmax::new(spec, 0.0, 1.0)
-        };
+        let mut distribution = GumbelSoftmax::new(spec, 0.0, 1.0);
+        distribution.operations = Relaxation::Hard;
+        distribution.temperature = 0.7;
         Gdas {
             config: GdasConfig {
                 gradient,

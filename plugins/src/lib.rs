@@ -5,5 +5,6 @@ pub mod darts;
 pub mod darts_dagger;
 pub mod gdas;
 pub mod random;
+pub mod snas;
 pub mod train;
 pub mod vim;

@@ -125,6 +125,7 @@ mod tests {
             name: name.into(),
             role,
             rows,
+            edges: None,
         };
         ArchSpec::new(vec![
             group("ops", Role::Operations, vec![row(3, 1), row(2, 1)]),
@@ -149,6 +150,7 @@ mod tests {
             name: "ops".into(),
             role: Role::Operations,
             rows,
+            edges: None,
         };
         let mut d = GumbelSoftmax::new(&ArchSpec::new(vec![group]).unwrap(), 0.0, 1.0);
         let phi = Tensor::from_slice(&[0.7, -0.2]);
