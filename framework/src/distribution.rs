@@ -1,5 +1,6 @@
 //! Distributions over whole architectures.
 
+mod dirichlet;
 mod gumbel;
 
 use tch::{Device, Kind, Tensor};
@@ -9,6 +10,7 @@ use crate::error::Result;
 use crate::params::{Init, ParamLayout};
 use crate::rng::{self, Rng, Streams};
 
+pub use dirichlet::Dirichlet;
 pub use gumbel::{GumbelSoftmax, Relaxation};
 
 /// A distribution over architectures, joint by contract: nothing here assumes that rows are independent.
