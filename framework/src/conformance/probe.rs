@@ -204,7 +204,7 @@ impl SearchSpace for Probe {
     }
 }
 
-/// Logits are Σ a W x over all candidates and Σ b over the offsets of all rows; the loss is half the squared distance to the one-hot label.
+/// Logits are Σ a W x over all candidates; the loss is half the squared distance to the one-hot label.
 struct ProbeNet {
     layout: ParamLayout,
     maps: Vec<(usize, usize, usize, ParamId)>,
@@ -234,9 +234,7 @@ impl Supernet for ProbeNet {
                 x.matmul(&views[*map].tr()) * a
             })
             .collect();
-        let sum = Tensor::stack(&terms, 0).sum_dim_intlist([0i64].as_slice(), false, x.kind());
-        let offsets = arch.offsets.iter().flatten();
-        Ok(offsets.fold(sum, |sum, rows| sum + rows.sum(x.kind())))
+        Ok(Tensor::stack(&terms, 0).sum_dim_intlist([0i64].as_slice(), false, x.kind()))
     }
 
     fn loss(&self, output: &Tensor, labels: &Tensor) -> Tensor {
