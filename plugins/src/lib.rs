@@ -2,6 +2,11 @@
 
 mod bilevel;
 pub mod darts;
+pub mod darts_ada;
+pub mod darts_es;
+pub mod darts_plus;
+mod eigenvalue;
 pub mod random;
+pub mod sdarts;
 pub mod train;
 pub mod vim;
