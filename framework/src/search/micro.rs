@@ -28,7 +28,8 @@ impl Search {
     /// Loss of a batch, a scalar with a graph, and its [`Search::sums`].
     ///
     /// In micro-batches, forward and backward passes are done here at once. The result then knows its value and its
-    /// first derivatives with respect to `theta` and the weights of `arch`, as far as these require gradients.
+    /// first derivatives with respect to `theta`, the weights of `arch` and its offsets, as far as these require
+    /// gradients.
     pub(super) fn pass(
         &self,
         theta: &Tensor,
@@ -76,13 +77,19 @@ impl Search {
         size: i64,
         noise: Streams,
     ) -> Result<(Tensor, Tensor)> {
-        let inputs: Vec<&Tensor> = iter::once(theta).chain(&arch.weights).collect();
+        let inputs: Vec<&Tensor> = iter::once(theta)
+            .chain(&arch.weights)
+            .chain(arch.offsets.iter().flatten())
+            .collect();
         let cut = |t: &&Tensor| t.detach().set_requires_grad(t.requires_grad());
         let leaves: Vec<Tensor> = inputs.iter().map(cut).collect();
         let wanted = |t: &&Tensor| t.requires_grad();
         let wanted_leaves: Vec<&Tensor> = leaves.iter().filter(wanted).collect();
+        let (weights, offsets) = leaves[1..].split_at(arch.weights.len());
+        let copies = |leaves: &[Tensor]| leaves.iter().map(Tensor::shallow_clone).collect();
         let arch = RelaxedArch {
-            weights: leaves[1..].iter().map(Tensor::shallow_clone).collect(),
+            weights: copies(weights),
+            offsets: arch.offsets.is_some().then(|| copies(offsets)),
             ..arch.detach()
         };
         let (mut losses, mut sums, mut slopes) = (vec![], vec![], vec![]);
