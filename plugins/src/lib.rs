@@ -2,9 +2,15 @@
 
 mod bilevel;
 pub mod darts;
+pub mod darts_ada;
 pub mod darts_dagger;
+pub mod darts_es;
+pub mod darts_plus;
+pub mod drnas;
+mod eigenvalue;
 pub mod gdas;
 pub mod random;
+pub mod sdarts;
 pub mod snas;
 pub mod train;
 pub mod vim;

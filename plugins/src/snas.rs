@@ -1,10 +1,11 @@
 //! SNAS (Xie et al. 2019): architectures drawn from the Concrete distribution, one loss for weights and logits.
 
 use nasfw_framework::distribution::GumbelSoftmax;
-use nasfw_framework::network::{DROP_PATH, NetworkOptions};
+use nasfw_framework::network::NetworkOptions;
 use nasfw_framework::prelude::*;
 use nasfw_framework::register;
 use nasfw_framework::schedule::Shape;
+use nasfw_framework::supernet::DROP_PATH;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
