@@ -111,7 +111,10 @@ impl SupernetOptions {
             for row in &allowed[group] {
                 mask.extend((0..shape[1] as usize).map(|c| row.get(c) == Some(&true)));
             }
-            weights * Tensor::from_slice(&mask).view([shape[0], shape[1]]).to_device(weights.device())
+            weights
+                * Tensor::from_slice(&mask)
+                    .view([shape[0], shape[1]])
+                    .to_device(weights.device())
         });
         let sums = |w: &Tensor| w.sum_dim_intlist([1i64].as_slice(), false, w.kind());
         exist.as_ref().map_or_else(|| sums(weights), sums)
@@ -127,7 +130,10 @@ impl SupernetOptions {
             why,
         };
         if self.partial() < 1 {
-            return Err(invalid(format!("`partial_channels` is {}, at least 1 is needed", self.partial())));
+            return Err(invalid(format!(
+                "`partial_channels` is {}, at least 1 is needed",
+                self.partial()
+            )));
         }
         let Some(allowed) = &self.allowed else {
             return Ok(());
@@ -135,11 +141,16 @@ impl SupernetOptions {
         let fits = allowed.len() == spec.groups().len()
             && allowed.iter().zip(spec.groups()).all(|(rows, group)| {
                 rows.len() == group.rows.len()
-                    && rows.iter().zip(&group.rows).all(|(r, row)| r.len() == row.candidates.len())
+                    && rows
+                        .iter()
+                        .zip(&group.rows)
+                        .all(|(r, row)| r.len() == row.candidates.len())
             });
         match fits {
             true => Ok(()),
-            false => Err(invalid("`allowed` has another shape than the space's decisions".into())),
+            false => Err(invalid(
+                "`allowed` has another shape than the space's decisions".into(),
+            )),
         }
     }
 }

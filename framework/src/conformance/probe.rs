@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use crate::arch::{ArchSpec, Cell, Choice, Edge, Genotype, Group, Node, RelaxedArch, Role, Row};
 use crate::batches::Augment;
@@ -10,8 +10,8 @@ use crate::benchmark::{Benchmark, BenchmarkConfig, Provenance, Score};
 use crate::dataset::{DataSource, Dataset, ImageData, Part};
 use crate::error::{Error, Result};
 use crate::params::{Init, ParamId, ParamLayout};
-use crate::registry::{Kind, Registry, parse_section};
-use crate::rng::Streams;
+use crate::registry::{self, Registry, parse_section};
+use crate::rng::{self, Streams};
 use crate::space::{SearchSpace, SpaceConfig, Task};
 use crate::supernet::{Mode, Supernet, SupernetOptions, Weights};
 use crate::trainer::SearchTrainer;
@@ -68,7 +68,9 @@ impl Problem {
 /// Two short epochs that report everything: plain SGD with momentum and decay, no clipping, no augmentation.
 fn quick() -> Result<SearchTrainer> {
     let registry = Registry::load()?;
-    let defaults = registry.get(Kind::Trainer, "search")?.default_section()?;
+    let defaults = registry
+        .get(registry::Kind::Trainer, "search")?
+        .default_section()?;
     let mut trainer: SearchTrainer = parse_section(&defaults).map_err(Box::new)?;
     trainer.epochs = 2;
     trainer.batch_size = 4;
@@ -144,34 +146,51 @@ impl SearchSpace for Probe {
     }
 
     fn supernet(&self, task: Task, options: &SupernetOptions) -> Result<Box<dyn Supernet>> {
-        if *options != SupernetOptions::default() {
+        options.check(&self.spec)?;
+        let features = task.channels * task.height * task.width;
+        let k = options.partial();
+        if features % k != 0 {
             return Err(Error::Incompatible {
-                what: "the conformance suite's own problem".into(),
-                why: format!("its network has none of these: {options:?}"),
-                help: "give the suite a problem of another space (`conformance::Problem::new`)"
-                    .into(),
+                what: "partial channels on the conformance suite's own problem".into(),
+                why: format!("{features} features can't be split into {k} equal parts"),
+                help: "choose a divisor, such as 2 or 4".into(),
             });
         }
-        let features = task.channels * task.height * task.width;
         let mut layout = ParamLayout::new();
         // In the order of names, whatever the order of rows: both labellings have one vector of weights.
-        let mut names: Vec<(String, usize, usize, usize)> = self
-            .spec
-            .rows()
-            .flat_map(|(g, r, row)| {
-                let named = row.candidates.iter().enumerate();
-                named.map(move |(c, name)| (format!("{} {name}", row.name), g, r, c))
-            })
+        let mut rows: Vec<(&str, usize, usize, &Row)> = (self.spec.rows())
+            .map(|(g, r, row)| (row.name.as_str(), g, r, row))
             .collect();
-        names.sort();
-        let maps = names
-            .into_iter()
-            .map(|(name, g, r, c)| {
-                let shape = [task.classes, features];
-                (g, r, c, layout.add(name, &shape, Init::fan_in(features)))
-            })
-            .collect();
-        Ok(Box::new(ProbeNet { layout, maps }))
+        rows.sort_by_key(|(name, ..)| *name);
+        let rows = rows.into_iter().map(|(name, g, r, row)| {
+            let mut names: Vec<(&str, usize)> = (row.candidates.iter().enumerate())
+                .filter(|(c, _)| options.allows(g, r, *c))
+                .map(|(c, name)| (name.as_str(), c))
+                .collect();
+            names.sort_unstable();
+            let maps = names.into_iter().map(|(candidate, c)| {
+                let (shape, init) = ([task.classes, features / k], Init::fan_in(features / k));
+                (c, layout.add(format!("{name} {candidate}"), &shape, init))
+            });
+            let maps = maps.collect();
+            ProbeRow {
+                name: name.to_owned(),
+                at: (g, r),
+                maps,
+            }
+        });
+        let rows = rows.collect();
+        Ok(Box::new(ProbeNet {
+            layout,
+            rows,
+            options: options.clone(),
+            classes: task.classes,
+        }))
+    }
+
+    /// It is one linear map a candidate, none of them a skip connection.
+    fn without_effect(&self) -> Vec<&'static str> {
+        vec!["channels", "cells", "skip_dropout"]
     }
 
     fn genotype(&self, choice: &Choice) -> Genotype {
@@ -203,10 +222,27 @@ impl SearchSpace for Probe {
     }
 }
 
-/// Logits are Σ a W x over all candidates; the loss is half the squared distance to the one-hot label.
+/// Logits are the sum over rows of Σ a W x over the row's candidates; the loss is half the squared distance to the one-hot
+/// label. What a strategy asks of the supernet means this here, for the fixed vector v, one number a class:
+///
+/// - candidates that are not allowed have no W;
+/// - of partial channels W sees the first 1/K of x, and the row adds Σ a · (sum of the others) v;
+/// - with the auxiliary skip a row adds its scalar · (sum of x) v;
+/// - drop path drops a row's Σ a W x and its bypass, image by image;
+/// - an offset is added to every number of a row.
 struct ProbeNet {
     layout: ParamLayout,
-    maps: Vec<(usize, usize, usize, ParamId)>,
+    rows: Vec<ProbeRow>,
+    options: SupernetOptions,
+    classes: i64,
+}
+
+struct ProbeRow {
+    name: String,
+    /// Group and row.
+    at: (usize, usize),
+    /// Candidates that exist.
+    maps: Vec<(usize, ParamId)>,
 }
 
 impl Supernet for ProbeNet {
@@ -219,21 +255,49 @@ impl Supernet for ProbeNet {
         weights: Weights<'_>,
         images: &Tensor,
         arch: &RelaxedArch,
-        _mode: Mode,
-        _noise: Streams,
+        mode: Mode,
+        noise: Streams,
     ) -> Result<Tensor> {
         let views = self.layout.views(weights.params);
         let x = images.flatten(1, -1);
-        let terms: Vec<Tensor> = self
-            .maps
-            .iter()
-            .filter(|(g, r, c, _)| arch.is_active(*g, *r, *c))
-            .map(|(g, r, c, map)| {
-                let a = arch.weights[*g].get(*r as i64).get(*c as i64);
-                x.matmul(&views[*map].tr()) * a
-            })
+        let options = (x.kind(), x.device());
+        let (n, features) = x.size2()?;
+        let fixed = Tensor::arange_start(1, self.classes + 1, options) / self.classes as f64;
+        let through_fixed =
+            |x: &Tensor| x.sum_dim_intlist([1i64].as_slice(), true, x.kind()) * &fixed;
+        let part = features / self.options.partial();
+        let (seen, others) = (x.narrow(1, 0, part), x.narrow(1, part, features - part));
+        let bypass = (part < features).then(|| through_fixed(&others));
+        let sums: Vec<Tensor> = (0..arch.weights.len())
+            .map(|g| self.options.row_sums(arch, g))
             .collect();
-        Ok(Tensor::stack(&terms, 0).sum_dim_intlist([0i64].as_slice(), false, x.kind()))
+        let auxiliary = self.options.auxiliary(arch);
+        let (_, drop) = self.options.rates(arch, mode)?;
+        let mut logits = Tensor::zeros([n, self.classes], options);
+        for row in &self.rows {
+            let (g, r) = row.at;
+            let weight = |c: usize| arch.weights[g].get(r as i64).get(c as i64);
+            let computed = row.maps.iter().filter(|(c, _)| arch.is_active(g, r, *c));
+            let terms = computed.map(|(c, map)| seen.matmul(&views[*map].tr()) * weight(*c));
+            if let Some(mut sum) = terms.reduce(|a, b| a + b) {
+                if let Some(bypass) = &bypass {
+                    sum += bypass * sums[g].get(r as i64);
+                }
+                if drop > 0.0 {
+                    let rng = &mut noise.at(&format!("drop-path {}", row.name), 0);
+                    let kept = rng::uniform(rng, &[n, 1], Kind::Double, x.device()).ge(drop);
+                    sum *= kept.to_kind(x.kind()) / (1.0 - drop);
+                }
+                logits += sum;
+            }
+            if auxiliary != 0.0 {
+                logits += through_fixed(&x) * auxiliary;
+            }
+            if let Some(offsets) = &arch.offsets {
+                logits += offsets[g].get(r as i64);
+            }
+        }
+        Ok(logits)
     }
 
     fn loss(&self, output: &Tensor, labels: &Tensor) -> Tensor {

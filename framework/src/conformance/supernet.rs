@@ -291,7 +291,9 @@ pub fn supernet(name: &str, space: &dyn SearchSpace, net: &dyn Supernet, task: T
                     gap(&plain, &output) > 0.0
                 };
                 let wrong = match (idle.contains(&name), changed) {
-                    (true, true) => "says that this means nothing in it, and it changes the network",
+                    (true, true) => {
+                        "says that this means nothing in it, and it changes the network"
+                    }
                     (false, false) => "goes on as without",
                     _ => continue,
                 };

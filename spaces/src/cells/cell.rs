@@ -153,7 +153,11 @@ impl CellNet {
             for (e, weight) in mix.bypassed(s) {
                 let node = &mut sums[mix.cell.edges[e].to].rest;
                 let kept = path(e).map(|kept| kept * weight);
-                *node = Some(add_scaled(node.take(), &rest, kept.as_ref().unwrap_or(weight)));
+                *node = Some(add_scaled(
+                    node.take(),
+                    &rest,
+                    kept.as_ref().unwrap_or(weight),
+                ));
             }
             part = channels_last(&first);
             &part
@@ -275,9 +279,9 @@ impl CellNet {
                     }
                     Flow::Batched(y) => {
                         let size = y.size();
-                        let y = y.permute([0, 2, 3, 1]).reshape([
-                            size[0], size[2], size[3], count, self.mixed,
-                        ]);
+                        let y = y
+                            .permute([0, 2, 3, 1])
+                            .reshape([size[0], size[2], size[3], count, self.mixed]);
                         match sum {
                             Some(sum) => sum + y,
                             None => y,

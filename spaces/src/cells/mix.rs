@@ -45,7 +45,8 @@ impl<'a> Mix<'a> {
         let on = |e: usize, op: Op| column(e, op).is_some_and(|c| computed(e, c));
         let partial = options.partial() > 1;
         // The bypass of an edge goes through wherever a candidate does, be it the one without an operation.
-        let passes = |e: usize| partial && (0..cell.edges[e].candidates.len()).any(|c| computed(e, c));
+        let passes =
+            |e: usize| partial && (0..cell.edges[e].candidates.len()).any(|c| computed(e, c));
         let auxiliary = options.auxiliary(arch);
         let needed = needed(cell, |e| {
             let carries = |op: &Op| *op != Op::None && on(e, *op);

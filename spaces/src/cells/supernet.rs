@@ -89,7 +89,13 @@ impl CellSupernet {
                     let auxiliary = auxiliary.map(|s| {
                         let layers = Op::Skip.layers(*channels, stride(s), role);
                         let edges = types[*kind].out_of(s).len() as i64;
-                        Layers::new(&mut b, &format!("{name}.from{s}.auxiliary"), &layers, *channels, edges)
+                        Layers::new(
+                            &mut b,
+                            &format!("{name}.from{s}.auxiliary"),
+                            &layers,
+                            *channels,
+                            edges,
+                        )
                     });
                     let auxiliary = auxiliary.collect();
                     Trunk::Cell(CellNet {

@@ -213,7 +213,10 @@ impl ToyConvNet {
         });
         let auxiliary = options.auxiliary(arch);
         let beside = (auxiliary != 0.0).then(|| whole * auxiliary);
-        let offset = arch.offsets.as_ref().map(|of| whole.zeros_like() + of[0].get(edge as i64));
+        let offset = arch
+            .offsets
+            .as_ref()
+            .map(|of| whole.zeros_like() + of[0].get(edge as i64));
         let parts = [sum, beside, offset].into_iter().flatten();
         Ok(parts.reduce(|a, b| a + b))
     }
