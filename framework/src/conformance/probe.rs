@@ -1,20 +1,22 @@
 //! The problem that strategies are checked on: small enough for exact answers, with every kind of decision.
 
+mod net;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
-use crate::arch::{ArchSpec, Cell, Choice, Edge, Genotype, Group, Node, RelaxedArch, Role, Row};
+use crate::arch::{ArchSpec, Cell, Choice, Edge, Genotype, Group, Node, Role, Row};
 use crate::batches::Augment;
 use crate::benchmark::{Benchmark, BenchmarkConfig, Provenance, Score};
 use crate::dataset::{DataSource, Dataset, ImageData, Part};
 use crate::error::{Error, Result};
-use crate::params::{Init, ParamId, ParamLayout};
-use crate::registry::{self, Registry, parse_section};
-use crate::rng::{self, Streams};
+use crate::registry::{Kind, Registry, parse_section};
+use crate::rng::Streams;
 use crate::space::{SearchSpace, SpaceConfig, Task};
-use crate::supernet::{Mode, Supernet, SupernetOptions, Weights};
+use crate::supernet::{Supernet, SupernetOptions};
 use crate::trainer::SearchTrainer;
+use net::ProbeNet;
 
 /// What a strategy is checked on: a space, images, a trainer's settings.
 #[derive(Debug, Clone)]
@@ -68,9 +70,7 @@ impl Problem {
 /// Two short epochs that report everything: plain SGD with momentum and decay, no clipping, no augmentation.
 fn quick() -> Result<SearchTrainer> {
     let registry = Registry::load()?;
-    let defaults = registry
-        .get(registry::Kind::Trainer, "search")?
-        .default_section()?;
+    let defaults = registry.get(Kind::Trainer, "search")?.default_section()?;
     let mut trainer: SearchTrainer = parse_section(&defaults).map_err(Box::new)?;
     trainer.epochs = 2;
     trainer.batch_size = 4;
@@ -146,46 +146,7 @@ impl SearchSpace for Probe {
     }
 
     fn supernet(&self, task: Task, options: &SupernetOptions) -> Result<Box<dyn Supernet>> {
-        options.check(&self.spec)?;
-        let features = task.channels * task.height * task.width;
-        let k = options.partial();
-        if features % k != 0 {
-            return Err(Error::Incompatible {
-                what: "partial channels on the conformance suite's own problem".into(),
-                why: format!("{features} features can't be split into {k} equal parts"),
-                help: "choose a divisor, such as 2 or 4".into(),
-            });
-        }
-        let mut layout = ParamLayout::new();
-        // In the order of names, whatever the order of rows: both labellings have one vector of weights.
-        let mut rows: Vec<(&str, usize, usize, &Row)> = (self.spec.rows())
-            .map(|(g, r, row)| (row.name.as_str(), g, r, row))
-            .collect();
-        rows.sort_by_key(|(name, ..)| *name);
-        let rows = rows.into_iter().map(|(name, g, r, row)| {
-            let mut names: Vec<(&str, usize)> = (row.candidates.iter().enumerate())
-                .filter(|(c, _)| options.allows(g, r, *c))
-                .map(|(c, name)| (name.as_str(), c))
-                .collect();
-            names.sort_unstable();
-            let maps = names.into_iter().map(|(candidate, c)| {
-                let (shape, init) = ([task.classes, features / k], Init::fan_in(features / k));
-                (c, layout.add(format!("{name} {candidate}"), &shape, init))
-            });
-            let maps = maps.collect();
-            ProbeRow {
-                name: name.to_owned(),
-                at: (g, r),
-                maps,
-            }
-        });
-        let rows = rows.collect();
-        Ok(Box::new(ProbeNet {
-            layout,
-            rows,
-            options: options.clone(),
-            classes: task.classes,
-        }))
+        Ok(Box::new(ProbeNet::new(&self.spec, task, options)?))
     }
 
     /// It is one linear map a candidate, none of them a skip connection.
@@ -219,90 +180,6 @@ impl SearchSpace for Probe {
                 output,
             }],
         }
-    }
-}
-
-/// Logits are the sum over rows of Σ a W x over the row's candidates; the loss is half the squared distance to the one-hot
-/// label. What a strategy asks of the supernet means this here, for the fixed vector v, one number a class:
-///
-/// - candidates that are not allowed have no W;
-/// - of partial channels W sees the first 1/K of x, and the row adds Σ a · (sum of the others) v;
-/// - with the auxiliary skip a row adds its scalar · (sum of x) v;
-/// - drop path drops a row's Σ a W x and its bypass, image by image;
-/// - an offset is added to every number of a row.
-struct ProbeNet {
-    layout: ParamLayout,
-    rows: Vec<ProbeRow>,
-    options: SupernetOptions,
-    classes: i64,
-}
-
-struct ProbeRow {
-    name: String,
-    /// Group and row.
-    at: (usize, usize),
-    /// Candidates that exist.
-    maps: Vec<(usize, ParamId)>,
-}
-
-impl Supernet for ProbeNet {
-    fn layout(&self) -> &ParamLayout {
-        &self.layout
-    }
-
-    fn forward(
-        &self,
-        weights: Weights<'_>,
-        images: &Tensor,
-        arch: &RelaxedArch,
-        mode: Mode,
-        noise: Streams,
-    ) -> Result<Tensor> {
-        let views = self.layout.views(weights.params);
-        let x = images.flatten(1, -1);
-        let options = (x.kind(), x.device());
-        let (n, features) = x.size2()?;
-        let fixed = Tensor::arange_start(1, self.classes + 1, options) / self.classes as f64;
-        let through_fixed =
-            |x: &Tensor| x.sum_dim_intlist([1i64].as_slice(), true, x.kind()) * &fixed;
-        let part = features / self.options.partial();
-        let (seen, others) = (x.narrow(1, 0, part), x.narrow(1, part, features - part));
-        let bypass = (part < features).then(|| through_fixed(&others));
-        let sums: Vec<Tensor> = (0..arch.weights.len())
-            .map(|g| self.options.row_sums(arch, g))
-            .collect();
-        let auxiliary = self.options.auxiliary(arch);
-        let (_, drop) = self.options.rates(arch, mode)?;
-        let mut logits = Tensor::zeros([n, self.classes], options);
-        for row in &self.rows {
-            let (g, r) = row.at;
-            let weight = |c: usize| arch.weights[g].get(r as i64).get(c as i64);
-            let computed = row.maps.iter().filter(|(c, _)| arch.is_active(g, r, *c));
-            let terms = computed.map(|(c, map)| seen.matmul(&views[*map].tr()) * weight(*c));
-            if let Some(mut sum) = terms.reduce(|a, b| a + b) {
-                if let Some(bypass) = &bypass {
-                    sum += bypass * sums[g].get(r as i64);
-                }
-                if drop > 0.0 {
-                    let rng = &mut noise.at(&format!("drop-path {}", row.name), 0);
-                    let kept = rng::uniform(rng, &[n, 1], Kind::Double, x.device()).ge(drop);
-                    sum *= kept.to_kind(x.kind()) / (1.0 - drop);
-                }
-                logits += sum;
-            }
-            if auxiliary != 0.0 {
-                logits += through_fixed(&x) * auxiliary;
-            }
-            if let Some(offsets) = &arch.offsets {
-                logits += offsets[g].get(r as i64);
-            }
-        }
-        Ok(logits)
-    }
-
-    fn loss(&self, output: &Tensor, labels: &Tensor) -> Tensor {
-        let wanted = labels.one_hot(output.size()[1]).to_kind(output.kind());
-        (output - wanted).square().sum(output.kind()) * (0.5 / labels.numel() as f64)
     }
 }
 

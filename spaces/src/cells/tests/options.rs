@@ -76,6 +76,28 @@ fn any_arch(space: &CellSpace, seed: u64) -> RelaxedArch {
     arch
 }
 
+/// Whether different images have different outputs.
+fn reaches_output(
+    space: &CellSpace,
+    seed: u64,
+    options: &SupernetOptions,
+    arch: &RelaxedArch,
+) -> bool {
+    let (net, theta, images) = setup(space, seed, SIDE, options);
+    let stats = Tensor::zeros([0], (Kind::Double, Device::Cpu));
+    let weights = Weights {
+        params: &theta,
+        stats: &stats,
+    };
+    let output = net.forward(weights, &images, arch, Mode::Eval, Streams::new(5));
+    output
+        .unwrap()
+        .std_dim([0i64].as_slice(), true, false)
+        .max()
+        .double_value(&[])
+        > 1e-6
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: Option::None, ..ProptestConfig::with_cases(24) })]
 
@@ -84,6 +106,8 @@ proptest! {
         let space = any_space(seed);
         let options = any_options(&space, seed);
         let arch = any_arch(&space, seed);
+        // Where no image reaches the output, batch norms of constants blow rounding errors up.
+        prop_assume!(reaches_output(&space, seed, &options, &arch));
         let worst = arch_equals_reference(&space, seed, side, &options, &arch);
         prop_assert!(worst < 1e-8, "{space:?} {options:?} {:?} {:?} {worst}", arch.active, arch.scalars);
     }
