@@ -8,6 +8,7 @@ pub mod darts_es;
 pub mod darts_plus;
 pub mod drnas;
 mod eigenvalue;
+pub mod fair_darts;
 pub mod gdas;
 pub mod random;
 pub mod sdarts;

@@ -42,10 +42,11 @@ lambda_min = 0.03
 init_mean = 1.0
 # Standard deviation of the logits at the start.
 init_std = 0.01
-# Weight of the expected number of parameters of the found network, in millions, in the loss; 0 means no such term.
+# Weight of the expected number of parameters of the found network, in millions, in the loss; 0 means no such term. Where
+# rows are edges of a cell.
 cost = 0.0
-# Rate of drop path on the supernet's edges (the authors' code: 0.3, the preset "drop-path"), where the space has it.
-drop_path = 0.0
+# Rate of drop path on the supernet's edges.
+drop_path = 0.3
 
 [strategy.arch]
 # Optimizer of the logits: "sgd" or "adam".
@@ -71,10 +72,7 @@ clip = 10.0
 epochs = 150
 "#,
     example: "nasfw run --strategy snas --space nasbench201",
-    presets: &[
-        ("drop-path", "[strategy]\ndrop_path = 0.3\n"),
-        ("small", "[strategy]\ncost = 0.01\n"),
-    ],
+    families: &[("nasbench", "[strategy]\ndrop_path = 0.0\n")],
 }
 
 #[typetag::serde(name = "snas")]

@@ -38,14 +38,14 @@ impl Dirichlet {
         }
     }
 
-    /// Candidates that exist, `[group][row][column]` without padding; the others have weight zero.
-    pub fn allowed(&self) -> &[Vec<Vec<bool>>] {
-        &self.allowed
+    /// Changes which candidates exist: `[group][row][column]` without padding, at least one a row.
+    pub fn allow(&mut self, allowed: Vec<Vec<Vec<bool>>>) {
+        self.allowed = allowed;
     }
 
-    /// Changes which candidates exist, at least one a row, and where α starts from now on: none means Gaussian.
-    pub fn set_allowed(&mut self, allowed: Vec<Vec<Vec<bool>>>, start: Option<Tensor>) {
-        (self.allowed, self.start) = (allowed, start);
+    /// Makes α start here (`[parameters]`) from now on.
+    pub fn start_at(&mut self, alpha: Tensor) {
+        self.start = Some(alpha);
     }
 
     /// True where a candidate exists, one `[rows, width]` matrix per group.

@@ -165,7 +165,7 @@ fn means_and_pathwise_gradients_agree_with_the_closed_form() {
 #[test]
 fn candidates_that_are_not_allowed_are_gone() {
     let mut d = Dirichlet::new(&spec(&[4]), 1.0);
-    d.set_allowed(vec![vec![vec![true, false, true, false]]], None);
+    d.allow(vec![vec![vec![true, false, true, false]]]);
     let phi = phi(&[0.5, 9.0, -0.5, 9.0]);
     let factors = Tensor::from_slice(&[1.0, 5.0, 2.0, 5.0]);
     let means = moments((0..DRAWS).map(|i| numbers(&sample(&d, &phi, i))));
@@ -184,7 +184,7 @@ fn a_start_that_is_given_is_where_it_starts() {
     let mut d = Dirichlet::new(&spec(&[2]), 1.0);
     let init = |d: &Dirichlet| numbers(&d.init(Streams::new(1), Kind::Double, Device::Cpu));
     let drawn = init(&d);
-    d.set_allowed(d.allowed().to_vec(), Some(Tensor::from_slice(&[0.25, -3.0])));
+    d.start_at(Tensor::from_slice(&[0.25, -3.0]));
     assert_eq!(init(&d), [0.25, -3.0]);
     assert_ne!(drawn, init(&d));
 }
@@ -219,7 +219,7 @@ proptest! {
     #[test]
     fn the_gradient_of_the_divergence_is_the_closed_form(alpha in alphas(3)) {
         let mut d = Dirichlet::new(&spec(&[3]), 1.0);
-        d.set_allowed(vec![vec![vec![true, false, true]]], None);
+        d.allow(vec![vec![vec![true, false, true]]]);
         let phi = phi(&alpha);
         let kl = d.divergence_from_uniform(&phi);
         let seen = numbers(&Tensor::run_backward(&[kl], &[&phi], false, false)[0]);
