@@ -344,7 +344,8 @@ mod tests {
                 let s = 1.0 / (1.0 + (-alpha[i]).exp());
                 let real = i % 4 != 0;
                 prop_assert_eq!(a.is_active(0, i / 4, i % 4), real);
-                prop_assert!((w[i] - if real { s } else { 0.0 }).abs() < 1e-12);
+                let weight = if real { s } else { 0.0 };
+                prop_assert!((w[i] - weight).abs() < 1e-12);
                 let slope = if real && i == of { s * (1.0 - s) } else { 0.0 };
                 prop_assert!((seen[i] - slope).abs() < 1e-12);
             }
