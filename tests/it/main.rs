@@ -22,6 +22,8 @@ mod registry;
 mod report;
 mod resume;
 mod retrain;
+mod second_order;
+mod smoke;
 mod spaces;
 mod strategies;
 mod synchronisation;

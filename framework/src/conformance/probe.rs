@@ -151,7 +151,11 @@ impl SearchSpace for Probe {
     }
 
     fn supernet(&self, task: Task, options: &SupernetOptions) -> Result<Box<dyn Supernet>> {
-        if *options != SupernetOptions::default() {
+        if (SupernetOptions {
+            plain: false,
+            ..options.clone()
+        }) != SupernetOptions::default()
+        {
             return Err(Error::Incompatible {
                 what: "the conformance suite's own problem".into(),
                 why: format!("its network has none of these: {options:?}"),
