@@ -24,7 +24,12 @@ fn space(registry: &Registry, name: &str) -> Box<dyn SearchSpace> {
 
 /// Logits, and gradients of a functional of them with respect to weights and architecture, all in double precision; and
 /// how many fused operations ran.
-fn run(space: &dyn SearchSpace, plain: bool, kind: Kind) -> (Vec<Tensor>, u64) {
+fn run(
+    space: &dyn SearchSpace,
+    asked: &SupernetOptions,
+    plain: bool,
+    kind: Kind,
+) -> (Vec<Tensor>, u64) {
     let task = Task {
         channels: 3,
         height: SIDE,
@@ -33,7 +38,7 @@ fn run(space: &dyn SearchSpace, plain: bool, kind: Kind) -> (Vec<Tensor>, u64) {
     };
     let options = SupernetOptions {
         plain,
-        ..Default::default()
+        ..asked.clone()
     };
     let net = space.supernet(task, &options).unwrap();
     let streams = Streams::new(3);
@@ -53,7 +58,10 @@ fn run(space: &dyn SearchSpace, plain: bool, kind: Kind) -> (Vec<Tensor>, u64) {
             g.softmax(&logits).detach().set_requires_grad(true)
         })
         .collect();
-    let arch = RelaxedArch::new(weights.iter().map(Tensor::shallow_clone).collect());
+    let mut arch = RelaxedArch::new(weights.iter().map(Tensor::shallow_clone).collect());
+    for scalar in ["auxiliary-skip", "skip-dropout"] {
+        arch.scalars.insert(scalar.into(), 0.5);
+    }
     let (all, names) = nasfw_kernels::profile::names(|| {
         let vectors = Weights {
             params: &theta,
@@ -85,9 +93,26 @@ fn off(a: &Tensor, b: &Tensor) -> f64 {
     norm(&(a - b)) / norm(b).max(1e-12)
 }
 
+/// Requires that fused kernels ran, and that they are as exact as libtorch's operators.
+fn is_as_exact(name: &str, asked: &SupernetOptions) {
+    let registry = Registry::load().unwrap();
+    let space = space(&registry, name);
+    let (exact, none) = run(space.as_ref(), asked, true, Kind::Double);
+    assert_eq!(none, 0, "{name}: the plain path has fused operations");
+    let (libtorch, _) = run(space.as_ref(), asked, true, Kind::Float);
+    let (ours, some) = run(space.as_ref(), asked, false, Kind::Float);
+    assert!(some > 0, "{name}: no fused operation ran");
+    for (i, exact) in exact.iter().enumerate() {
+        let (ours, libtorch) = (off(&ours[i], exact), off(&libtorch[i], exact));
+        assert!(
+            ours < 1e-5_f64.max(3.0 * libtorch),
+            "{name} {i}: fused kernels are off by {ours:.1e}, libtorch's operators by {libtorch:.1e}"
+        );
+    }
+}
+
 #[test]
 fn single_precision_is_as_exact_as_libtorch() {
-    let registry = Registry::load().unwrap();
     for name in [
         "darts",
         "nasbench201",
@@ -95,18 +120,19 @@ fn single_precision_is_as_exact_as_libtorch() {
         "nasbench1shot1-s1",
         "nasbench1shot1-s3",
     ] {
-        let space = space(&registry, name);
-        let (exact, none) = run(space.as_ref(), true, Kind::Double);
-        assert_eq!(none, 0, "{name}: the plain path has fused operations");
-        let (libtorch, _) = run(space.as_ref(), true, Kind::Float);
-        let (ours, some) = run(space.as_ref(), false, Kind::Float);
-        assert!(some > 0, "{name}: no fused operation ran");
-        for (i, exact) in exact.iter().enumerate() {
-            let (ours, libtorch) = (off(&ours[i], exact), off(&libtorch[i], exact));
-            assert!(
-                ours < 1e-5_f64.max(3.0 * libtorch),
-                "{name} {i}: fused kernels are off by {ours:.1e}, libtorch's operators by {libtorch:.1e}"
-            );
-        }
+        is_as_exact(name, &SupernetOptions::default());
+    }
+}
+
+#[test]
+fn what_strategies_ask_for_is_as_exact_as_libtorch() {
+    let asked = SupernetOptions {
+        partial_channels: Some(2),
+        auxiliary_skip: true,
+        skip_dropout: true,
+        ..Default::default()
+    };
+    for name in ["darts", "nasbench201", "nasbench1shot1-s1"] {
+        is_as_exact(name, &asked);
     }
 }

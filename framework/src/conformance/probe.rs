@@ -1,20 +1,22 @@
 //! The problem that strategies are checked on: small enough for exact answers, with every kind of decision.
 
+mod net;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tch::Tensor;
 
-use crate::arch::{ArchSpec, Cell, Choice, Edge, Genotype, Group, Node, RelaxedArch, Role, Row};
+use crate::arch::{ArchSpec, Cell, Choice, Edge, Genotype, Group, Node, Role, Row};
 use crate::batches::Augment;
 use crate::benchmark::{Benchmark, BenchmarkConfig, Provenance, Score};
 use crate::dataset::{DataSource, Dataset, ImageData, Part};
 use crate::error::{Error, Result};
-use crate::params::{Init, ParamId, ParamLayout};
 use crate::registry::{Kind, Registry, parse_section};
 use crate::rng::Streams;
 use crate::space::{SearchSpace, SpaceConfig, Task};
-use crate::supernet::{Mode, Supernet, SupernetOptions, Weights};
+use crate::supernet::{Supernet, SupernetOptions};
 use crate::trainer::SearchTrainer;
+use net::ProbeNet;
 
 /// What a strategy is checked on: a space, images, a trainer's settings.
 #[derive(Debug, Clone)]
@@ -151,38 +153,12 @@ impl SearchSpace for Probe {
     }
 
     fn supernet(&self, task: Task, options: &SupernetOptions) -> Result<Box<dyn Supernet>> {
-        if (SupernetOptions {
-            plain: false,
-            ..options.clone()
-        }) != SupernetOptions::default()
-        {
-            return Err(Error::Incompatible {
-                what: "the conformance suite's own problem".into(),
-                why: format!("its network has none of these: {options:?}"),
-                help: "give the suite a problem of another space (`conformance::Problem::new`)"
-                    .into(),
-            });
-        }
-        let features = task.channels * task.height * task.width;
-        let mut layout = ParamLayout::new();
-        // In the order of names, whatever the order of rows: both labellings have one vector of weights.
-        let mut names: Vec<(String, usize, usize, usize)> = self
-            .spec
-            .rows()
-            .flat_map(|(g, r, row)| {
-                let named = row.candidates.iter().enumerate();
-                named.map(move |(c, name)| (format!("{} {name}", row.name), g, r, c))
-            })
-            .collect();
-        names.sort();
-        let maps = names
-            .into_iter()
-            .map(|(name, g, r, c)| {
-                let shape = [task.classes, features];
-                (g, r, c, layout.add(name, &shape, Init::fan_in(features)))
-            })
-            .collect();
-        Ok(Box::new(ProbeNet { layout, maps }))
+        Ok(Box::new(ProbeNet::new(&self.spec, task, options)?))
+    }
+
+    /// It is one linear map a candidate, none of them a skip connection.
+    fn without_effect(&self) -> Vec<&'static str> {
+        vec!["channels", "cells", "skip_dropout"]
     }
 
     fn genotype(&self, choice: &Choice) -> Genotype {
@@ -211,45 +187,6 @@ impl SearchSpace for Probe {
                 output,
             }],
         }
-    }
-}
-
-/// Logits are Σ a W x over all candidates; the loss is half the squared distance to the one-hot label.
-struct ProbeNet {
-    layout: ParamLayout,
-    maps: Vec<(usize, usize, usize, ParamId)>,
-}
-
-impl Supernet for ProbeNet {
-    fn layout(&self) -> &ParamLayout {
-        &self.layout
-    }
-
-    fn forward(
-        &self,
-        weights: Weights<'_>,
-        images: &Tensor,
-        arch: &RelaxedArch,
-        _mode: Mode,
-        _noise: Streams,
-    ) -> Result<Tensor> {
-        let views = self.layout.views(weights.params);
-        let x = images.flatten(1, -1);
-        let terms: Vec<Tensor> = self
-            .maps
-            .iter()
-            .filter(|(g, r, c, _)| arch.is_active(*g, *r, *c))
-            .map(|(g, r, c, map)| {
-                let a = arch.weights[*g].get(*r as i64).get(*c as i64);
-                x.matmul(&views[*map].tr()) * a
-            })
-            .collect();
-        Ok(Tensor::stack(&terms, 0).sum_dim_intlist([0i64].as_slice(), false, x.kind()))
-    }
-
-    fn loss(&self, output: &Tensor, labels: &Tensor) -> Tensor {
-        let wanted = labels.one_hot(output.size()[1]).to_kind(output.kind());
-        (output - wanted).square().sum(output.kind()) * (0.5 / labels.numel() as f64)
     }
 }
 

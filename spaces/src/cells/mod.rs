@@ -11,7 +11,7 @@ mod skeleton;
 mod supernet;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 

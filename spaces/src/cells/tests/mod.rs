@@ -4,7 +4,8 @@
 mod counts;
 mod decisions;
 mod networks;
-mod reference;
+mod options;
+pub mod reference;
 
 use nasfw_framework::prelude::*;
 use nasfw_framework::registry::{Kind, Parse, Registry};

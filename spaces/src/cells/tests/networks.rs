@@ -9,20 +9,15 @@ use super::reference::{Named, supernet};
 use super::*;
 use crate::layers::Role;
 
-const SIDE: i64 = 16;
+pub const SIDE: i64 = 16;
 
-/// `plain`: without fused kernels.
-fn setup(
+pub fn setup(
     space: &CellSpace,
     seed: u64,
     side: i64,
-    plain: bool,
+    options: &SupernetOptions,
 ) -> (Box<dyn Supernet>, Tensor, Tensor) {
-    let options = SupernetOptions {
-        plain,
-        ..Default::default()
-    };
-    let net = space.supernet(task(side), &options).unwrap();
+    let net = space.supernet(task(side), options).unwrap();
     assert!(net.layout().names_are_unique());
     let streams = Streams::new(seed);
     let numel = [net.layout().numel()];
@@ -33,7 +28,15 @@ fn setup(
     (net, theta.detach().set_requires_grad(true), images)
 }
 
-fn forward(net: &dyn Supernet, theta: &Tensor, images: &Tensor, arch: &RelaxedArch) -> Tensor {
+/// `plain`: without fused kernels.
+pub fn nothing_asked(plain: bool) -> SupernetOptions {
+    SupernetOptions {
+        plain,
+        ..Default::default()
+    }
+}
+
+pub fn forward(net: &dyn Supernet, theta: &Tensor, images: &Tensor, arch: &RelaxedArch) -> Tensor {
     let stats = Tensor::zeros([0], (Kind::Double, Device::Cpu));
     let weights = Weights {
         params: theta,
@@ -44,13 +47,13 @@ fn forward(net: &dyn Supernet, theta: &Tensor, images: &Tensor, arch: &RelaxedAr
 }
 
 /// Largest difference relative to the largest magnitude.
-fn deviation(a: &Tensor, b: &Tensor) -> f64 {
+pub fn deviation(a: &Tensor, b: &Tensor) -> f64 {
     let scale = b.abs().max().double_value(&[]).max(1e-9);
     (a - b).abs().max().double_value(&[]) / scale
 }
 
 /// Largest deviation of outputs, and of gradients of a random functional of them.
-fn compare(a: &Tensor, b: &Tensor, leaves: &[&Tensor]) -> f64 {
+pub fn compare(a: &Tensor, b: &Tensor, leaves: &[&Tensor]) -> f64 {
     let rng = &mut Streams::new(0).at("probe", 0);
     let probe = normal(rng, &b.size(), Kind::Double, Device::Cpu);
     let grads = |y: &Tensor| {
@@ -69,7 +72,7 @@ fn compare(a: &Tensor, b: &Tensor, leaves: &[&Tensor]) -> f64 {
         .fold(deviation(a, b), f64::max)
 }
 
-fn relaxed(space: &CellSpace, seed: u64, signed: bool) -> Vec<Tensor> {
+pub fn relaxed(space: &CellSpace, seed: u64, signed: bool) -> Vec<Tensor> {
     let group = |g: &Group| {
         let rng = &mut Streams::new(seed).at(&g.name, 0);
         let logits = normal(rng, &g.shape(), Kind::Double, Device::Cpu);
@@ -83,14 +86,31 @@ fn relaxed(space: &CellSpace, seed: u64, signed: bool) -> Vec<Tensor> {
     space.spec().groups().iter().map(group).collect()
 }
 
-fn equals_reference(space: &CellSpace, seed: u64, signed: bool, side: i64, plain: bool) -> f64 {
-    let (net, theta, images) = setup(space, seed, side, plain);
-    let weights = relaxed(space, seed, signed);
-    let arch = RelaxedArch::new(weights.iter().map(Tensor::shallow_clone).collect());
-    let ours = forward(net.as_ref(), &theta, &images, &arch);
+fn equals_reference(
+    space: &CellSpace,
+    seed: u64,
+    signed: bool,
+    side: i64,
+    options: &SupernetOptions,
+) -> f64 {
+    let arch = RelaxedArch::new(relaxed(space, seed, signed));
+    arch_equals_reference(space, seed, side, options, &arch)
+}
+
+/// Largest deviation from the plain network of outputs and of gradients in weights, architecture and offsets.
+pub fn arch_equals_reference(
+    space: &CellSpace,
+    seed: u64,
+    side: i64,
+    options: &SupernetOptions,
+    arch: &RelaxedArch,
+) -> f64 {
+    let (net, theta, images) = setup(space, seed, side, options);
+    let ours = forward(net.as_ref(), &theta, &images, arch);
     let named = Named::new(net.layout(), &theta);
-    let plain = supernet(space, &named, &images, &weights, Streams::new(5));
-    let leaves: Vec<&Tensor> = std::iter::once(&theta).chain(&weights).collect();
+    let plain = supernet(space, options, &named, &images, arch, Streams::new(5));
+    let mut leaves: Vec<&Tensor> = std::iter::once(&theta).chain(&arch.weights).collect();
+    leaves.extend(arch.offsets.iter().flatten());
     compare(&ours, &plain, &leaves)
 }
 
@@ -150,7 +170,7 @@ fn carried(space: &CellSpace, choice: &Choice, from: &Named, network: &ParamLayo
 
 /// A choice in the supernet against its standalone network and against the supernet without a mask.
 fn equals_standalone(space: &CellSpace, seed: u64, side: i64) -> f64 {
-    let (net, theta, images) = setup(space, seed, side, false);
+    let (net, theta, images) = setup(space, seed, side, &nothing_asked(false));
     // Noise draws its own numbers in either network, so it is left out.
     let quiet = space.cells.iter().cloned().map(|mut cell| {
         for edge in &mut cell.edges {
@@ -219,7 +239,7 @@ proptest! {
     #[test]
     fn made_up_supernets_equal_the_plain_reference(seed in any::<u64>(), signed in any::<bool>(), side in prop::sample::select(vec![16i64, 20]), plain in any::<bool>()) {
         let space = any_space(seed);
-        let worst = equals_reference(&space, seed, signed, side, plain);
+        let worst = equals_reference(&space, seed, signed, side, &nothing_asked(plain));
         prop_assert!(worst < 1e-8, "{space:?} {worst}");
     }
 
@@ -235,7 +255,8 @@ proptest! {
 fn registered_supernets_equal_the_plain_reference() {
     for (seed, name) in NAMES.into_iter().enumerate() {
         for plain in [false, true] {
-            let worst = equals_reference(&parts(name), seed as u64, true, SIDE, plain);
+            let worst =
+                equals_reference(&parts(name), seed as u64, true, SIDE, &nothing_asked(plain));
             assert!(worst < 1e-8, "{name} {plain} {worst}");
         }
     }
@@ -258,7 +279,7 @@ fn odd_sizes_equal_the_plain_reference() {
         ("darts-imagenet", 19),
         ("robust-s4", 5),
     ] {
-        let worst = equals_reference(&parts(name), 3, true, side, false);
+        let worst = equals_reference(&parts(name), 3, true, side, &nothing_asked(false));
         assert!(worst < 1e-8, "{name} {side} {worst}");
     }
 }
@@ -283,5 +304,5 @@ fn images_and_sizes_that_do_not_fit_are_refused() {
         partial_channels: Some(4),
         ..Default::default()
     };
-    assert!(says("darts", task(16), &partial).contains("partial_channels"));
+    assert!(says("darts", task(16), &partial).contains("2 channels can't be split into 4"));
 }

@@ -140,14 +140,53 @@ pub fn candidate(
     }
 }
 
-/// The supernet of `space` at `weights`, edge by edge.
+/// The largest of 2×2 pixels, nothing beyond the edge.
+fn halved(x: &Tensor) -> Tensor {
+    let padded = x.pad([0, 1, 0, 1], "constant", f64::NEG_INFINITY);
+    let size = x.size();
+    let every_other = |i: i64, j: i64| {
+        let rows = padded.slice(2, i, i + 2 * ((size[2] + 1) / 2) - 1, 2);
+        rows.slice(3, j, j + 2 * ((size[3] + 1) / 2) - 1, 2)
+    };
+    let all = [(0, 0), (0, 1), (1, 0), (1, 1)].map(|(i, j)| every_other(i, j));
+    Tensor::stack(&all, 0).amax([0i64].as_slice(), false)
+}
+
+/// Channel `j` of part `k` of `parts` becomes channel `j parts + k`.
+pub fn shuffle(x: &Tensor, parts: i64) -> Tensor {
+    let each = x.size()[1] / parts;
+    let order: Vec<i64> = (0..each)
+        .flat_map(|j| (0..parts).map(move |k| k * each + j))
+        .collect();
+    x.index_select(1, &Tensor::from_slice(&order))
+}
+
+/// Inverted dropout.
+pub fn dropped(x: &Tensor, shape: &[i64], rng: &mut Rng, rate: f64) -> Tensor {
+    let kept = rng::uniform(rng, shape, Kind::Double, x.device()).ge(rate);
+    x * kept.to_kind(Kind::Double) / (1.0 - rate)
+}
+
+/// The supernet of `space` with `options` at `arch`, edge by edge, in training.
 pub fn supernet(
     space: &CellSpace,
+    options: &SupernetOptions,
     p: &Named,
     images: &Tensor,
-    weights: &[Tensor],
+    arch: &RelaxedArch,
     noise: Streams,
 ) -> Tensor {
+    let weights = &arch.weights;
+    let scalar = |asked: bool, name: &str| match asked {
+        true => arch.scalars.get(name).copied().unwrap_or(0.0),
+        false => 0.0,
+    };
+    let auxiliary = scalar(options.auxiliary_skip, "auxiliary-skip");
+    let skip_dropout = scalar(options.skip_dropout, "skip-dropout");
+    let drop_path = scalar(options.drop_path, "drop-path");
+    let exists = |g: usize, e: usize, c: usize| options.allowed.as_ref().is_none_or(|a| a[g][e][c]);
+    let is_on = |g, e, c| exists(g, e, c) && arch.active.as_ref().is_none_or(|a| a[g][e][c]);
+    let k = options.partial_channels.unwrap_or(1);
     let residual = space.skeleton == Skeleton::Residual;
     let full = |x: &Tensor, name: &str, stride| {
         let w = p.get(&format!("{name}.weight"));
@@ -224,28 +263,83 @@ pub fn supernet(
                 } else {
                     1
                 };
-                for (c, &op) in edge.candidates.iter().enumerate() {
-                    let x = &inner[edge.from];
-                    let alike = |f: &&CellEdge| f.from == edge.from && f.candidates.contains(&op);
-                    let total = cell.edges.iter().filter(alike).count() as i64;
-                    let place = cell.edges[..e].iter().filter(alike).count() as i64;
+                let x = &inner[edge.from];
+                let at = noise.child("cell", block);
+                let channels = x.size()[1];
+                let first = x.narrow(1, 0, channels / k);
+                let rest = x.narrow(1, channels / k, channels - channels / k);
+                let rest = if stride == 2 && k > 1 {
+                    halved(&rest)
+                } else {
+                    rest
+                };
+                let size = first.size();
+                let half = |n: i64| (n + stride - 1) / stride;
+                let shape = [size[0], half(size[2]), half(size[3]), size[1]];
+                let mut mixed = Tensor::zeros(
+                    [shape[0], shape[3], shape[1], shape[2]],
+                    (images.kind(), images.device()),
+                );
+                for (c, &op) in edge
+                    .candidates
+                    .iter()
+                    .enumerate()
+                    .filter(|(c, _)| is_on(g, e, *c))
+                {
+                    let alike = |(f, other): &(usize, &CellEdge)| {
+                        let column = other.candidates.iter().position(|o| *o == op);
+                        other.from == edge.from && column.is_some_and(|c| exists(g, *f, c))
+                    };
+                    let total = cell.edges.iter().enumerate().filter(alike).count() as i64;
+                    let place = cell.edges[..e].iter().enumerate().filter(alike).count() as i64;
                     let get = |part: &str| {
                         let w = p.get(&format!("{name}.from{}.{}.{part}", edge.from, op.name()));
                         let n = w.size()[0] / total;
                         w.narrow(0, place * n, n)
                     };
                     let y = if op == Op::Noise {
-                        let at = noise.child("cell", block);
-                        let size = x.size();
-                        let half = |n: i64| (n + stride - 1) / stride;
-                        let shape = [size[0], half(size[2]), half(size[3]), size[1]];
                         let rng = &mut at.at("noise", e as u64);
                         rng::normal(rng, &shape, x.kind(), x.device()).permute([0, 3, 1, 2])
                     } else {
-                        candidate(op, x, stride, !residual, &get)
+                        candidate(op, &first, stride, !residual, &get)
                     };
-                    sum += y * weights[g].get(e as i64).get(c as i64);
+                    let y = if op == Op::Skip && stride == 1 {
+                        let rng = &mut at.at("skip-dropout", e as u64);
+                        let y = y.permute([0, 2, 3, 1]);
+                        dropped(&y, &shape, rng, skip_dropout).permute([0, 3, 1, 2])
+                    } else {
+                        y
+                    };
+                    mixed += y * weights[g].get(e as i64).get(c as i64);
                 }
+                let columns = 0..edge.candidates.len();
+                let mut y = mixed;
+                if k > 1 {
+                    let mut weight = Tensor::zeros([], (images.kind(), images.device()));
+                    if columns.clone().any(|c| is_on(g, e, c)) {
+                        for c in columns.filter(|c| exists(g, e, *c)) {
+                            weight += weights[g].get(e as i64).get(c as i64);
+                        }
+                    }
+                    y = shuffle(&Tensor::cat(&[y, rest * weight], 1), k);
+                }
+                let rng = &mut at.at("drop-path", e as u64);
+                y = dropped(&y, &[size[0], 1, 1, 1], rng, drop_path);
+                if auxiliary != 0.0 {
+                    let alike = |f: &&CellEdge| f.from == edge.from;
+                    let total = cell.edges.iter().filter(alike).count() as i64;
+                    let place = cell.edges[..e].iter().filter(alike).count() as i64;
+                    let get = |part: &str| {
+                        let w = p.get(&format!("{name}.from{}.auxiliary.{part}", edge.from));
+                        let n = w.size()[0] / total;
+                        w.narrow(0, place * n, n)
+                    };
+                    y += candidate(Op::Skip, x, stride, !residual, &get) * auxiliary;
+                }
+                if let Some(offsets) = &arch.offsets {
+                    y += offsets[g].get(e as i64);
+                }
+                sum += y;
             }
             inner.push(sum);
         }

@@ -7,15 +7,16 @@ use tch::{Device, Kind, Tensor};
 
 use super::reference::{Named, relaxed_reference, standalone};
 use super::*;
+use rand::RngExt;
+use rand::seq::IndexedRandom;
 
-/// `plain`: without fused kernels.
-fn setup(v: Variant, seed: u64, plain: bool) -> (OneShotSpace, Box<dyn Supernet>, Tensor, Tensor) {
+fn setup(
+    v: Variant,
+    seed: u64,
+    options: &SupernetOptions,
+) -> (OneShotSpace, Box<dyn Supernet>, Tensor, Tensor) {
     let space = space(v);
-    let options = SupernetOptions {
-        plain,
-        ..Default::default()
-    };
-    let net = space.supernet(task(3), &options).unwrap();
+    let net = space.supernet(task(3), options).unwrap();
     let streams = Streams::new(seed);
     let theta = net.layout().init(streams, Kind::Double, Device::Cpu);
     // Scales and shifts away from one and zero, so that a swapped pair shows.
@@ -56,6 +57,67 @@ fn deviation(a: &Tensor, b: &Tensor) -> f64 {
     (a - b).abs().max().double_value(&[]) / scale
 }
 
+/// Softmax weights, or any numbers.
+fn any_arch(v: Variant, seed: u64, signed: bool) -> RelaxedArch {
+    let spec = v.spec().unwrap();
+    let weights = spec.groups().iter().map(|g| {
+        let rng = &mut Streams::new(seed).at(&g.name, 0);
+        let logits = normal(rng, &g.shape(), Kind::Double, Device::Cpu);
+        let mask = g.mask(Device::Cpu).to_kind(Kind::Double);
+        let w = if signed {
+            logits * mask
+        } else {
+            g.softmax(&logits)
+        };
+        w.detach().set_requires_grad(true)
+    });
+    RelaxedArch::new(weights.collect())
+}
+
+/// Options drawn from a seed, each asked for every second time; every block and the output keep some input.
+fn any_options(v: Variant, seed: u64) -> SupernetOptions {
+    let rng = &mut Streams::new(seed).at("options", 0);
+    let k = *[1, 1, 2, 4].choose(rng).unwrap();
+    let allowed = rng.random_bool(0.5).then(|| {
+        let spec = v.spec().unwrap();
+        let mut row = |row: &Row| {
+            let mut allowed: Vec<bool> = row
+                .candidates
+                .iter()
+                .map(|_| rng.random_bool(0.6))
+                .collect();
+            let some = rng.random_range(0..allowed.len());
+            allowed[some] = true;
+            allowed
+        };
+        let groups = spec.groups().iter();
+        groups
+            .map(|g| g.rows.iter().map(&mut row).collect())
+            .collect()
+    });
+    SupernetOptions {
+        channels: Some(k * *[2, 4].choose(rng).unwrap()),
+        allowed,
+        partial_channels: Some(k),
+        auxiliary_skip: rng.random_bool(0.5),
+        skip_dropout: rng.random_bool(0.5),
+        drop_path: rng.random_bool(0.5),
+        plain: rng.random_bool(0.5),
+        ..Default::default()
+    }
+}
+
+/// Largest deviation from the plain network of outputs and gradients.
+fn off_reference(v: Variant, seed: u64, options: &SupernetOptions, arch: &RelaxedArch) -> f64 {
+    let (_, net, theta, images) = setup(v, seed, options);
+    let ours = forward(net.as_ref(), &theta, &images, arch);
+    let named = Named::new(net.layout(), &theta);
+    let plain = relaxed_reference(v, options, &named, &images, arch, Streams::new(0));
+    let mut leaves: Vec<&Tensor> = std::iter::once(&theta).chain(&arch.weights).collect();
+    leaves.extend(arch.offsets.iter().flatten());
+    compare(&ours, &plain, &leaves)
+}
+
 /// Largest deviation of output and gradients of a random functional of it.
 fn compare(a: &Tensor, b: &Tensor, leaves: &[&Tensor]) -> f64 {
     let probe = normal(
@@ -64,8 +126,13 @@ fn compare(a: &Tensor, b: &Tensor, leaves: &[&Tensor]) -> f64 {
         Kind::Double,
         Device::Cpu,
     );
-    let grads =
-        |y: &Tensor| Tensor::run_backward(&[(y * &probe).sum(Kind::Double)], leaves, false, false);
+    let grads = |y: &Tensor| {
+        let grads = Tensor::run_backward(&[(y * &probe).sum(Kind::Double)], leaves, false, false);
+        let filled = grads.into_iter().zip(leaves);
+        filled
+            .map(|(g, leaf)| if g.defined() { g } else { leaf.zeros_like() })
+            .collect::<Vec<_>>()
+    };
     let outputs = deviation(a, b);
     let (ga, gb) = (grads(a), grads(b));
     ga.iter()
@@ -79,25 +146,34 @@ proptest! {
 
     #[test]
     fn the_supernet_equals_the_plain_reference(v in any_variant(), seed in any::<u64>(), signed in any::<bool>(), plain in any::<bool>()) {
-        let (space, net, theta, images) = setup(v, seed, plain);
-        let weights: Vec<Tensor> = space.spec.groups().iter().map(|g| {
-            let rng = &mut Streams::new(seed).at(&g.name, 0);
-            let logits = normal(rng, &g.shape(), Kind::Double, Device::Cpu);
-            let mask = g.mask(Device::Cpu).to_kind(Kind::Double);
-            let w = if signed { logits * mask } else { g.softmax(&logits) };
-            w.detach().set_requires_grad(true)
-        }).collect();
-        let arch = RelaxedArch::new(weights.iter().map(Tensor::shallow_clone).collect());
-        let ours = forward(net.as_ref(), &theta, &images, &arch);
-        let plain = relaxed_reference(v, &Named::new(net.layout(), &theta), &images, &weights);
-        let leaves: Vec<&Tensor> = std::iter::once(&theta).chain(&weights).collect();
-        let worst = compare(&ours, &plain, &leaves);
+        let options = SupernetOptions { plain, ..Default::default() };
+        let arch = any_arch(v, seed, signed);
+        let worst = off_reference(v, seed, &options, &arch);
         prop_assert!(worst < 1e-9, "{} {worst}", v.name);
     }
 
     #[test]
+    fn the_supernet_with_options_equals_the_plain_reference(v in any_variant(), seed in any::<u64>(), signed in any::<bool>()) {
+        let options = any_options(v, seed);
+        let mut arch = any_arch(v, seed, signed);
+        let rng = &mut Streams::new(seed).at("scalars", 0);
+        for name in ["auxiliary-skip", "skip-dropout", "drop-path"] {
+            arch.scalars.insert(name.into(), *[0.0, 0.3, 0.6].choose(rng).unwrap());
+        }
+        if rng.random_bool(0.5) {
+            let groups = arch.weights.iter().map(|w| {
+                let rows = [w.size()[0]];
+                normal(rng, &rows, Kind::Double, Device::Cpu).set_requires_grad(true)
+            });
+            arch.offsets = Some(groups.collect());
+        }
+        let worst = off_reference(v, seed, &options, &arch);
+        prop_assert!(worst < 1e-8, "{} {options:?} {:?} {worst}", v.name, arch.scalars);
+    }
+
+    #[test]
     fn a_choice_equals_its_standalone_network(v in any_variant(), seed in any::<u64>()) {
-        let (space, net, theta, images) = setup(v, seed, false);
+        let (space, net, theta, images) = setup(v, seed, &SupernetOptions::default());
         let choice = space.spec.uniform(&mut Streams::new(seed).at("choice", 0));
         let masked = choice.one_hot(&space.spec, Kind::Double, Device::Cpu);
         let dense = RelaxedArch::new(masked.weights.iter().map(Tensor::copy).collect());

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use tch::Tensor;
 
 use super::*;
+use crate::cells::tests::reference::{dropped, shuffle};
 
 /// Parameters by name, as pieces of the flat vector that keep their gradient.
 pub struct Named(HashMap<String, Tensor>);
@@ -82,10 +83,19 @@ impl Named {
         self.conv_bn_relu(&format!("cells.{cell}.project"), x, 0, Some(rows))
     }
 
-    /// Stem, cells, classifier; `cell` computes one cell.
     fn network(&self, images: &Tensor, cell: impl Fn(usize, i64, &Tensor) -> Tensor) -> Tensor {
+        self.network_of(images, &SupernetOptions::default(), cell)
+    }
+
+    /// Stem, cells, classifier; `cell` computes one cell.
+    fn network_of(
+        &self,
+        images: &Tensor,
+        options: &SupernetOptions,
+        cell: impl Fn(usize, i64, &Tensor) -> Tensor,
+    ) -> Tensor {
         let mut x = self.conv_bn_relu("stem", images, 1, None);
-        let mut channels = CHANNELS;
+        let mut channels = options.channels.unwrap_or(CHANNELS);
         for i in 0..CELLS {
             if i == CELLS / 3 || i == 2 * CELLS / 3 {
                 x = x.max_pool2d([2, 2], [2, 2], [1, 1], [1, 1], false);
@@ -106,37 +116,89 @@ impl Named {
     }
 }
 
-/// The supernet, edge by edge and candidate by candidate.
-pub fn relaxed_reference(v: Variant, p: &Named, images: &Tensor, weights: &[Tensor]) -> Tensor {
+/// The supernet with `options` in training, edge by edge and candidate by candidate.
+pub fn relaxed_reference(
+    v: Variant,
+    options: &SupernetOptions,
+    p: &Named,
+    images: &Tensor,
+    arch: &RelaxedArch,
+    noise: Streams,
+) -> Tensor {
     let blocks = v.blocks.len();
-    p.network(images, |i, channels, s| {
+    let scalar = |asked: bool, name: &str| match asked {
+        true => arch.scalars.get(name).copied().unwrap_or(0.0),
+        false => 0.0,
+    };
+    let auxiliary = scalar(options.auxiliary_skip, "auxiliary-skip");
+    let drop_path = scalar(options.drop_path, "drop-path");
+    let exists = |g: usize, r: usize, c: usize| options.allowed.as_ref().is_none_or(|a| a[g][r][c]);
+    let weight = |g: usize, r: usize, c: usize| {
+        let w = arch.weights[g].get(r as i64).get(c as i64);
+        if exists(g, r, c) { w } else { w * 0.0 }
+    };
+    let k = options.partial_channels.unwrap_or(1);
+    // Which projections there are: those of blocks, then those of the output.
+    let mut row = 0;
+    let mut there: Vec<bool> = (v.blocks.iter())
+        .map(|parents| match parents {
+            All => true,
+            Choose(_) => {
+                row += 1;
+                exists(INPUTS, row - 1, 0)
+            }
+        })
+        .collect();
+    there.extend(vec![exists(OUTPUT, 0, 0); blocks]);
+    let projection = |cell: usize, part: usize, channels: i64, x: &Tensor| -> Tensor {
+        let size = x.size();
+        if !there[part] {
+            let shape = [size[0], channels, size[2], size[3]];
+            return Tensor::zeros(shape, (x.kind(), x.device()));
+        }
+        let before = there[..part].iter().filter(|t| **t).count() as i64;
+        let rows = Some((before * channels, channels));
+        p.conv_bn_relu(&format!("cells.{cell}.project"), x, 0, rows)
+    };
+    p.network_of(images, options, |i, channels, s| {
         let mut nodes: Vec<Tensor> = vec![];
         let mut row = 0;
         for (b, parents) in v.blocks.iter().enumerate() {
-            let mut states = vec![p.projection(i, b, blocks, channels, s)];
+            let mut states = vec![projection(i, b, channels, s)];
             states.extend(nodes.iter().map(Tensor::shallow_clone));
             let mut x = states[0].zeros_like();
             for (k, t) in states.iter().enumerate() {
                 x += match parents {
                     All => t.shallow_clone(),
-                    Choose(_) => t * weights[INPUTS].get(row).get(k as i64),
+                    Choose(_) => t * weight(INPUTS, row, k),
                 };
             }
-            row += i64::from(matches!(parents, Choose(_)));
-            let mut y = x.zeros_like();
-            for op in 0..3 {
+            row += usize::from(matches!(parents, Choose(_)));
+            let first = x.narrow(1, 0, channels / k);
+            let rest = x.narrow(1, channels / k, channels - channels / k);
+            let mut y = first.zeros_like();
+            let mut sum = Tensor::zeros([], (x.kind(), x.device()));
+            for op in (0..3).filter(|op| exists(OPS, b, *op)) {
                 let node = format!("cells.{i}.node{}", b + 1);
-                y += p.operation(&node, op, &x) * weights[OPS].get(b as i64).get(op as i64);
+                y += p.operation(&node, op, &first) * weight(OPS, b, op);
+                sum += weight(OPS, b, op);
+            }
+            if k > 1 {
+                y = shuffle(&Tensor::cat(&[y, rest * sum], 1), k);
+            }
+            let rng = &mut noise.child("cell", i as u64).at("drop-path", b as u64);
+            y = dropped(&y, &[x.size()[0], 1, 1, 1], rng, drop_path);
+            y += x * auxiliary;
+            if let Some(offsets) = &arch.offsets {
+                y += offsets[OPS].get(b as i64);
             }
             nodes.push(y);
         }
-        let u = |k: usize| weights[OUTPUT].get(0).get(k as i64);
-        let joined: Vec<Tensor> = nodes
-            .iter()
-            .enumerate()
-            .map(|(k, t)| t * u(k + 1))
-            .collect();
-        Tensor::cat(&joined, 1) + p.projection(i, blocks, blocks, channels, s) * u(0)
+        let joined = nodes.iter().enumerate().map(|(k, t)| {
+            t * weight(OUTPUT, 0, k + 1)
+                + projection(i, blocks + k, channels, s) * weight(OUTPUT, 0, 0)
+        });
+        Tensor::cat(&joined.collect::<Vec<_>>(), 1)
     })
 }
 
