@@ -2,6 +2,7 @@
 
 mod ledger;
 mod micro;
+mod tabular;
 mod watch;
 
 use std::cell::RefCell;
@@ -27,6 +28,7 @@ use crate::strategy::{DataPlan, Split, Strategy};
 use crate::supernet::{Mode, Supernet, SupernetOptions, Weights};
 
 pub use micro::Autocast;
+pub use tabular::{Fidelity, LookUp, Metric};
 
 /// When the learning rate of a schedule moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

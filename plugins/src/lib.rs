@@ -2,5 +2,6 @@
 
 pub mod darts;
 pub mod random;
+pub mod regularized_evolution;
 pub mod train;
 pub mod vim;
