@@ -1,5 +1,6 @@
 //! First-party search strategies of nasfw: one file, or folder, each.
 
+mod bilevel;
 pub mod darts;
 pub mod random;
 pub mod regularized_evolution;

@@ -170,7 +170,7 @@ impl Strategy for Random {
         }
         let arch = search.one_hot(&self.current(search));
         let (w, batch) = (search.theta(), search.batch(Split::Train)?);
-        let loss = search.loss(&w, &arch, &batch)?;
+        let loss = search.weight_loss(&arch, &batch)?;
         let gradient = search.gradients(&loss, &[&w])?;
         search.descend_theta(&gradient[0]);
         let (now, then) = (search.spent(), search.spent_with_this_step());

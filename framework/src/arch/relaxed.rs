@@ -13,6 +13,9 @@ pub struct RelaxedArch {
     /// costs no synchronisation. The weight of a masked candidate must be zero in value; where it carries a gradient
     /// (straight-through estimators), the gradient is that of a candidate whose output is zero.
     pub active: Option<Vec<Vec<Vec<bool>>>>,
+    /// Per group `[rows]`, added to every number that a row's edge or node puts out: zero in value, a way for a gradient
+    /// to reach candidates that are not computed (GDAS).
+    pub offsets: Option<Vec<Tensor>>,
     /// log-probability of the sample, a scalar, where the distribution has one.
     pub log_prob: Option<Tensor>,
     /// Named scalars of the strategy that a supernet may understand: auxiliary-skip weight, dropout rate.
@@ -25,6 +28,7 @@ impl RelaxedArch {
         Self {
             weights,
             active: None,
+            offsets: None,
             log_prob: None,
             scalars: BTreeMap::new(),
         }
@@ -33,6 +37,12 @@ impl RelaxedArch {
     /// Adds the mask of what must be computed.
     pub fn with_active(mut self, active: Vec<Vec<Vec<bool>>>) -> Self {
         self.active = Some(active);
+        self
+    }
+
+    /// Adds offsets of rows.
+    pub fn with_offsets(mut self, offsets: Vec<Tensor>) -> Self {
+        self.offsets = Some(offsets);
         self
     }
 
@@ -52,6 +62,8 @@ impl RelaxedArch {
         Self {
             weights: self.weights.iter().map(Tensor::detach).collect(),
             active: self.active.clone(),
+            // Zero without a gradient.
+            offsets: None,
             log_prob: self.log_prob.as_ref().map(Tensor::detach),
             scalars: self.scalars.clone(),
         }

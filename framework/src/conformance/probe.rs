@@ -123,6 +123,7 @@ impl SpaceConfig for ProbeConfig {
                         keep,
                     })
                     .collect(),
+                edges: None,
             }
         };
         let spec = ArchSpec::new(vec![

@@ -131,6 +131,12 @@ impl Trainer for SearchTrainer {
             64,
         );
         v.at_least("trainer.augment.cutout", self.augment.cutout, 0);
+        v.range(
+            "trainer.augment.cutout_probability",
+            self.augment.cutout_probability,
+            0.0,
+            1.0,
+        );
         for (strength, most) in self
             .augment
             .color_jitter

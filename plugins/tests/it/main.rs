@@ -45,6 +45,7 @@ fn group(name: &str, role: Role, rows: &[(usize, usize)]) -> Group {
         name: name.into(),
         role,
         rows: rows.iter().enumerate().map(row).collect(),
+        edges: None,
     }
 }
 

@@ -299,6 +299,7 @@ pub mod tests {
             name: "normal".into(),
             role: Role::Operations,
             rows: (0..12).map(|i| row(&format!("0->{i}"))).collect(),
+            edges: None,
         };
         About {
             run: "runs/a".into(),
