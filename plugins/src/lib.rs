@@ -4,5 +4,7 @@ mod bilevel;
 pub mod darts;
 pub mod random;
 pub mod regularized_evolution;
+pub mod rsps;
+pub mod sgas;
 pub mod train;
 pub mod vim;

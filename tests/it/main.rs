@@ -25,5 +25,6 @@ mod retrain;
 mod spaces;
 mod strategies;
 mod synchronisation;
+mod tables;
 mod tensorboard;
 mod watch;
