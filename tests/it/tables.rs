@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use nasfw::framework::{Error, Result};
 use nasfw_spaces::tables::nasbench201::FAMILY;
 
-use crate::program::skip;
+use crate::program::skipped;
 use crate::strategies::{Done, search};
 
 /// Every `step`-th architecture of NAS-Bench-201, with made-up figures: 4 hours of training each, and an accuracy after
@@ -179,7 +179,7 @@ fn published_figures_of_nasbench201() {
     );
     let csv = folder.join("nasbench201.csv.gz");
     if !csv.exists() {
-        skip("published_figures_of_nasbench201", "no nasbench201.csv.gz in NASFW_TEST_DATA");
+        skipped("published_figures_of_nasbench201", "no nasbench201.csv.gz in NASFW_TEST_DATA");
         return;
     }
     let dir = tempfile::tempdir().unwrap();
