@@ -52,7 +52,7 @@ fn in_table(table: &Path, strategy: &str, seed: u64, more: &[&str]) -> Result<Do
     let set = [
         format!("strategy.name={strategy}"),
         "space.name=nasbench201".into(),
-        "space.channels=1".into(),
+        "space.channels=2".into(),
         "space.cells=1".into(),
         "dataset.name=synthetic".into(),
         "dataset.images=8".into(),

@@ -3,8 +3,6 @@
 use nasfw_framework::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::Criterion;
-
 /// The criteria of a group's rows, and the score that they make.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Criteria {
@@ -28,12 +26,11 @@ impl Criteria {
     }
 }
 
-/// The criteria of all groups, given the probabilities now and after earlier epochs.
+/// The criteria of all groups, given the probabilities now and, where stability counts, after earlier epochs.
 pub(super) fn of(
     spec: &ArchSpec,
     now: &Marginals,
-    history: &[Marginals],
-    criterion: Criterion,
+    history: Option<&[Marginals]>,
 ) -> Vec<Criteria> {
     let groups = spec.groups().iter().enumerate();
     groups
@@ -44,16 +41,15 @@ pub(super) fn of(
             };
             let importance = of_rows(&|r, none| importance(&now[g][r], none));
             let certainty = of_rows(&|r, none| certainty(&real(&now[g][r], none)));
-            let stability = match criterion {
-                Criterion::Certainty => vec![],
-                Criterion::Stability => of_rows(&|r, none| {
+            let stability = history.map_or_else(Vec::new, |history| {
+                of_rows(&|r, none| {
                     let past: Vec<_> = history.iter().map(|p| real(&p[g][r], none)).collect();
                     stability(&real(&now[g][r], none), &past)
-                }),
-            };
+                })
+            });
             let mut score = vec![1.0; group.rows.len()];
-            for criterion in [&importance, &certainty, &stability] {
-                for (score, factor) in score.iter_mut().zip(stretched(criterion)) {
+            for values in [&importance, &certainty, &stability] {
+                for (score, factor) in score.iter_mut().zip(stretched(values)) {
                     *score *= factor;
                 }
             }

@@ -18,8 +18,8 @@ use decisions::{Decided, DecidedSoftmax};
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SgasConfig {
-    /// By what the next edge is chosen.
-    pub criterion: Criterion,
+    /// By what the next edge is chosen: 1 importance and certainty, 2 also stability.
+    pub criterion: u8,
     /// Epochs before the one that the first decision follows.
     pub warmup: u64,
     /// Epochs from one decision to the next.
@@ -32,24 +32,13 @@ pub struct SgasConfig {
     pub arch: OptimizerConfig,
 }
 
-/// By what the next edge is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Criterion {
-    /// Edge importance × selection certainty.
-    #[serde(rename = "1")]
-    Certainty,
-    /// The same × selection stability.
-    #[serde(rename = "2")]
-    Stability,
-}
-
 register! {
     strategy "sgas" => SgasConfig,
     summary: "SGAS: first-order DARTS that decides greedily, one edge after the other",
     source: "Li, Qian, Delgadillo, Müller, Thabet, Ghanem 2020, CVPR, arXiv:1912.00195",
     defaults: r#"[strategy]
-# How the next edge is chosen: "1" by importance and certainty, "2" by stability over the last four epochs, too.
-criterion = "1"
+# How the next edge is chosen: 1 by importance and certainty, 2 by stability over the last four epochs, too.
+criterion = 1
 # Epochs before the one that the first decision follows. `warmup` and `every` are those of a search long enough for all
 # decisions and `every` epochs after the last (50 epochs in DARTS's space); a shorter one, or one with a budget, has them
 # in proportion.
@@ -85,7 +74,7 @@ clip = 0.0
 epochs = 50
 "#,
     example: "nasfw run --strategy sgas --space darts --set strategy.criterion=2",
-    presets: &[("criterion-2", "[strategy]\ncriterion = \"2\"\n")],
+    presets: &[("criterion-2", "[strategy]\ncriterion = 2\n")],
 }
 
 #[typetag::serde(name = "sgas")]
@@ -99,6 +88,7 @@ impl StrategyConfig for SgasConfig {
     }
 
     fn validate(&self, v: &mut Validator) {
+        v.range("strategy.criterion", self.criterion, 1, 2);
         v.at_least("strategy.every", self.every, 1);
         v.at_least("strategy.init_std", self.init_std, 0.0);
         self.arch.validate("strategy.arch", v);
@@ -162,7 +152,8 @@ impl Strategy for Sgas {
         let now = no_grad(|| spec.to_marginals(&spec.softmax(&search.phi())));
         let due = self.due(search, decisions::rounds(spec));
         let state = &mut self.state;
-        state.criteria = criteria::of(spec, &now, &state.history, self.config.criterion);
+        let history = (self.config.criterion == 2).then_some(state.history.as_slice());
+        state.criteria = criteria::of(spec, &now, history);
         let made = due.saturating_sub(state.rounds);
         for _ in 0..made {
             state.decided.greedily(spec, &state.criteria, &now);
