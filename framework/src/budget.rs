@@ -19,14 +19,22 @@ pub enum Unit {
 }
 
 impl Unit {
-    /// The unit in words.
+    /// The unit as a setting.
     pub fn name(self) -> &'static str {
         match self {
             Self::None => "none",
             Self::Steps => "steps",
             Self::Images => "images",
             Self::Seconds => "seconds",
+            Self::Simulated => "simulated",
+        }
+    }
+
+    /// The unit in words.
+    pub fn words(self) -> &'static str {
+        match self {
             Self::Simulated => "simulated seconds",
+            other => other.name(),
         }
     }
 }
@@ -54,7 +62,7 @@ impl std::fmt::Display for Budget {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.unit {
             Unit::None => f.write_str("no budget"),
-            unit => write!(f, "{} {}", self.amount, unit.name()),
+            unit => write!(f, "{} {}", self.amount, unit.words()),
         }
     }
 }

@@ -10,7 +10,7 @@ use super::outcome::{CurvePoint, Outcome};
 use super::search_trainer::SearchTrainer;
 use super::shares::{Part, Shares};
 use crate::arch::{Genotype, Marginals};
-use crate::budget::{Budget, Unit};
+use crate::budget::Unit;
 use crate::device;
 use crate::distribution::normalised_entropy;
 use crate::draw::Drawing;
@@ -171,8 +171,8 @@ impl<'a> Session<'a> {
         self.report_architecture()?;
         self.report_pictures()?;
         match self.search.budget() {
-            Some(Budget { unit, amount }) if self.search.budget_is_spent() => {
-                self.finished = Some(format!("the budget of {amount} {} is spent", unit.name()));
+            Some(budget) if self.search.budget_is_spent() => {
+                self.finished = Some(format!("the budget of {budget} is spent"));
             }
             budget => {
                 self.obey(control)?;
