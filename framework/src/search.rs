@@ -103,6 +103,9 @@ pub struct Clock {
     pub stage: u64,
     /// Checkpoints written.
     pub saves: u64,
+    /// First and number of the epochs that learning rates run their schedules over; none means all.
+    #[serde(default)]
+    pub schedule: Option<(u64, u64)>,
     /// Work done so far, also what was rolled back.
     #[serde(default)]
     pub work: Work,
@@ -370,16 +373,11 @@ impl Search {
     }
 
     fn with_scalars(&self, arch: &RelaxedArch) -> RelaxedArch {
-        let mut scalars = self.arch_scalars.clone();
-        scalars.extend(arch.scalars.clone());
-        let shared = |tensors: &Vec<Tensor>| tensors.iter().map(Tensor::shallow_clone).collect();
-        RelaxedArch {
-            weights: shared(&arch.weights),
-            active: arch.active.clone(),
-            offsets: arch.offsets.as_ref().map(shared),
-            log_prob: arch.log_prob.as_ref().map(Tensor::shallow_clone),
-            scalars,
+        let mut same = arch.with_weights(arch.weights.iter().map(Tensor::shallow_clone).collect());
+        for (name, value) in &self.arch_scalars {
+            same.scalars.entry(name.clone()).or_insert(*value);
         }
+        same
     }
 
     /// Cuts a square of side `side` out of training images with a probability, from the next batch on. Set it anew in
@@ -531,13 +529,27 @@ impl Search {
         if self.budget().is_some() {
             return c.schedule.at(c.lr, c.lr_min, self.progress());
         }
-        let epochs = self.settings.schedule_epochs.max(1) as f64;
+        let (first, epochs) = self
+            .clock
+            .schedule
+            .unwrap_or((0, self.settings.schedule_epochs));
         let within = match self.settings.schedule_by {
             Tick::Epoch => 0.0,
             Tick::Step => self.clock.step_in_epoch as f64 / self.steps_per_epoch().max(1) as f64,
         };
-        c.schedule
-            .over(c.lr, c.lr_min, self.clock.epoch as f64 + within, epochs)
+        let done = self.clock.epoch.saturating_sub(first) as f64 + within;
+        c.schedule.over(c.lr, c.lr_min, done, epochs.max(1) as f64)
+    }
+
+    /// Learning rates run their schedules over so many epochs from epoch `first` on, until this is called again: for
+    /// searches in stages. Under a budget they run over the budget.
+    pub fn schedule_over(&mut self, first: u64, epochs: u64) {
+        self.clock.schedule = Some((first, epochs));
+    }
+
+    /// Changes the L2 decay of the weights from the next step on.
+    pub fn set_weight_decay(&mut self, weight_decay: f64) {
+        self.theta_optimizer.set_weight_decay(weight_decay);
     }
 
     /// Starts θ, its statistics and its optimizer afresh, from another draw each time.

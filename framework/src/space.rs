@@ -33,6 +33,12 @@ pub trait SearchSpace: Send + Sync {
     /// Images that are too small, and options that this space does not have.
     fn supernet(&self, task: Task, options: &SupernetOptions) -> Result<Box<dyn Supernet>>;
 
+    /// Options of the supernet (fields of [`SupernetOptions`]) that this space takes though they mean nothing in it: a
+    /// loss that is a formula has no channels, and where no candidate is a skip connection there is none to drop.
+    fn without_effect(&self) -> Vec<&'static str> {
+        vec![]
+    }
+
     /// The architecture that a choice stands for. `choice` fits [`SearchSpace::spec`].
     fn genotype(&self, choice: &Choice) -> Genotype;
 

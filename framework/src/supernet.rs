@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Reduction, Tensor};
 
-use crate::arch::RelaxedArch;
-use crate::error::Result;
+use crate::arch::{ArchSpec, RelaxedArch};
+use crate::error::{Error, Result};
 use crate::params::ParamLayout;
 use crate::rng::Streams;
 
@@ -59,6 +59,100 @@ pub struct SupernetOptions {
     pub batch_norm: BatchNormStats,
     /// Only operators that have derivatives of every order, no fused kernels.
     pub plain: bool,
+}
+
+/// Scalar of an architecture: weight of the identity beside every mixed operation.
+pub const AUXILIARY_SKIP: &str = "auxiliary-skip";
+/// Scalar of an architecture: rate of dropout after skip connections.
+pub const SKIP_DROPOUT: &str = "skip-dropout";
+/// Scalar of an architecture: rate at which what an edge puts out is dropped, image by image.
+pub const DROP_PATH: &str = "drop-path";
+
+impl SupernetOptions {
+    /// Whether a candidate exists.
+    pub fn allows(&self, group: usize, row: usize, column: usize) -> bool {
+        (self.allowed.as_ref()).is_none_or(|a| a[group][row][column])
+    }
+
+    /// K: one K-th of the channels goes through the mixed operations.
+    pub fn partial(&self) -> i64 {
+        self.partial_channels.unwrap_or(1)
+    }
+
+    /// Weight of the auxiliary identities; zero where there are none.
+    pub fn auxiliary(&self, arch: &RelaxedArch) -> f64 {
+        match self.auxiliary_skip {
+            true => arch.scalar(AUXILIARY_SKIP),
+            false => 0.0,
+        }
+    }
+
+    /// Rates of dropout after skip connections and of drop path: of training alone, where they are asked for.
+    ///
+    /// # Errors
+    /// Rates outside of [0, 1).
+    pub fn rates(&self, arch: &RelaxedArch, mode: Mode) -> Result<(f64, f64)> {
+        let rate = |asked: bool, name| match asked && mode == Mode::Train {
+            true => arch.rate(name),
+            false => Ok(0.0),
+        };
+        Ok((
+            rate(self.skip_dropout, SKIP_DROPOUT)?,
+            rate(self.drop_path, DROP_PATH)?,
+        ))
+    }
+
+    /// Sums of the weights of a group's rows (`[rows]`) over the candidates that exist: what the channels weigh that
+    /// bypass a row's mixed operation.
+    pub fn row_sums(&self, arch: &RelaxedArch, group: usize) -> Tensor {
+        let weights = &arch.weights[group];
+        let exist = self.allowed.as_ref().map(|allowed| {
+            let (shape, mut mask) = (weights.size(), vec![]);
+            for row in &allowed[group] {
+                mask.extend((0..shape[1] as usize).map(|c| row.get(c) == Some(&true)));
+            }
+            weights
+                * Tensor::from_slice(&mask)
+                    .view([shape[0], shape[1]])
+                    .to_device(weights.device())
+        });
+        let sums = |w: &Tensor| w.sum_dim_intlist([1i64].as_slice(), false, w.kind());
+        exist.as_ref().map_or_else(|| sums(weights), sums)
+    }
+
+    /// Checks that the candidates that exist are those of a space, and that K is a number of parts.
+    ///
+    /// # Errors
+    /// Those that do not fit.
+    pub fn check(&self, spec: &ArchSpec) -> Result<()> {
+        let invalid = |why: String| Error::Invalid {
+            what: "options of a supernet".into(),
+            why,
+        };
+        if self.partial() < 1 {
+            return Err(invalid(format!(
+                "`partial_channels` is {}, at least 1 is needed",
+                self.partial()
+            )));
+        }
+        let Some(allowed) = &self.allowed else {
+            return Ok(());
+        };
+        let fits = allowed.len() == spec.groups().len()
+            && allowed.iter().zip(spec.groups()).all(|(rows, group)| {
+                rows.len() == group.rows.len()
+                    && rows
+                        .iter()
+                        .zip(&group.rows)
+                        .all(|(r, row)| r.len() == row.candidates.len())
+            });
+        match fits {
+            true => Ok(()),
+            false => Err(invalid(
+                "`allowed` has another shape than the space's decisions".into(),
+            )),
+        }
+    }
 }
 
 /// A network that holds all candidates of a space.

@@ -2,9 +2,14 @@
 
 mod bilevel;
 pub mod darts;
+pub mod darts_ada;
+pub mod darts_es;
+pub mod darts_plus;
+mod eigenvalue;
 pub mod random;
 pub mod regularized_evolution;
 pub mod rsps;
 pub mod sgas;
+pub mod sdarts;
 pub mod train;
 pub mod vim;

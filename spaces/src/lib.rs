@@ -9,6 +9,7 @@ pub mod nasbench101;
 pub mod nasbench1shot1;
 pub mod nasbench201;
 pub mod ops;
+mod options;
 pub mod published;
 pub mod robust;
 pub mod standalone;

@@ -349,32 +349,3 @@ impl Classifier {
         pooled.linear(&pass.params[self.weight], Some(&pass.params[self.bias]))
     }
 }
-
-/// Refuses options that a space does not have; `has` names those that it has.
-pub fn refuse_options(space: &str, options: &SupernetOptions, has: &[&str]) -> Result<()> {
-    let asked = [
-        ("channels", options.channels.is_some()),
-        ("cells", options.cells.is_some()),
-        ("allowed", options.allowed.is_some()),
-        (
-            "partial_channels",
-            options.partial_channels.is_some_and(|k| k != 1),
-        ),
-        ("auxiliary_skip", options.auxiliary_skip),
-        ("skip_dropout", options.skip_dropout),
-        ("drop_path", options.drop_path),
-    ];
-    match asked
-        .iter()
-        .find(|(name, asked)| *asked && !has.contains(name))
-    {
-        None => Ok(()),
-        Some((name, _)) => Err(Error::Incompatible {
-            what: format!("this strategy on space `{space}`"),
-            why: format!(
-                "the strategy needs the supernet option `{name}`, which the space does not have"
-            ),
-            help: "choose another space with `--space`; `nasfw list spaces` shows all".into(),
-        }),
-    }
-}

@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::nasbench101::{self, ModelSpec};
-use crate::ops::refuse_options;
 use crate::{formats, published};
 
 /// Settings of `standalone`.
@@ -141,6 +140,27 @@ impl SpaceConfig for StandaloneConfig {
     }
 }
 
+/// Refuses what only a network with several candidates has.
+fn refuse(options: &SupernetOptions) -> Result<()> {
+    let asked = [
+        ("allowed", options.allowed.is_some()),
+        ("partial_channels", options.partial() != 1),
+        ("auxiliary_skip", options.auxiliary_skip),
+        ("skip_dropout", options.skip_dropout),
+        ("drop_path", options.drop_path),
+    ];
+    match asked.iter().find(|(_, asked)| *asked) {
+        None => Ok(()),
+        Some((name, _)) => Err(Error::Incompatible {
+            what: "this strategy on space `standalone`".into(),
+            why: format!(
+                "the strategy needs the supernet option `{name}`, which the network of one architecture does not have"
+            ),
+            help: "choose another space with `--space`; `nasfw list spaces` shows all".into(),
+        }),
+    }
+}
+
 /// Who builds the network.
 enum Builder {
     Space(Box<dyn SearchSpace>),
@@ -161,7 +181,7 @@ impl SearchSpace for OneArchitecture {
     }
 
     fn supernet(&self, task: Task, options: &SupernetOptions) -> Result<Box<dyn Supernet>> {
-        refuse_options("standalone", options, &["channels", "cells"])?;
+        refuse(options)?;
         let options = NetworkOptions {
             channels: options.channels,
             cells: options.cells,

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use tch::Tensor;
 
+use crate::error::{Error, Result};
+
 /// A weight for every candidate, and what goes with the sample.
 #[derive(Debug)]
 pub struct RelaxedArch {
@@ -13,8 +15,8 @@ pub struct RelaxedArch {
     /// costs no synchronisation. The weight of a masked candidate must be zero in value; where it carries a gradient
     /// (straight-through estimators), the gradient is that of a candidate whose output is zero.
     pub active: Option<Vec<Vec<Vec<bool>>>>,
-    /// Per group `[rows]`, added to every number that a row's edge or node puts out: zero in value, a way for a gradient
-    /// to reach candidates that are not computed (GDAS).
+    /// Per group `[rows]`: added to every number that a row puts out. GDAS's published gradient is one: zero in value, it
+    /// carries the gradient of candidates that are not computed.
     pub offsets: Option<Vec<Tensor>>,
     /// log-probability of the sample, a scalar, where the distribution has one.
     pub log_prob: Option<Tensor>,
@@ -31,6 +33,18 @@ impl RelaxedArch {
             offsets: None,
             log_prob: None,
             scalars: BTreeMap::new(),
+        }
+    }
+
+    /// The same sample with other weights.
+    pub fn with_weights(&self, weights: Vec<Tensor>) -> Self {
+        let shared = |tensors: &Vec<Tensor>| tensors.iter().map(Tensor::shallow_clone).collect();
+        Self {
+            weights,
+            active: self.active.clone(),
+            offsets: self.offsets.as_ref().map(shared),
+            log_prob: self.log_prob.as_ref().map(Tensor::shallow_clone),
+            scalars: self.scalars.clone(),
         }
     }
 
@@ -57,13 +71,32 @@ impl RelaxedArch {
         self.active.as_ref().is_none_or(|a| a[group][row][column])
     }
 
+    /// A named scalar; zero where it is not given.
+    pub fn scalar(&self, name: &str) -> f64 {
+        self.scalars.get(name).copied().unwrap_or(0.0)
+    }
+
+    /// A named scalar that is a rate of dropping; zero where it is not given.
+    ///
+    /// # Errors
+    /// Rates outside of [0, 1).
+    pub fn rate(&self, name: &str) -> Result<f64> {
+        let rate = self.scalar(name);
+        if (0.0..1.0).contains(&rate) {
+            return Ok(rate);
+        }
+        Err(Error::Invalid {
+            what: format!("scalar `{name}` of an architecture"),
+            why: format!("{rate} is no rate of dropping, which is at least 0 and less than 1"),
+        })
+    }
+
     /// The same weights cut off from the graph of the distribution: what a weight step needs.
     pub fn detach(&self) -> Self {
         Self {
             weights: self.weights.iter().map(Tensor::detach).collect(),
             active: self.active.clone(),
-            // Zero without a gradient.
-            offsets: None,
+            offsets: (self.offsets.as_ref()).map(|o| o.iter().map(Tensor::detach).collect()),
             log_prob: self.log_prob.as_ref().map(Tensor::detach),
             scalars: self.scalars.clone(),
         }

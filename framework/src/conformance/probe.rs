@@ -43,6 +43,12 @@ impl Problem {
         })
     }
 
+    /// The same with more epochs, for strategies that need them to show what they do.
+    pub fn epochs(mut self, epochs: u64) -> Self {
+        self.trainer.epochs = epochs;
+        self
+    }
+
     /// A problem of one's own, for strategies that the built-in one does not suit. Small is good: every option of the
     /// strategy takes a search or more.
     ///

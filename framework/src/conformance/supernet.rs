@@ -4,11 +4,13 @@ use tch::{Device, Kind, Tensor};
 
 use super::report::{Report, Verdict};
 use super::slopes::compare;
-use crate::arch::{ArchSpec, Choice, RelaxedArch};
+use crate::arch::{ArchSpec, Choice, RelaxedArch, Row};
 use crate::error::Result;
 use crate::rng::{self, Streams};
 use crate::space::{SearchSpace, Task};
-use crate::supernet::{Mode, Supernet, SupernetOptions, Weights};
+use crate::supernet::{
+    AUXILIARY_SKIP, DROP_PATH, Mode, SKIP_DROPOUT, Supernet, SupernetOptions, Weights,
+};
 
 const BATCH: i64 = 4;
 
@@ -268,28 +270,36 @@ pub fn supernet(name: &str, space: &dyn SearchSpace, net: &dyn Supernet, task: T
         "what a strategy may ask of a supernet changes it, or is refused with a message",
         || {
             let plain = probe.output(&probe.params, &probe.images, &mixed())?;
-            for options in asked(spec) {
+            let idle = space.without_effect();
+            for (name, options) in asked(spec) {
                 let Ok(other) = space.supernet(task, &options) else {
                     continue;
                 };
-                if other.layout() != net.layout() || other.stats_layout() != net.stats_layout() {
-                    continue;
-                }
-                let mut arch = mixed();
-                for scalar in ["auxiliary-skip", "skip-dropout", "drop-path"] {
-                    arch.scalars.insert(scalar.into(), 0.5);
-                }
-                let weights = Weights {
-                    params: &probe.params,
-                    stats: &probe.stats.copy(),
+                let rebuilt =
+                    other.layout() != net.layout() || other.stats_layout() != net.stats_layout();
+                let changed = rebuilt || {
+                    let mut arch = mixed();
+                    for scalar in [AUXILIARY_SKIP, SKIP_DROPOUT, DROP_PATH] {
+                        arch.scalars.insert(scalar.into(), 0.5);
+                    }
+                    let weights = Weights {
+                        params: &probe.params,
+                        stats: &probe.stats.copy(),
+                    };
+                    let (images, mode) = (&probe.images, Mode::Train);
+                    let output = other.forward(weights, images, &arch, mode, Streams::new(5))?;
+                    gap(&plain, &output) > 0.0
                 };
-                let mode = Mode::Train;
-                let output = other.forward(weights, &probe.images, &arch, mode, Streams::new(5))?;
-                if gap(&plain, &output) == 0.0 {
-                    return Ok(Verdict::Broken(format!(
-                        "it takes {options:?} and goes on as without"
-                    )));
-                }
+                let wrong = match (idle.contains(&name), changed) {
+                    (true, true) => {
+                        "says that this means nothing in it, and it changes the network"
+                    }
+                    (false, false) => "goes on as without",
+                    _ => continue,
+                };
+                return Ok(Verdict::Broken(format!(
+                    "the space takes `{name}` ({options:?}) and {wrong}"
+                )));
             }
             Ok(Verdict::Held)
         },
@@ -297,50 +307,38 @@ pub fn supernet(name: &str, space: &dyn SearchSpace, net: &dyn Supernet, task: T
     report
 }
 
-/// Every option of a supernet by itself, but for the policy of batch norm: a supernet without any has kept to both.
-fn asked(spec: &ArchSpec) -> Vec<SupernetOptions> {
+/// Every option of a supernet by itself, with its name, but for the policy of batch norm: a supernet without any has kept
+/// to both.
+fn asked(spec: &ArchSpec) -> Vec<(&'static str, SupernetOptions)> {
     let none = SupernetOptions::default;
     let mut allowed: Vec<Vec<Vec<bool>>> = spec
         .groups()
         .iter()
         .map(|g| {
-            g.rows
-                .iter()
-                .map(|r| vec![true; r.candidates.len()])
-                .collect()
+            let all = |r: &Row| vec![true; r.candidates.len()];
+            g.rows.iter().map(all).collect()
         })
         .collect();
-    if let Some(first) = allowed[0][0].first_mut() {
-        *first = false;
+    // The first candidate is often the one without an operation.
+    if let Some(last) = allowed[0][0].last_mut() {
+        *last = false;
     }
+    let (mut channels, mut cells, mut shrunk, mut partial) = (none(), none(), none(), none());
+    channels.channels = Some(6);
+    cells.cells = Some(5);
+    shrunk.allowed = Some(allowed);
+    partial.partial_channels = Some(2);
+    let (mut skip, mut dropout, mut path) = (none(), none(), none());
+    skip.auxiliary_skip = true;
+    dropout.skip_dropout = true;
+    path.drop_path = true;
     vec![
-        SupernetOptions {
-            channels: Some(6),
-            ..none()
-        },
-        SupernetOptions {
-            cells: Some(5),
-            ..none()
-        },
-        SupernetOptions {
-            allowed: Some(allowed),
-            ..none()
-        },
-        SupernetOptions {
-            partial_channels: Some(2),
-            ..none()
-        },
-        SupernetOptions {
-            auxiliary_skip: true,
-            ..none()
-        },
-        SupernetOptions {
-            skip_dropout: true,
-            ..none()
-        },
-        SupernetOptions {
-            drop_path: true,
-            ..none()
-        },
+        ("channels", channels),
+        ("cells", cells),
+        ("allowed", shrunk),
+        ("partial_channels", partial),
+        ("auxiliary_skip", skip),
+        ("skip_dropout", dropout),
+        ("drop_path", path),
     ]
 }

@@ -28,7 +28,8 @@ impl Search {
     /// Loss of a batch, a scalar with a graph, and its [`Search::sums`].
     ///
     /// In micro-batches, forward and backward passes are done here at once. The result then knows its value and its
-    /// first derivatives with respect to `theta` and the weights of `arch`, as far as these require gradients.
+    /// first derivatives with respect to `theta`, the weights of `arch` and its offsets, as far as these require
+    /// gradients.
     pub(super) fn pass(
         &self,
         theta: &Tensor,
@@ -76,20 +77,19 @@ impl Search {
         size: i64,
         noise: Streams,
     ) -> Result<(Tensor, Tensor)> {
-        let offsets = arch.offsets.iter().flatten();
         let inputs: Vec<&Tensor> = iter::once(theta)
             .chain(&arch.weights)
-            .chain(offsets)
+            .chain(arch.offsets.iter().flatten())
             .collect();
         let cut = |t: &&Tensor| t.detach().set_requires_grad(t.requires_grad());
         let leaves: Vec<Tensor> = inputs.iter().map(cut).collect();
         let wanted = |t: &&Tensor| t.requires_grad();
         let wanted_leaves: Vec<&Tensor> = leaves.iter().filter(wanted).collect();
-        let groups = arch.weights.len();
-        let shared = |leaves: &[Tensor]| leaves.iter().map(Tensor::shallow_clone).collect();
+        let (weights, offsets) = leaves[1..].split_at(arch.weights.len());
+        let copies = |leaves: &[Tensor]| leaves.iter().map(Tensor::shallow_clone).collect();
         let arch = RelaxedArch {
-            weights: shared(&leaves[1..=groups]),
-            offsets: arch.offsets.as_ref().map(|_| shared(&leaves[groups + 1..])),
+            weights: copies(weights),
+            offsets: arch.offsets.is_some().then(|| copies(offsets)),
             ..arch.detach()
         };
         let (mut losses, mut sums, mut slopes) = (vec![], vec![], vec![]);

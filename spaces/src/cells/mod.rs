@@ -3,7 +3,9 @@
 //!
 //! DARTS, RobustDARTS's S1 to S4, NAS-Bench-201 and users' own spaces are values of [`CellSpace`].
 
+mod cell;
 mod chain;
+mod mix;
 mod network;
 mod skeleton;
 mod supernet;
@@ -19,7 +21,7 @@ use nasfw_framework::prelude::*;
 use rand::RngExt;
 
 use crate::layers::{Op, Role};
-use crate::ops::refuse_options;
+use crate::options::check_partial;
 pub use skeleton::{Skeleton, Stem};
 
 /// An edge of a cell with its candidates.
@@ -133,6 +135,13 @@ impl CellType {
     fn into(&self, to: usize) -> Vec<usize> {
         (0..self.edges.len())
             .filter(|&e| self.edges[e].to == to)
+            .collect()
+    }
+
+    /// Edges out of a state, as indices.
+    fn out_of(&self, from: usize) -> Vec<usize> {
+        (0..self.edges.len())
+            .filter(|&e| self.edges[e].from == from)
             .collect()
     }
 
@@ -351,8 +360,9 @@ impl SearchSpace for CellSpace {
     }
 
     fn supernet(&self, task: Task, options: &SupernetOptions) -> Result<Box<dyn Supernet>> {
-        refuse_options(&self.name, options, &["channels", "cells"])?;
+        options.check(&self.spec)?;
         let channels = options.channels.unwrap_or(self.channels);
+        check_partial(&self.name, channels, options.partial())?;
         let count = options.cells.unwrap_or(self.count);
         let types: Vec<(usize, usize)> = self.cells.iter().map(CellType::shape).collect();
         let plan = self
@@ -364,6 +374,14 @@ impl SearchSpace for CellSpace {
             self.skeleton.search_role(),
             options,
         )))
+    }
+
+    fn without_effect(&self) -> Vec<&'static str> {
+        let mut edges = self.cells.iter().flat_map(|cell| &cell.edges);
+        match edges.any(|e| e.candidates.contains(&Op::Skip)) {
+            true => vec![],
+            false => vec!["skip_dropout"],
+        }
     }
 
     fn network(

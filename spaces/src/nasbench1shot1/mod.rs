@@ -4,6 +4,7 @@
 //! A cell has 4 or 5 choice blocks. Each picks one operation; some pick their parents; the output picks which blocks it
 //! joins. Operations, parents and output are the three groups of the [`ArchSpec`].
 
+mod routes;
 mod supernet;
 
 #[cfg(test)]
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::nasbench101::ModelSpec;
-use crate::ops::refuse_options;
+use crate::options::check_partial;
 use supernet::OneShotNet;
 
 /// Names of the candidate operations, in the order of the columns (spec of the original code).
@@ -193,7 +194,9 @@ impl SearchSpace for OneShotSpace {
     }
 
     fn supernet(&self, task: Task, options: &SupernetOptions) -> Result<Box<dyn Supernet>> {
-        refuse_options(self.variant.name, options, &["channels", "cells"])?;
+        options.check(&self.spec)?;
+        let channels = options.channels.unwrap_or(self.channels);
+        check_partial(self.variant.name, channels, options.partial())?;
         if task.height < 2 || task.width < 2 {
             return Err(Error::Incompatible {
                 what: format!(
@@ -207,11 +210,16 @@ impl SearchSpace for OneShotSpace {
         Ok(Box::new(OneShotNet::new(
             self.variant,
             task,
-            options.channels.unwrap_or(self.channels),
+            channels,
             options.cells.unwrap_or(self.cells),
             options,
             self.bn_momentum,
         )))
+    }
+
+    /// No operation of a block is a skip connection.
+    fn without_effect(&self) -> Vec<&'static str> {
+        vec!["skip_dropout"]
     }
 
     fn genotype(&self, choice: &Choice) -> Genotype {

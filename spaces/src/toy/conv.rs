@@ -2,12 +2,12 @@
 
 use nasfw_framework::prelude::*;
 use nasfw_framework::register;
-use nasfw_framework::supernet::BatchNormStats;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use super::grid_choice;
-use crate::ops::{Builder, Classifier, ConvBnRelu, Pass, refuse_options};
+use crate::ops::{Builder, Classifier, ConvBnRelu, Pass};
+use crate::options::{check_partial, drop_path, dropout, shuffled, split_channels};
 
 const NAME: &str = "toy-conv";
 const OPERATIONS: [&str; 3] = ["skip", "conv3x3", "avgpool3x3"];
@@ -86,9 +86,15 @@ impl SearchSpace for ToyConvSpace {
     }
 
     fn supernet(&self, task: Task, options: &SupernetOptions) -> Result<Box<dyn Supernet>> {
-        refuse_options(NAME, options, &["channels"])?;
+        options.check(&self.spec)?;
         let c = options.channels.unwrap_or(self.channels);
-        Ok(Box::new(ToyConvNet::new(task, c, options.batch_norm)))
+        check_partial(NAME, c, options.partial())?;
+        Ok(Box::new(ToyConvNet::new(task, c, options)))
+    }
+
+    /// There is one cell.
+    fn without_effect(&self) -> Vec<&'static str> {
+        vec!["cells"]
     }
 
     fn genotype(&self, choice: &Choice) -> Genotype {
@@ -139,25 +145,32 @@ impl SearchSpace for ToyConvSpace {
 }
 
 struct ToyConvNet {
+    options: SupernetOptions,
     params: ParamLayout,
     stats: ParamLayout,
     stem: ConvBnRelu,
-    convs: Vec<ConvBnRelu>,
+    /// Per edge, where the candidate exists.
+    convs: Vec<Option<ConvBnRelu>>,
     classifier: Classifier,
 }
 
 impl ToyConvNet {
-    fn new(task: Task, c: i64, batch_norm: BatchNormStats) -> Self {
-        let mut b = Builder::new(batch_norm);
+    fn new(task: Task, c: i64, options: &SupernetOptions) -> Self {
+        let mut b = Builder::new(options.batch_norm);
         let stem = ConvBnRelu::new(&mut b, "stem", (task.channels, c), 3, MOMENTUM);
+        let mixed = c / options.partial();
         let convs = EDGES
             .iter()
-            .map(|(i, j)| {
-                ConvBnRelu::new(&mut b, &format!("edge{i}{j}.conv3x3"), (c, c), 3, MOMENTUM)
+            .enumerate()
+            .map(|(e, (i, j))| {
+                let name = format!("edge{i}{j}.conv3x3");
+                let conv = |b| ConvBnRelu::new(b, &name, (mixed, mixed), 3, MOMENTUM);
+                options.allows(0, e, 1).then(|| conv(&mut b))
             })
             .collect();
         let classifier = Classifier::new(&mut b, "classifier", c, task.classes);
         Self {
+            options: options.clone(),
             params: b.params,
             stats: b.stats,
             stem,
@@ -166,21 +179,50 @@ impl ToyConvNet {
         }
     }
 
-    fn edge(&self, pass: &Pass, edge: usize, x: &Tensor, arch: &RelaxedArch) -> Option<Tensor> {
-        let mut sum: Option<Tensor> = None;
-        for op in (0..OPERATIONS.len()).filter(|&op| arch.is_active(0, edge, op)) {
-            let y = match op {
-                0 => x.shallow_clone(),
-                1 => self.convs[edge].forward(pass, x),
+    /// What an edge puts out; none where nothing is computed.
+    fn edge(
+        &self,
+        pass: &Pass,
+        edge: usize,
+        whole: &Tensor,
+        arch: &RelaxedArch,
+        noise: Streams,
+    ) -> Result<Option<Tensor>> {
+        let options = &self.options;
+        let (skip_dropout, path) = options.rates(arch, pass.mode)?;
+        let mixed = whole.size()[1] / options.partial();
+        let (x, rest) = split_channels(whole, mixed, 1);
+        let computed = |op: &usize| options.allows(0, edge, *op) && arch.is_active(0, edge, *op);
+        let candidates = (0..OPERATIONS.len()).filter(computed).map(|op| {
+            let y = match (op, &self.convs[edge]) {
+                (0, _) if skip_dropout > 0.0 => {
+                    let rng = &mut noise.at("skip-dropout", edge as u64);
+                    &x * dropout(rng, &x.size(), skip_dropout, &x)
+                }
+                (0, _) => x.shallow_clone(),
+                (1, Some(conv)) => conv.forward(pass, &x),
                 _ => x.avg_pool2d([3, 3], [1, 1], [1, 1], false, false, None),
             };
-            let y = y * arch.weights[0].get(edge as i64).get(op as i64);
-            sum = Some(match sum {
-                Some(sum) => sum + y,
-                None => y,
-            });
-        }
-        sum
+            y * arch.weights[0].get(edge as i64).get(op as i64)
+        });
+        let sum = candidates.reduce(|a, b| a + b).map(|sum| {
+            let sum = match options.partial() {
+                1 => sum,
+                _ => shuffled(&sum, &(rest * options.row_sums(arch, 0).get(edge as i64))),
+            };
+            match drop_path(noise, edge, path, whole) {
+                Some(kept) => sum * kept,
+                None => sum,
+            }
+        });
+        let auxiliary = options.auxiliary(arch);
+        let beside = (auxiliary != 0.0).then(|| whole * auxiliary);
+        let offset = arch
+            .offsets
+            .as_ref()
+            .map(|of| whole.zeros_like() + of[0].get(edge as i64));
+        let parts = [sum, beside, offset].into_iter().flatten();
+        Ok(parts.reduce(|a, b| a + b))
     }
 }
 
@@ -199,16 +241,14 @@ impl Supernet for ToyConvNet {
         images: &Tensor,
         arch: &RelaxedArch,
         mode: Mode,
-        _noise: Streams,
+        noise: Streams,
     ) -> Result<Tensor> {
         let pass = Builder::pass(&self.params, &self.stats, weights, mode);
         let stem = self.stem.forward(&pass, images);
         let nothing = || stem.zeros_like();
-        let one = self.edge(&pass, 0, &stem, arch).unwrap_or_else(nothing);
-        let two = [
-            self.edge(&pass, 1, &stem, arch),
-            self.edge(&pass, 2, &one, arch),
-        ];
+        let edge = |e: usize, x: &Tensor| self.edge(&pass, e, x, arch, noise);
+        let one = edge(0, &stem)?.unwrap_or_else(nothing);
+        let two = [edge(1, &stem)?, edge(2, &one)?];
         let two = two
             .into_iter()
             .flatten()

@@ -77,7 +77,13 @@ fn grid_choice(space: &str, spec: &ArchSpec, genotype: &Genotype) -> Result<Choi
     Ok(Choice::new(vec![kept]))
 }
 
-/// Refuses every supernet option.
-fn no_options(space: &str, options: &SupernetOptions) -> Result<()> {
-    crate::ops::refuse_options(space, options, &[])
-}
+/// Options of a supernet that mean nothing where the loss is a formula: there is no network to change.
+const WITHOUT_EFFECT: [&str; 7] = [
+    "channels",
+    "cells",
+    "allowed",
+    "partial_channels",
+    "auxiliary_skip",
+    "skip_dropout",
+    "drop_path",
+];

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tch::{Kind, Tensor};
 
-use super::{grid, grid_choice, grid_genotype, no_options};
+use super::{WITHOUT_EFFECT, grid, grid_choice, grid_genotype};
 
 const NAME: &str = "toy-planted";
 const DECOY: f64 = 0.9;
@@ -149,8 +149,9 @@ impl SearchSpace for PlantedSpace {
         &self.spec
     }
 
+    /// All options are taken; none changes the formula.
     fn supernet(&self, _task: Task, options: &SupernetOptions) -> Result<Box<dyn Supernet>> {
-        no_options(NAME, options)?;
+        options.check(&self.spec)?;
         let mut layout = ParamLayout::new();
         let w = layout.add("w", &[1], Init::Normal { std: 1.0 });
         Ok(Box::new(PlantedNet {
@@ -158,6 +159,10 @@ impl SearchSpace for PlantedSpace {
             w,
             landscape: self.landscape.clone(),
         }))
+    }
+
+    fn without_effect(&self) -> Vec<&'static str> {
+        WITHOUT_EFFECT.to_vec()
     }
 
     fn genotype(&self, choice: &Choice) -> Genotype {

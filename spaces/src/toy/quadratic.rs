@@ -11,7 +11,7 @@ use nasfw_framework::{register, rng};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
-use super::{grid, grid_choice, grid_genotype, no_options};
+use super::{WITHOUT_EFFECT, grid, grid_choice, grid_genotype};
 
 const NAME: &str = "toy-quadratic";
 
@@ -134,12 +134,17 @@ impl SearchSpace for QuadraticSpace {
         &self.spec
     }
 
+    /// All options are taken; none changes the formula.
     fn supernet(&self, _task: Task, options: &SupernetOptions) -> Result<Box<dyn Supernet>> {
-        no_options(NAME, options)?;
+        options.check(&self.spec)?;
         let mut layout = ParamLayout::new();
         let Problem { a, b, .. } = Problem::new(&self.config);
         let w = layout.add("w", &[a.size()[0]], Init::Normal { std: 1.0 });
         Ok(Box::new(QuadraticNet { layout, w, a, b }))
+    }
+
+    fn without_effect(&self) -> Vec<&'static str> {
+        WITHOUT_EFFECT.to_vec()
     }
 
     fn genotype(&self, choice: &Choice) -> Genotype {
