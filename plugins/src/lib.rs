@@ -9,7 +9,7 @@ mod eigenvalue;
 pub mod random;
 pub mod regularized_evolution;
 pub mod rsps;
-pub mod sgas;
 pub mod sdarts;
+pub mod sgas;
 pub mod train;
 pub mod vim;
