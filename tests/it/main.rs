@@ -27,5 +27,6 @@ mod smoke;
 mod spaces;
 mod strategies;
 mod synchronisation;
+mod tables;
 mod tensorboard;
 mod watch;
