@@ -110,9 +110,13 @@ impl Evolution {
         let drawn: Vec<&Member> = (0..self.config.sample)
             .filter_map(|_| alive.get(rng.random_range(0..alive.len())))
             .collect();
-        drawn
-            .into_iter()
-            .reduce(|best, other| if other.score > best.score { other } else { best })
+        drawn.into_iter().reduce(|best, other| {
+            if other.score > best.score {
+                other
+            } else {
+                best
+            }
+        })
     }
 
     /// A child joins; once there are enough the oldest member leaves.
@@ -164,7 +168,9 @@ impl Strategy for Evolution {
 
     fn epoch_end(&mut self, _search: &mut Search) -> Result<Control> {
         Ok(match self.state.missing_in_a_row {
-            n if n >= MISSING => Control::Stop(format!("the table lacks the last {n} architectures")),
+            n if n >= MISSING => {
+                Control::Stop(format!("the table lacks the last {n} architectures"))
+            }
             _ => Control::Continue,
         })
     }
@@ -215,7 +221,8 @@ fn mutate(space: &dyn SearchSpace, parent: &Choice, rng: &mut Rng) -> Choice {
             let of = |(row, kept): (&Row, &Vec<usize>)| {
                 let mut weights = vec![0.0; row.candidates.len()];
                 // Which of equals is displaced is drawn, too.
-                kept.iter().for_each(|&c| weights[c] = rng.random_range(1.0..2.0));
+                kept.iter()
+                    .for_each(|&c| weights[c] = rng.random_range(1.0..2.0));
                 weights
             };
             weights.push(group.rows.iter().zip(rows).map(of).collect());
@@ -244,7 +251,10 @@ mod tests {
         let Parse::Space(parse) = plugin.parse else {
             unreachable!()
         };
-        parse(&plugin.default_section().unwrap()).unwrap().build().unwrap()
+        parse(&plugin.default_section().unwrap())
+            .unwrap()
+            .build()
+            .unwrap()
     }
 
     fn evolution(population: usize, sample: usize) -> Evolution {
@@ -270,7 +280,13 @@ mod tests {
 
     #[test]
     fn a_child_differs_in_exactly_one_decision_and_is_of_the_space() {
-        for name in ["nasbench201", "darts", "robust-s1", "nasbench1shot1-s2", "toy-planted"] {
+        for name in [
+            "nasbench201",
+            "darts",
+            "robust-s1",
+            "nasbench1shot1-s2",
+            "toy-planted",
+        ] {
             let space = space(name);
             let streams = Streams::new(3);
             let mut parent = space.random(&mut streams.at("first", 0));
@@ -286,10 +302,16 @@ mod tests {
                     .sum::<usize>()
                 };
                 // One candidate in, one out.
-                assert_eq!((lost(&child, &parent), lost(&parent, &child)), (1, 1), "{name}");
+                assert_eq!(
+                    (lost(&child, &parent), lost(&parent, &child)),
+                    (1, 1),
+                    "{name}"
+                );
                 // The space's rule gives it back: no node has an edge too many, none is kept nowhere.
                 let weights = space.spec().to_marginals(
-                    &child.one_hot(space.spec(), tch::Kind::Double, tch::Device::Cpu).weights,
+                    &child
+                        .one_hot(space.spec(), tch::Kind::Double, tch::Device::Cpu)
+                        .weights,
                 );
                 assert_eq!(space.derive(&weights), child, "{name}");
                 parent = child;

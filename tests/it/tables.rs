@@ -15,7 +15,13 @@ fn made_up(dir: &Path, step: usize) -> PathBuf {
     let mut header = String::from("ops");
     for c in ["c10", "c100", "in16"] {
         for column in [
-            "val200_s0", "val200_s1", "val200_s2", "test200", "val12", "test12", "train_s",
+            "val200_s0",
+            "val200_s1",
+            "val200_s2",
+            "test200",
+            "val12",
+            "test12",
+            "train_s",
         ] {
             write!(header, ",{c}_{column}").unwrap();
         }
@@ -63,7 +69,11 @@ fn in_table(table: &Path, strategy: &str, seed: u64, more: &[&str]) -> Result<Do
         format!("benchmark.file={}", table.display()),
         format!("seed={seed}"),
     ];
-    let set: Vec<&str> = set.iter().map(String::as_str).chain(more.iter().copied()).collect();
+    let set: Vec<&str> = set
+        .iter()
+        .map(String::as_str)
+        .chain(more.iter().copied())
+        .collect();
     search(&set)
 }
 
@@ -78,9 +88,16 @@ fn simulated_seconds_end_a_search() {
         let mut more = more.to_vec();
         more.push("trainer.budget.amount=10000");
         let Done { outcome, events } = in_table(&table, strategy, 0, &more).unwrap();
-        assert_eq!(outcome.reason, "the budget of 10000 simulated seconds is spent");
+        assert_eq!(
+            outcome.reason,
+            "the budget of 10000 simulated seconds is spent"
+        );
         let scores = scalars(&events, "score");
-        assert_eq!(scores.len(), 12, "11 scores, and a step that was too dear: {scores:?}");
+        assert_eq!(
+            scores.len(),
+            12,
+            "11 scores, and a step that was too dear: {scores:?}"
+        );
         let best = scores.iter().copied().fold(0.0, f64::max);
         let metrics = outcome.metrics.unwrap();
         assert_eq!(metrics["valid/cifar10@12"], best);
@@ -122,7 +139,11 @@ fn a_table_of_nearly_nothing_ends_the_search() {
         more.push("trainer.budget.amount=20000");
         match in_table(&table, strategy, 1, &more) {
             Ok(Done { outcome, .. }) => {
-                assert!(outcome.reason.starts_with("the table lacks the last 1"), "{}", outcome.reason);
+                assert!(
+                    outcome.reason.starts_with("the table lacks the last 1"),
+                    "{}",
+                    outcome.reason
+                );
             }
             Err(Error::Incompatible { what, why, .. }) => {
                 assert_eq!(what, "a budget of simulated seconds");
@@ -139,7 +160,10 @@ fn a_search_without_a_benchmark_says_so() {
     let Err(Error::Incompatible { why, help, .. }) = search(&sets) else {
         panic!("it must be refused")
     };
-    assert!(why.contains("toy-conv") && help.contains("nasfw bench"), "{why} {help}");
+    assert!(
+        why.contains("toy-conv") && help.contains("nasfw bench"),
+        "{why} {help}"
+    );
 }
 
 /// Means of what random search and evolution find on landscapes of 5⁸ architectures with 100 look-ups.
@@ -159,7 +183,11 @@ fn evolution_beats_random_search() {
                 format!("space.landscape={seed}"),
                 format!("seed={seed}"),
             ];
-            let set: Vec<&str> = set.iter().map(String::as_str).chain(more.iter().copied()).collect();
+            let set: Vec<&str> = set
+                .iter()
+                .map(String::as_str)
+                .chain(more.iter().copied())
+                .collect();
             search(&set).unwrap().outcome.metrics.unwrap()["value"]
         });
         values.sum::<f64>() / SEEDS as f64
@@ -179,7 +207,10 @@ fn published_figures_of_nasbench201() {
     );
     let csv = folder.join("nasbench201.csv.gz");
     if !csv.exists() {
-        skipped("published_figures_of_nasbench201", "no nasbench201.csv.gz in NASFW_TEST_DATA");
+        skipped(
+            "published_figures_of_nasbench201",
+            "no nasbench201.csv.gz in NASFW_TEST_DATA",
+        );
         return;
     }
     let dir = tempfile::tempdir().unwrap();

@@ -15,6 +15,15 @@ impl Search {
         }
     }
 
+    /// Where schedules stand that move once an epoch: 0 in the first epoch, 1 in the last (epoch / (T − 1)); with a
+    /// budget, its share that is spent.
+    pub fn epoch_progress(&self) -> f64 {
+        if self.budget().is_some() {
+            return self.progress();
+        }
+        self.epoch() as f64 / (self.epochs().max(2) - 1) as f64
+    }
+
     /// What was spent when the current step began, and what may be spent: numbers of one unit.
     pub fn spent(&self) -> (u64, u64) {
         self.ledger(&self.began, self.clock.step)

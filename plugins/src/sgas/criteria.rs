@@ -19,7 +19,12 @@ pub(super) struct Criteria {
 impl Criteria {
     /// A line per row of the group.
     pub fn picture(&self) -> Picture {
-        let columns = [&self.importance, &self.certainty, &self.stability, &self.score];
+        let columns = [
+            &self.importance,
+            &self.certainty,
+            &self.stability,
+            &self.score,
+        ];
         (0..self.score.len())
             .map(|r| columns.iter().filter_map(|c| c.get(r).copied()).collect())
             .collect()
@@ -27,11 +32,7 @@ impl Criteria {
 }
 
 /// The criteria of all groups, given the probabilities now and, where stability counts, after earlier epochs.
-pub(super) fn of(
-    spec: &ArchSpec,
-    now: &Marginals,
-    history: Option<&[Marginals]>,
-) -> Vec<Criteria> {
+pub(super) fn of(spec: &ArchSpec, now: &Marginals, history: Option<&[Marginals]>) -> Vec<Criteria> {
     let groups = spec.groups().iter().enumerate();
     groups
         .map(|(g, group)| {
@@ -94,7 +95,13 @@ fn stability(p: &[f64], past: &[Vec<f64>]) -> f64 {
 fn stretched(values: &[f64]) -> Vec<f64> {
     let low = values.iter().copied().fold(f64::INFINITY, f64::min);
     let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let one = |v: &f64| if high > low { (v - low) / (high - low) } else { 1.0 };
+    let one = |v: &f64| {
+        if high > low {
+            (v - low) / (high - low)
+        } else {
+            1.0
+        }
+    };
     values.iter().map(one).collect()
 }
 

@@ -31,7 +31,10 @@ fn every_step_trains_one_path_of_a_uniform_architecture() {
     }
     // 900 steps: 180 of each candidate, standard deviation 12.
     assert_eq!((trained.len(), counts.len()), (900, 30));
-    assert!(counts.values().all(|n| (130..230).contains(n)), "{counts:?}");
+    assert!(
+        counts.values().all(|n| (130..230).contains(n)),
+        "{counts:?}"
+    );
     // Nothing was evaluated but seven architectures on one batch each, at the end.
     assert_eq!(seen.len() - trained.len(), 7);
     assert!(seen[900..].iter().all(|s| !s.training));
@@ -73,12 +76,20 @@ fn selected(more: &[&str], samples: usize, steps: u64) -> (f64, f64) {
 fn the_best_of_the_sample_is_selected() {
     let epochs = |n: u64| format!("trainer.epochs={n}");
     // Halves of 8 images in batches of 4 make 2 steps an epoch.
-    let per_epoch = watched(&["strategy.name=rsps", "space.name=toy-planted", "trainer.epochs=1"])
-        .outcome
-        .steps;
+    let per_epoch = watched(&[
+        "strategy.name=rsps",
+        "space.name=toy-planted",
+        "trainer.epochs=1",
+    ])
+    .outcome
+    .steps;
     for samples in [1, 30] {
         let set = format!("strategy.samples={samples}");
-        for more in [&[][..], &["strategy.finalists=3"], &["strategy.select_every=1"]] {
+        for more in [
+            &[][..],
+            &["strategy.finalists=3"],
+            &["strategy.select_every=1"],
+        ] {
             let two = epochs(2);
             let more = [&[set.as_str(), two.as_str()][..], more].concat();
             let (found, best) = selected(&more, samples, 2 * per_epoch);

@@ -54,11 +54,18 @@ fn batches(events: &[Event]) -> Vec<String> {
 fn two_edges_a_node_are_decided_by_the_published_schedule() {
     for criterion in ["1", "2"] {
         let set = format!("strategy.criterion={criterion}");
-        let Watched { outcome, events, seen } = sgas(&[&set, "trainer.epochs=50"]);
+        let Watched {
+            outcome,
+            events,
+            seen,
+        } = sgas(&[&set, "trainer.epochs=50"]);
         let darts = space("darts");
         for (g, group) in darts.spec().groups().iter().enumerate() {
             for node in group.nodes() {
-                let kept: Vec<_> = node.iter().flat_map(|&r| outcome.choice.kept(g, r)).collect();
+                let kept: Vec<_> = node
+                    .iter()
+                    .flat_map(|&r| outcome.choice.kept(g, r))
+                    .collect();
                 assert_eq!(kept.len(), 2);
                 let none = group.rows[0].column("none").unwrap();
                 assert!(kept.iter().all(|c| **c != none));
@@ -98,11 +105,17 @@ fn two_edges_a_node_are_decided_by_the_published_schedule() {
 fn short_searches_decide_everything_too() {
     for (of, more, decisions) in [
         ("darts", ["trainer.epochs=3", "strategy.warmup=9"], 8),
-        ("darts", ["trainer.budget.unit=steps", "trainer.budget.amount=20"], 8),
+        (
+            "darts",
+            ["trainer.budget.unit=steps", "trainer.budget.amount=20"],
+            8,
+        ),
         ("nasbench201", ["trainer.epochs=4", "strategy.every=2"], 6),
     ] {
         let set = format!("space.of={of}");
-        let Watched { outcome, events, .. } = sgas(&[&[set.as_str()], &more[..]].concat());
+        let Watched {
+            outcome, events, ..
+        } = sgas(&[&[set.as_str()], &more[..]].concat());
         let kept = outcome.choice.groups()[0].iter().filter(|k| !k.is_empty());
         assert_eq!(kept.count(), decisions);
         // The distribution is one-hot, or nothing, in every row.
@@ -174,6 +187,10 @@ fn decided_logits_are_frozen() {
         let row = |m: &Tensor| m.get(r as i64);
         let total = row(&mean[g]).max().double_value(&[]);
         let norm = row(&spec.split(&gradient)[g]).norm().double_value(&[]);
-        assert_eq!(norm == 0.0, total == 0.0 || total == 1.0, "group {g} row {r}");
+        assert_eq!(
+            norm == 0.0,
+            total == 0.0 || total == 1.0,
+            "group {g} row {r}"
+        );
     }
 }
