@@ -52,7 +52,7 @@ pub mod prelude {
     pub use crate::optim::OptimizerConfig;
     pub use crate::params::{Init, ParamId, ParamLayout, Views};
     pub use crate::rng::{Rng, Streams};
-    pub use crate::search::{Perturbation, Search};
+    pub use crate::search::{Fidelity, LookUp, Metric, Perturbation, Search};
     pub use crate::space::{SearchSpace, SpaceConfig, Task};
     pub use crate::strategy::{
         ArchGradient, BuildContext, Changes, Claims, Control, DataPlan, Endpoints, Picture, Split,

@@ -4,6 +4,7 @@ mod hessian;
 mod ledger;
 mod micro;
 mod perturbation;
+mod tabular;
 mod watch;
 
 use std::cell::RefCell;
@@ -31,6 +32,7 @@ use crate::supernet::{Mode, Supernet, SupernetOptions, Weights};
 pub use hessian::{Curvature, top_eigenvalue};
 pub use micro::Autocast;
 pub use perturbation::Perturbation;
+pub use tabular::{Fidelity, LookUp, Metric};
 
 /// When the learning rate of a schedule moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

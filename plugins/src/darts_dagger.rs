@@ -95,7 +95,9 @@ impl ArchDistribution for NoisySoftmax {
             return self.softmax.sample(phi, rng);
         }
         let xi = rng::normal(rng, &phi.size(), phi.kind(), phi.device());
-        Ok(RelaxedArch::new(self.spec.softmax(&(phi + xi * self.noise))))
+        Ok(RelaxedArch::new(
+            self.spec.softmax(&(phi + xi * self.noise)),
+        ))
     }
 
     fn mean(&self, phi: &Tensor) -> Result<Vec<Tensor>> {
@@ -154,7 +156,10 @@ mod tests {
     fn without_noise_and_at_its_rate_it_is_darts_bit_by_bit() {
         let darts = step("darts", None, 3e-4);
         let tensors = |s: &ArchStep| [&s.theta, &s.phi, &s.momentum, &s.gradient].map(|t| t.copy());
-        assert_eq!(tensors(&step("darts-dagger", Some(0.0), 3e-4)), tensors(&darts));
+        assert_eq!(
+            tensors(&step("darts-dagger", Some(0.0), 3e-4)),
+            tensors(&darts)
+        );
         for (noise, lr) in [(1.0, 3e-4), (0.0, 0.025)] {
             assert_ne!(step("darts-dagger", Some(noise), lr).phi, darts.phi);
         }

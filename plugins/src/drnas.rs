@@ -131,7 +131,11 @@ impl StrategyConfig for DrnasConfig {
             g.rows.iter().map(real).collect()
         };
         let allowed: Vec<Vec<Vec<bool>>> = cx.spec.groups().iter().map(allowed).collect();
-        if let Some((_, _, row)) = cx.spec.rows().find(|(g, r, _)| !allowed[*g][*r].contains(&true)) {
+        if let Some((_, _, row)) = cx
+            .spec
+            .rows()
+            .find(|(g, r, _)| !allowed[*g][*r].contains(&true))
+        {
             return Err(Error::Incompatible {
                 what: "DrNAS".into(),
                 why: format!("the edge `{}` has no candidate but `none`", row.name),
@@ -228,7 +232,9 @@ impl Strategy for Drnas {
             since: search.epoch() + 1,
             allowed,
         });
-        Ok(Control::Rebuild { carry_weights: true })
+        Ok(Control::Rebuild {
+            carry_weights: true,
+        })
     }
 
     fn supernet_options(&self) -> SupernetOptions {
@@ -316,10 +322,18 @@ mod tests {
             ("frozen_epochs", json!(1)),
         ]);
         let problem = Problem::built_in().unwrap().epochs(4);
-        for invariant in ["searches", "reproduces", "resume-is-exact", "phi-moves-by-its-updates"] {
+        for invariant in [
+            "searches",
+            "reproduces",
+            "resume-is-exact",
+            "phi-moves-by-its-updates",
+        ] {
             let report = conformance::strategy_invariant(plugin, &section, &problem, invariant);
             report.ok().unwrap();
-            assert!(report.held().iter().any(|f| f.invariant == invariant), "{report}");
+            assert!(
+                report.held().iter().any(|f| f.invariant == invariant),
+                "{report}"
+            );
         }
     }
 
@@ -346,7 +360,10 @@ mod tests {
         let spread = |init| {
             let (with, without) = (gradient(0.5, init), gradient(0.0, init));
             assert_eq!(with.phi, without.phi);
-            (with.gradient - without.gradient).abs().max().double_value(&[])
+            (with.gradient - without.gradient)
+                .abs()
+                .max()
+                .double_value(&[])
         };
         assert_eq!(spread(0.0), 0.0);
         assert!(spread(0.5) > 1e-3);

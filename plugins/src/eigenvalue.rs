@@ -128,7 +128,7 @@ fn dominant_eigenvalue(search: &mut Search, strategy: &dyn Strategy) -> Result<f
     let curvature = Curvature::new(&loss, &alpha)?;
     let rng = &mut search.rng("Lanczos");
     let (kind, device) = (search.kind(), search.device());
-    let top = top_eigenvalue(alpha.numel() as i64, 1e-4, rng, |v| {
+    let top = top_eigenvalue(alpha.numel() as i64, 1e-3, rng, |v| {
         curvature.product(&v.to_kind(kind).to_device(device), &alpha)
     })?;
     Ok(top + strategy.arch_optimizer().map_or(0.0, |o| o.weight_decay))

@@ -103,7 +103,9 @@ impl IndependentSigmoid {
         layout.add("alpha", &[spec.numel()], Init::Zeros);
         let real = |width: usize, row: &Row| {
             let none = row.column("none").unwrap_or(width);
-            (0..width).map(|c| c < row.candidates.len() && c != none).collect()
+            (0..width)
+                .map(|c| c < row.candidates.len() && c != none)
+                .collect()
         };
         let group = |g: &Group| g.rows.iter().map(|row| real(g.width(), row)).collect();
         Self {
@@ -130,7 +132,13 @@ impl IndependentSigmoid {
     fn zero_one(&self, phi: &Tensor, norm: Norm) -> Tensor {
         let groups = self.spec.split(&(phi.sigmoid() - 0.5)).into_iter();
         let real = self.real(phi.kind(), phi.device());
-        let count: usize = self.active.iter().flatten().flatten().filter(|on| **on).count();
+        let count: usize = self
+            .active
+            .iter()
+            .flatten()
+            .flatten()
+            .filter(|on| **on)
+            .count();
         let terms = groups.zip(&real).map(|(away, real)| {
             let away = match norm {
                 Norm::L2 => away.square(),
@@ -166,7 +174,9 @@ impl Strategy for FairDarts {
     fn step(&mut self, search: &mut Search) -> Result<()> {
         // 1. Update α by descending ∇_α (L_val(w, σ(α)) + w₀₁ L₀₁(α)).
         let loss = bilevel::validation_loss(search, &self.sigmoid)?;
-        let zero_one = self.sigmoid.zero_one(&search.phi(), self.config.zero_one_norm);
+        let zero_one = self
+            .sigmoid
+            .zero_one(&search.phi(), self.config.zero_one_norm);
         bilevel::descend_architecture(search, &(loss + zero_one * self.config.zero_one))?;
         // 2. Update w by descending ∇_w L_train(w, σ(α)).
         let train = search.batch(Split::Train)?;
@@ -344,8 +354,8 @@ mod tests {
                 let s = 1.0 / (1.0 + (-alpha[i]).exp());
                 let real = i % 4 != 0;
                 prop_assert_eq!(a.is_active(0, i / 4, i % 4), real);
-                let weight = if real { s } else { 0.0 };
-                prop_assert!((w[i] - weight).abs() < 1e-12);
+                let expected = if real { s } else { 0.0 };
+                prop_assert!((w[i] - expected).abs() < 1e-12);
                 let slope = if real && i == of { s * (1.0 - s) } else { 0.0 };
                 prop_assert!((seen[i] - slope).abs() < 1e-12);
             }

@@ -131,7 +131,12 @@ impl StrategyConfig for GdasConfig {
 
     fn validate(&self, v: &mut Validator) {
         v.at_least("strategy.tau_max", self.tau_max, 1e-3);
-        v.range("strategy.tau_min", self.tau_min, 1e-3, self.tau_max.max(1e-3));
+        v.range(
+            "strategy.tau_min",
+            self.tau_min,
+            1e-3,
+            self.tau_max.max(1e-3),
+        );
         v.at_least("strategy.init_std", self.init_std, 0.0);
         self.arch.validate("strategy.arch", v);
     }
@@ -370,7 +375,11 @@ mod tests {
     #[test]
     fn two_pairs_may_share_an_edge() {
         let group = group(&["none", "a", "b"], Some(2));
-        let p = [vec![0.8, 0.1, 0.1], vec![0.1, 0.45, 0.45], vec![0.5, 0.2, 0.3]];
+        let p = [
+            vec![0.8, 0.1, 0.1],
+            vec![0.1, 0.45, 0.45],
+            vec![0.5, 0.2, 0.3],
+        ];
         assert_eq!(best_pairs(&group, 2, &p), [vec![1, 2], vec![1, 2], vec![]]);
     }
 }

@@ -81,8 +81,11 @@ impl StrategyConfig for SnasConfig {
         if self.cost > 0.0 && cx.spec.groups().iter().any(|g| g.edges.is_none()) {
             return Err(Error::Incompatible {
                 what: "the cost of SNAS".into(),
-                why: "this space's rows are no edges, so that a candidate has no cost of its own".into(),
-                help: "use `--set strategy.cost=0`, or a space of cells such as `--space nasbench201`".into(),
+                why: "this space's rows are no edges, so that a candidate has no cost of its own"
+                    .into(),
+                help:
+                    "use `--set strategy.cost=0`, or a space of cells such as `--space nasbench201`"
+                        .into(),
             });
         }
         Ok(Box::new(Snas {
@@ -225,7 +228,12 @@ impl Strategy for Snas {
 /// candidate; an edge where that is `none` is dropped.
 fn every_edge(spec: &ArchSpec, derived: Choice, p: &Marginals) -> Choice {
     let mut kept = derived.groups().to_vec();
-    for ((group, best), kept) in spec.groups().iter().zip(spec.top(p).groups()).zip(&mut kept) {
+    for ((group, best), kept) in spec
+        .groups()
+        .iter()
+        .zip(spec.top(p).groups())
+        .zip(&mut kept)
+    {
         if group.edges.as_ref().is_some_and(|e| e.keep.is_some()) {
             for ((row, best), kept) in group.rows.iter().zip(best).zip(kept) {
                 let none = row.column("none");

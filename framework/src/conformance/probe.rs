@@ -237,6 +237,8 @@ struct Table {
 
 /// The benchmark's metrics.
 pub(super) const METRICS: [&str; 2] = ["test", "valid"];
+/// The same after a shorter training.
+const SHORT: &str = "valid@1";
 
 #[typetag::serde(name = "conformance-table")]
 impl BenchmarkConfig for ProbeTable {
@@ -251,10 +253,12 @@ impl Benchmark for Table {
         use rand::RngExt;
         let name = format!("{genotype:?}");
         let mut rng = Streams::new(11).at(&name, 0);
+        let [test, valid] = METRICS;
         Ok(Some(Score {
-            metrics: METRICS
+            metrics: [test, valid, SHORT]
                 .map(|m| (m.to_owned(), rng.random_range(0.0..100.0)))
                 .into(),
+            costs: [("valid".to_owned(), 2.0), (SHORT.to_owned(), 1.0)].into(),
             ..Score::default()
         }))
     }

@@ -57,7 +57,9 @@ impl Dirichlet {
                 .iter()
                 .flat_map(|row| (0..group.width()).map(move |c| cell(row, c)))
                 .collect();
-            Tensor::from_slice(&cells).view(group.shape()).to_device(device)
+            Tensor::from_slice(&cells)
+                .view(group.shape())
+                .to_device(device)
         });
         mask.collect()
     }
@@ -67,15 +69,24 @@ impl Dirichlet {
     pub fn divergence_from_uniform(&self, phi: &Tensor) -> Tensor {
         let c = concentrations(phi);
         let masks = self.masks(phi.device());
-        let terms = self.spec.split(&c).into_iter().zip(&masks).map(|(c, mask)| {
-            // A concentration of one adds nothing of its own.
-            let (c, real) = (c.masked_fill(&mask.logical_not(), 1.0), mask.to_kind(c.kind()));
-            let sums = |t: &Tensor| (t * &real).sum_dim_intlist([-1i64].as_slice(), true, t.kind());
-            let (total, count) = (sums(&c), sums(&real));
-            let rows = total.lgamma() - sums(&c.lgamma()) - count.lgamma()
-                + sums(&((&c - 1.0) * (c.digamma() - total.digamma())));
-            rows.sum(c.kind())
-        });
+        let terms = self
+            .spec
+            .split(&c)
+            .into_iter()
+            .zip(&masks)
+            .map(|(c, mask)| {
+                // A concentration of one adds nothing of its own.
+                let (c, real) = (
+                    c.masked_fill(&mask.logical_not(), 1.0),
+                    mask.to_kind(c.kind()),
+                );
+                let sums =
+                    |t: &Tensor| (t * &real).sum_dim_intlist([-1i64].as_slice(), true, t.kind());
+                let (total, count) = (sums(&c), sums(&real));
+                let rows = total.lgamma() - sums(&c.lgamma()) - count.lgamma()
+                    + sums(&((&c - 1.0) * (c.digamma() - total.digamma())));
+                rows.sum(c.kind())
+            });
         terms.sum::<Tensor>().to_kind(phi.kind())
     }
 }
@@ -92,7 +103,8 @@ fn log_gamma_variates(c: &Tensor, rng: &mut Rng) -> Tensor {
     let (n, kind, device) = (c.numel() as i64, Kind::Double, c.device());
     let x = rng::normal(rng, &[PROPOSALS - 1, n], kind, device);
     let x = Tensor::cat(&[x, Tensor::zeros([1, n], (kind, device))], 0);
-    let uniform = |rng: &mut Rng, shape: &[i64]| (rng::uniform(rng, shape, kind, device) + 1e-300).log();
+    let uniform =
+        |rng: &mut Rng, shape: &[i64]| (rng::uniform(rng, shape, kind, device) + 1e-300).log();
     let log_u = uniform(rng, &[PROPOSALS, n]);
     let d = c + (1.0 - 1.0 / 3.0);
     let log_v = ((&x / (&d * 9.0).sqrt() + 1.0).clamp_min(1e-300)).log() * 3.0;
@@ -112,16 +124,24 @@ impl ArchDistribution for Dirichlet {
         let c = concentrations(phi);
         let log_g = no_grad(|| log_gamma_variates(&c.detach(), rng));
         let groups = self.spec.split(&c).into_iter().zip(self.spec.split(&log_g));
-        let weights = groups.zip(self.masks(phi.device())).map(|((c, log_g), mask)| {
-            let none = mask.logical_not();
-            let theta = log_g.masked_fill(&none, f64::NEG_INFINITY).softmax(-1, Kind::Double);
-            pathwise(&theta, &c, &none).to_kind(phi.kind())
-        });
+        let weights = groups
+            .zip(self.masks(phi.device()))
+            .map(|((c, log_g), mask)| {
+                let none = mask.logical_not();
+                let theta = log_g
+                    .masked_fill(&none, f64::NEG_INFINITY)
+                    .softmax(-1, Kind::Double);
+                pathwise(&theta, &c, &none).to_kind(phi.kind())
+            });
         Ok(RelaxedArch::new(weights.collect()))
     }
 
     fn mean(&self, phi: &Tensor) -> Result<Vec<Tensor>> {
-        let groups = self.spec.split(phi).into_iter().zip(self.masks(phi.device()));
+        let groups = self
+            .spec
+            .split(phi)
+            .into_iter()
+            .zip(self.masks(phi.device()));
         let mean = groups.map(|(alpha, mask)| {
             let alpha = alpha.masked_fill(&mask.logical_not(), f64::NEG_INFINITY);
             alpha.softmax(-1, alpha.kind())
@@ -142,11 +162,16 @@ impl ArchDistribution for Dirichlet {
 fn pathwise(theta: &Tensor, c: &Tensor, none: &Tensor) -> Tensor {
     let known = no_grad(|| {
         let (c, sums) = (c.detach(), [-1i64]);
-        let total = c.masked_fill(none, 0.0).sum_dim_intlist(sums.as_slice(), true, Kind::Double);
+        let total = c
+            .masked_fill(none, 0.0)
+            .sum_dim_intlist(sums.as_slice(), true, Kind::Double);
         let inside = theta.clamp(f64::MIN_POSITIVE, 1.0 - f64::EPSILON);
         let g = Tensor::internal_dirichlet_grad(&inside, &c, &total.expand_as(&c));
         // A row of one candidate has nothing to move.
-        let alone = none.logical_not().sum_dim_intlist(sums.as_slice(), true, Kind::Int64).le(1);
+        let alone = none
+            .logical_not()
+            .sum_dim_intlist(sums.as_slice(), true, Kind::Int64)
+            .le(1);
         g.masked_fill(&none.logical_or(&alone), 0.0)
     });
     // Zero in value.

@@ -154,7 +154,7 @@ impl Trainer for SearchTrainer {
                 unit: Unit::None, ..
             } => v.problem(
                 "trainer.budget.amount",
-                "an amount of what? say so with `trainer.budget.unit`: steps, images or seconds",
+                "an amount of what? say so with `trainer.budget.unit`: steps, images, seconds or simulated",
             ),
             Budget { amount, .. } => v.at_least("trainer.budget.amount", amount, 1),
         }

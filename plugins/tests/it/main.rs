@@ -14,6 +14,9 @@ mod coupling;
 mod distribution;
 mod generator;
 mod options;
+mod rsps;
+mod sgas;
+mod spied;
 
 use nasfw_framework::prelude::*;
 use nasfw_framework::registry::{Kind as Plugins, Registry};

@@ -26,7 +26,11 @@ fn numbers(t: &Tensor) -> Vec<f64> {
 }
 
 fn concentration(alpha: f64) -> f64 {
-    if alpha < 0.0 { alpha.exp() } else { alpha + 1.0 }
+    if alpha < 0.0 {
+        alpha.exp()
+    } else {
+        alpha + 1.0
+    }
 }
 
 /// α with c from 0.2 to 5 about.
@@ -94,7 +98,10 @@ fn two_candidates_move_as_the_quantile_of_beta_does() {
     let d = Dirichlet::new(&spec(&[2]), 1.0);
     let first = Tensor::from_slice(&[1.0, 0.0]);
     let mut worst = 0.0f64;
-    for (i, alpha) in [[0.0, 0.0], [-1.0, 0.5], [1.5, -0.4], [2.0, 3.0]].iter().enumerate() {
+    for (i, alpha) in [[0.0, 0.0], [-1.0, 0.5], [1.5, -0.4], [2.0, 3.0]]
+        .iter()
+        .enumerate()
+    {
         let phi = phi(alpha);
         for draw in 0..50 {
             let n = i as u64 * 50 + draw;
@@ -107,7 +114,11 @@ fn two_candidates_move_as_the_quantile_of_beta_does() {
                 let mut moved = *alpha;
                 moved[k] += by;
                 let beta = Beta::new(concentration(moved[0]), concentration(moved[1])).unwrap();
-                if u < 0.0 { beta.cdf(theta) } else { root(|x| beta.cdf(x) - u) }
+                if u < 0.0 {
+                    beta.cdf(theta)
+                } else {
+                    root(|x| beta.cdf(x) - u)
+                }
             };
             let u = quantile(0, 0.0, -1.0);
             for (k, seen) in seen.iter().enumerate() {
@@ -126,7 +137,11 @@ fn root(f: impl Fn(f64) -> f64) -> f64 {
     let (mut low, mut high) = (0.0, 1.0);
     for _ in 0..60 {
         let middle = 0.5 * (low + high);
-        if f(middle) < 0.0 { low = middle } else { high = middle }
+        if f(middle) < 0.0 {
+            low = middle
+        } else {
+            high = middle
+        }
     }
     0.5 * (low + high)
 }
@@ -136,7 +151,9 @@ fn root(f: impl Fn(f64) -> f64) -> f64 {
 fn means_and_pathwise_gradients_agree_with_the_closed_form() {
     let rows = [3, 1, 4];
     let d = Dirichlet::new(&spec(&rows), 1.0);
-    let alpha = [0.8, -1.2, 0.1, 0.0, 0.7, 0.0, 0.0, 0.0, -0.5, 1.5, 0.0, -1.5];
+    let alpha = [
+        0.8, -1.2, 0.1, 0.0, 0.7, 0.0, 0.0, 0.0, -0.5, 1.5, 0.0, -1.5,
+    ];
     let phi = phi(&alpha);
     let f: Vec<f64> = (0..12).map(|i| f64::from((i * 5) % 7) - 3.0).collect();
     let factors = Tensor::from_slice(&f).view([3, 4]);
@@ -155,8 +172,14 @@ fn means_and_pathwise_gradients_agree_with_the_closed_form() {
                 (0.0, 0.0)
             };
             let ((m, em), (s, es)) = (means[at], slopes[at]);
-            assert!((m - mean).abs() <= 4.5 * em + 1e-12, "θ {at}: {m} ± {em}, {mean}");
-            assert!((s - gradient).abs() <= 4.5 * es + 1e-12, "slope {at}: {s} ± {es}, {gradient}");
+            assert!(
+                (m - mean).abs() <= 4.5 * em + 1e-12,
+                "θ {at}: {m} ± {em}, {mean}"
+            );
+            assert!(
+                (s - gradient).abs() <= 4.5 * es + 1e-12,
+                "slope {at}: {s} ± {es}, {gradient}"
+            );
         }
     }
 }
