@@ -10,6 +10,7 @@ pub mod drnas;
 mod eigenvalue;
 pub mod fair_darts;
 pub mod gdas;
+pub mod r_darts;
 pub mod random;
 pub mod regularized_evolution;
 pub mod rsps;
