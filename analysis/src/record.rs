@@ -221,6 +221,7 @@ impl Record {
             name: format!("group {}", g + 1),
             role: Role::Operations,
             rows: rows.iter().enumerate().map(|(i, n)| row(i, n)).collect(),
+            edges: None,
         });
         groups.collect()
     }
@@ -312,6 +313,7 @@ pub(crate) mod tests {
                         keep: 1,
                     })
                     .collect(),
+                edges: None,
             }],
             manifest: Some(serde_json::from_value(manifest).unwrap()),
             events: events.collect(),

@@ -51,7 +51,7 @@ impl Batch {
 }
 
 /// Random changes to training images.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Augment {
     /// Random crop after padding by so many pixels of zero; 0 means none.
@@ -60,9 +60,31 @@ pub struct Augment {
     pub flip: bool,
     /// Side of a square set to zero (the mean) at a random place, clipped to the image; 0 means none.
     pub cutout: i64,
+    /// Share of images that the square is cut out of.
+    #[serde(default = "Augment::always")]
+    pub cutout_probability: f64,
     /// Strengths of random changes of brightness, contrast, saturation (each 0 to 1) and hue (0 to 0.5), as
     /// torchvision's `ColorJitter`; 0 means none.
     pub color_jitter: [f64; 4],
+}
+
+impl Augment {
+    fn always() -> f64 {
+        1.0
+    }
+}
+
+impl Default for Augment {
+    /// Images as they are.
+    fn default() -> Self {
+        Self {
+            crop_padding: 0,
+            flip: false,
+            cutout: 0,
+            cutout_probability: 1.0,
+            color_jitter: [0.0; 4],
+        }
+    }
 }
 
 /// How batches of the architecture's half follow each other.
@@ -497,11 +519,16 @@ impl Augment {
                 _ => rng.random_range(0..below),
             }));
         }
+        let share = self.cutout_probability;
+        drawn.extend((0..n).map(|_| match share {
+            1.0.. => 1,
+            _ => i64::from(rng.random::<f64>() < share),
+        }));
         // One copy to the device.
         let drawn = Tensor::from_slice(&drawn)
-            .view([5, n, 1, 1])
+            .view([6, n, 1, 1])
             .to_device(device);
-        let [dy, dx, flip, cy, cx] = [0, 1, 2, 3, 4].map(|i| drawn.get(i));
+        let [dy, dx, flip, cy, cx, cut] = [0, 1, 2, 3, 4, 5].map(|i| drawn.get(i));
         let int = (Kind::Int64, device);
         let (ys, xs) = (
             Tensor::arange(h, int).view([1, h, 1]),
@@ -531,6 +558,7 @@ impl Augment {
             };
             let hole = inside(&ys, &cy)
                 .logical_and(&inside(&xs, &cx))
+                .logical_and(&cut.gt(0))
                 .view([n, 1, h, w]);
             out = out.masked_fill(&hole, 0.0);
         }

@@ -15,6 +15,10 @@ pub struct Score {
     pub metrics: BTreeMap<String, f64>,
     /// Simulated seconds of training, where known.
     pub seconds: Option<f64>,
+    /// What it costs to learn a metric: simulated seconds of the training that shows it, by the metric's name. Only of
+    /// metrics that a search may go by, those of validation, and where known.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub costs: BTreeMap<String, f64>,
     /// What else is known and is no judgement, for example the number of parameters.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub facts: BTreeMap<String, f64>,

@@ -14,16 +14,27 @@ pub enum Unit {
     Images,
     /// Seconds of search, of all processes that worked on the run. Two such runs are never bit for bit equal.
     Seconds,
+    /// Simulated seconds: those of the trainings that a table stands in for ([`crate::search::Search::look_up`]).
+    Simulated,
 }
 
 impl Unit {
-    /// The unit in words.
+    /// The unit as a setting.
     pub fn name(self) -> &'static str {
         match self {
             Self::None => "none",
             Self::Steps => "steps",
             Self::Images => "images",
             Self::Seconds => "seconds",
+            Self::Simulated => "simulated",
+        }
+    }
+
+    /// The unit in words.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Simulated => "simulated seconds",
+            other => other.name(),
         }
     }
 }
@@ -51,7 +62,7 @@ impl std::fmt::Display for Budget {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.unit {
             Unit::None => f.write_str("no budget"),
-            unit => write!(f, "{} {}", self.amount, unit.name()),
+            unit => write!(f, "{} {}", self.amount, unit.words()),
         }
     }
 }
@@ -65,6 +76,9 @@ pub struct Work {
     pub images: u64,
     /// Time spent, in microseconds.
     pub microseconds: u64,
+    /// Simulated time spent, in microseconds.
+    #[serde(default)]
+    pub simulated: u64,
 }
 
 impl Work {
@@ -72,16 +86,23 @@ impl Work {
     pub fn seconds(&self) -> f64 {
         self.microseconds as f64 / 1e6
     }
+
+    /// Simulated seconds spent.
+    pub fn simulated_seconds(&self) -> f64 {
+        self.simulated as f64 / 1e6
+    }
 }
 
 impl Budget {
     /// What `work` has spent of this budget and the whole of it, in one unit; none without a budget.
     pub fn spent(&self, work: &Work) -> Option<(u64, u64)> {
+        let microseconds = self.amount.saturating_mul(1_000_000);
         match self.unit {
             Unit::None => None,
             Unit::Steps => Some((work.steps, self.amount)),
             Unit::Images => Some((work.images, self.amount)),
-            Unit::Seconds => Some((work.microseconds, self.amount.saturating_mul(1_000_000))),
+            Unit::Seconds => Some((work.microseconds, microseconds)),
+            Unit::Simulated => Some((work.simulated, microseconds)),
         }
     }
 }

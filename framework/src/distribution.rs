@@ -1,11 +1,17 @@
 //! Distributions over whole architectures.
 
+mod dirichlet;
+mod gumbel;
+
 use tch::{Device, Kind, Tensor};
 
 use crate::arch::{ArchSpec, Choice, Marginals, RelaxedArch};
 use crate::error::Result;
 use crate::params::{Init, ParamLayout};
 use crate::rng::{self, Rng, Streams};
+
+pub use dirichlet::Dirichlet;
+pub use gumbel::{GumbelSoftmax, Relaxation};
 
 /// A distribution over architectures, joint by contract: nothing here assumes that rows are independent.
 ///

@@ -83,6 +83,9 @@ pub enum Event {
         /// Seconds of search so far, over all processes. Not reproducible.
         #[serde(default)]
         seconds: f64,
+        /// Simulated seconds of training so far.
+        #[serde(default)]
+        simulated: f64,
         /// The weights that derivation goes by.
         marginals: Option<Marginals>,
         /// Normalised entropy.

@@ -40,7 +40,8 @@ pub use inventory;
 /// What a plugin needs.
 pub mod prelude {
     pub use crate::arch::{
-        ArchSpec, Cell, Choice, Edge, Genotype, Group, Marginals, Node, RelaxedArch, Role, Row,
+        ArchSpec, Cell, Choice, Edge, Edges, Genotype, Group, Marginals, Node, RelaxedArch, Role,
+        Row,
     };
     pub use crate::batches::Batch;
     pub use crate::benchmark::{Benchmark, BenchmarkConfig, Provenance, Score};
@@ -51,7 +52,7 @@ pub mod prelude {
     pub use crate::optim::OptimizerConfig;
     pub use crate::params::{Init, ParamId, ParamLayout, Views};
     pub use crate::rng::{Rng, Streams};
-    pub use crate::search::Search;
+    pub use crate::search::{Fidelity, LookUp, Metric, Perturbation, Search};
     pub use crate::space::{SearchSpace, SpaceConfig, Task};
     pub use crate::strategy::{
         ArchGradient, BuildContext, Changes, Claims, Control, DataPlan, Endpoints, Picture, Split,

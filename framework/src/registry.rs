@@ -71,6 +71,8 @@ pub struct Plugin {
     pub defaults: &'static str,
     /// Named sets of options, as TOML like `defaults`: the ablations of a paper, say.
     pub presets: &'static [(&'static str, &'static str)],
+    /// Defaults that are others on spaces whose name begins so: the beginning, and TOML that is laid over `defaults`.
+    pub families: &'static [(&'static str, &'static str)],
     /// A command that shows the plugin at work.
     pub example: &'static str,
     /// For a benchmark: names of the spaces that it knows.
@@ -117,7 +119,28 @@ impl Plugin {
             None => Value::Object(Default::default()),
         };
         section["name"] = self.name.into();
+        // A wrapper's section holds that of the strategy that it wraps.
+        let base = section["base"]["name"].as_str().map(str::to_owned);
+        if let Some(base) = base {
+            let mut inner = Registry::load()?
+                .get(self.kind(), &base)?
+                .default_section()?;
+            if let Some(inner) = inner.as_object_mut() {
+                merge(inner, section["base"].take());
+            }
+            section["base"] = inner;
+        }
         Ok(section)
+    }
+
+    /// Defaults of its own on a space, weakest first: the families that the space's name begins with.
+    pub fn defaults_on(
+        &self,
+        space: &str,
+    ) -> impl Iterator<Item = &'static (&'static str, &'static str)> {
+        self.families
+            .iter()
+            .filter(move |(family, _)| space.starts_with(family))
     }
 }
 
@@ -175,9 +198,9 @@ impl Registry {
                 ))
             };
             let mut sections = vec![p.default_section()?];
-            for (name, preset) in p.presets {
-                let table: toml::Table =
-                    toml::from_str(preset).map_err(|e| wrong(format!("preset `{name}`: {e}")))?;
+            for (name, preset) in p.presets.iter().chain(p.families) {
+                let table: toml::Table = toml::from_str(preset)
+                    .map_err(|e| wrong(format!("preset or family `{name}`: {e}")))?;
                 let mut section = sections[0].clone();
                 if let (Some(section), Some(over)) =
                     (section.as_object_mut(), table.get(p.kind().name()))
@@ -308,6 +331,7 @@ macro_rules! register {
         defaults: $defaults:expr,
         example: $example:expr
         $(, presets: $presets:expr)?
+        $(, families: $families:expr)?
         $(, spaces: $spaces:expr)?
         $(,)?
     ) => {
@@ -318,6 +342,7 @@ macro_rules! register {
                 source: $source,
                 defaults: $defaults,
                 presets: { let _p: &[(&str, &str)] = &[]; $(let _p: &[(&str, &str)] = $presets;)? _p },
+                families: { let _f: &[(&str, &str)] = &[]; $(let _f: &[(&str, &str)] = $families;)? _f },
                 example: $example,
                 spaces: { let _s: &[&str] = &[]; $(let _s: &[&str] = $spaces;)? _s },
                 parse: $crate::register!(@parse $kind $config),
@@ -370,6 +395,7 @@ mod tests {
             source: "",
             defaults: "",
             presets: &[],
+            families: &[],
             example: "",
             spaces: &[],
             parse: Parse::Space(|_| Err(ConfigError::one("", "", None))),

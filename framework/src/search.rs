@@ -1,7 +1,10 @@
 //! The state of a running search, and everything that a strategy's step may ask for.
 
+mod hessian;
 mod ledger;
 mod micro;
+mod perturbation;
+mod tabular;
 mod watch;
 
 use std::cell::RefCell;
@@ -26,7 +29,10 @@ use crate::space::{SearchSpace, Task};
 use crate::strategy::{DataPlan, Split, Strategy};
 use crate::supernet::{Mode, Supernet, SupernetOptions, Weights};
 
+pub use hessian::{Curvature, top_eigenvalue};
 pub use micro::Autocast;
+pub use perturbation::Perturbation;
+pub use tabular::{Fidelity, LookUp, Metric};
 
 /// When the learning rate of a schedule moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -97,6 +103,9 @@ pub struct Clock {
     pub stage: u64,
     /// Checkpoints written.
     pub saves: u64,
+    /// First and number of the epochs that learning rates run their schedules over; none means all.
+    #[serde(default)]
+    pub schedule: Option<(u64, u64)>,
     /// Work done so far, also what was rolled back.
     #[serde(default)]
     pub work: Work,
@@ -126,8 +135,16 @@ pub struct Search {
     pub(crate) phases: Option<Arc<PhaseClock>>,
     /// Up to when time is in the ledger; none before the first step of this process.
     ticked: Option<Instant>,
+    /// Scalars that go with every architecture whose loss is taken.
+    arch_scalars: BTreeMap<String, f64>,
+    /// What moves the architecture that the weights descend at.
+    perturbation: Option<Box<dyn Perturbation>>,
     space: Box<dyn SearchSpace>,
     supernet: Box<dyn Supernet>,
+    /// The same network of operators that have derivatives of every order; made when it is first asked for.
+    plain: Option<Box<dyn Supernet>>,
+    /// What the strategy asked of the supernet.
+    options: SupernetOptions,
     benchmark: Option<Box<dyn Benchmark>>,
     batches: Batches,
     task: Task,
@@ -161,7 +178,8 @@ impl Search {
             kind,
             device,
         } = parts;
-        let supernet = space.supernet(data.task, &settings.supernet(strategy))?;
+        let options = settings.supernet(strategy);
+        let supernet = space.supernet(data.task, &options)?;
         let batches = Batches::new(data, streams.child("data", 0), kind, device)?;
         let empty = || Tensor::zeros([0], (kind, device));
         let mut search = Self {
@@ -181,8 +199,12 @@ impl Search {
             plan: strategy.data(),
             task: data.task,
             settings,
+            arch_scalars: BTreeMap::new(),
+            perturbation: None,
             space,
             supernet,
+            plain: None,
+            options,
             benchmark,
             batches,
             streams,
@@ -312,12 +334,26 @@ impl Search {
     /// once with respect to `theta` and the weights of `arch` where they require gradients: detach what you need no
     /// gradient of. Differentiating it twice is an error then.
     pub fn loss(&mut self, theta: &Tensor, arch: &RelaxedArch, batch: &Batch) -> Result<Tensor> {
+        let arch = &self.with_scalars(arch);
+        self.metered(theta, arch, batch, |search, theta, noise| {
+            search.pass(theta, arch, batch, noise)
+        })
+    }
+
+    /// A loss that is watched and metered.
+    fn metered(
+        &mut self,
+        theta: &Tensor,
+        arch: &RelaxedArch,
+        batch: &Batch,
+        pass: impl FnOnce(&mut Self, &Tensor, Streams) -> Result<(Tensor, Tensor)>,
+    ) -> Result<Tensor> {
         let _span = self.timed(Phase::Forward);
         let pinned = self.trace.as_ref().and_then(|t| t.borrow_mut().pin(theta));
         let theta = pinned.as_ref().unwrap_or(theta);
         let name = format!("noise {:?}", batch.split);
         let noise = self.streams.child(&name, self.clock.step);
-        let (loss, sums) = self.pass(theta, arch, batch, noise)?;
+        let (loss, sums) = pass(self, theta, noise)?;
         if let Some(split) = batch.split {
             self.clock.work.images += batch.len() as u64;
             let meter = self.meters.remove(&split);
@@ -328,6 +364,27 @@ impl Search {
         }
         self.watch(|trace, _| trace.loss(theta, arch, batch, &loss));
         Ok(loss)
+    }
+
+    /// Sets a named scalar that goes with every architecture whose loss is taken from here on: a rate of dropout, the
+    /// weight of auxiliary skips. Set it anew in every step: it is no part of a checkpoint.
+    pub fn set_scalar(&mut self, name: &str, value: f64) {
+        self.arch_scalars.insert(name.to_owned(), value);
+    }
+
+    fn with_scalars(&self, arch: &RelaxedArch) -> RelaxedArch {
+        let mut same = arch.with_weights(arch.weights.iter().map(Tensor::shallow_clone).collect());
+        for (name, value) in &self.arch_scalars {
+            same.scalars.entry(name.clone()).or_insert(*value);
+        }
+        same
+    }
+
+    /// Cuts a square of side `side` out of training images with a probability, from the next batch on. Set it anew in
+    /// every step: it is no part of a checkpoint.
+    pub fn set_cutout(&mut self, side: i64, probability: f64) {
+        self.settings.augment.cutout = side;
+        self.settings.augment.cutout_probability = probability;
     }
 
     /// `[loss × images, correct, images]` on the device, without a synchronisation.
@@ -472,13 +529,27 @@ impl Search {
         if self.budget().is_some() {
             return c.schedule.at(c.lr, c.lr_min, self.progress());
         }
-        let epochs = self.settings.schedule_epochs.max(1) as f64;
+        let (first, epochs) = self
+            .clock
+            .schedule
+            .unwrap_or((0, self.settings.schedule_epochs));
         let within = match self.settings.schedule_by {
             Tick::Epoch => 0.0,
             Tick::Step => self.clock.step_in_epoch as f64 / self.steps_per_epoch().max(1) as f64,
         };
-        c.schedule
-            .over(c.lr, c.lr_min, self.clock.epoch as f64 + within, epochs)
+        let done = self.clock.epoch.saturating_sub(first) as f64 + within;
+        c.schedule.over(c.lr, c.lr_min, done, epochs.max(1) as f64)
+    }
+
+    /// Learning rates run their schedules over so many epochs from epoch `first` on, until this is called again: for
+    /// searches in stages. Under a budget they run over the budget.
+    pub fn schedule_over(&mut self, first: u64, epochs: u64) {
+        self.clock.schedule = Some((first, epochs));
+    }
+
+    /// Changes the L2 decay of the weights from the next step on.
+    pub fn set_weight_decay(&mut self, weight_decay: f64) {
+        self.theta_optimizer.set_weight_decay(weight_decay);
     }
 
     /// Starts θ, its statistics and its optimizer afresh, from another draw each time.
@@ -509,9 +580,9 @@ impl Search {
     /// A new supernet and a new distribution, as the strategy now wants them.
     pub(crate) fn rebuild(&mut self, strategy: &dyn Strategy, carry_weights: bool) -> Result<()> {
         let (old, old_theta) = (self.supernet.layout().clone(), self.theta.detach());
-        self.supernet = self
-            .space
-            .supernet(self.task, &self.settings.supernet(strategy))?;
+        self.options = self.settings.supernet(strategy);
+        self.supernet = self.space.supernet(self.task, &self.options)?;
+        self.plain = None;
         self.clock.stage += 1;
         self.restart_weights();
         if carry_weights {

@@ -105,6 +105,28 @@ impl StrategyState {
         serde_json::from_value(self.values).map_err(Self::wrong)
     }
 
+    /// The state of a wrapper: a small value of its own beside the state of the strategy that it wraps.
+    ///
+    /// # Errors
+    /// A value that JSON can't hold.
+    pub fn wrap(own: &impl Serialize, base: Self) -> Result<Self> {
+        let values = Self::of(&(own, base.values))?.values;
+        Ok(Self {
+            values,
+            tensors: base.tensors,
+        })
+    }
+
+    /// The two parts of [`StrategyState::wrap`].
+    ///
+    /// # Errors
+    /// A value of another form.
+    pub fn unwrap<T: DeserializeOwned>(self) -> Result<(T, Self)> {
+        let tensors = self.tensors;
+        let (own, values) = serde_json::from_value(self.values).map_err(Self::wrong)?;
+        Ok((own, Self { values, tensors }))
+    }
+
     fn wrong(e: serde_json::Error) -> Error {
         Error::Invalid {
             what: "strategy state".into(),
@@ -163,48 +185,64 @@ pub trait Strategy: Send {
     /// One step of the algorithm.
     fn step(&mut self, search: &mut Search) -> Result<()>;
 
+    /// The strategy that this one wraps, which answers everything that the wrapper leaves open.
+    fn base(&self) -> Option<&dyn Strategy> {
+        None
+    }
+
+    /// The same, to be changed.
+    fn base_mut(&mut self) -> Option<&mut dyn Strategy> {
+        None
+    }
+
     /// The learned distribution, if there is one.
     fn distribution(&self) -> Option<&dyn ArchDistribution> {
-        None
+        self.base()?.distribution()
     }
 
     /// The optimizer of φ. Needed when there is a distribution.
     fn arch_optimizer(&self) -> Option<&OptimizerConfig> {
-        None
+        self.base()?.arch_optimizer()
     }
 
     /// What the step is to be held to.
     fn claims(&self) -> Claims {
-        Claims::default()
+        self.base().map(|b| b.claims()).unwrap_or_default()
     }
 
     /// Which images to train on.
     fn data(&self) -> DataPlan {
-        DataPlan::Halves
+        self.base().map_or(DataPlan::Halves, |b| b.data())
     }
 
     /// What the supernet must offer. Asked once before the search and again at every [`Control::Rebuild`].
     fn supernet_options(&self) -> SupernetOptions {
-        SupernetOptions::default()
+        self.base()
+            .map(|b| b.supernet_options())
+            .unwrap_or_default()
     }
 
     /// Whether [`Control::Rollback`] may be asked for, so that a checkpoint of every epoch is kept.
     fn needs_history(&self) -> bool {
-        false
+        self.base().is_some_and(|b| b.needs_history())
     }
 
     /// Called before the first step of an epoch.
-    fn epoch_start(&mut self, _search: &mut Search) -> Result<()> {
-        Ok(())
+    fn epoch_start(&mut self, search: &mut Search) -> Result<()> {
+        self.base_mut().map_or(Ok(()), |b| b.epoch_start(search))
     }
 
     /// Called after the last step of an epoch.
-    fn epoch_end(&mut self, _search: &mut Search) -> Result<Control> {
-        Ok(Control::Continue)
+    fn epoch_end(&mut self, search: &mut Search) -> Result<Control> {
+        self.base_mut()
+            .map_or(Ok(Control::Continue), |b| b.epoch_end(search))
     }
 
     /// The architecture found so far. The default puts the distribution's mean through the space's own rule.
     fn derive(&self, search: &Search) -> Result<Choice> {
+        if let Some(base) = self.base() {
+            return base.derive(search);
+        }
         match search.marginals(self)? {
             Some(marginals) => Ok(search.space().derive(&marginals)),
             None => Err(Error::Plugin {
@@ -217,23 +255,25 @@ pub trait Strategy: Send {
     /// Figures of the strategy's own for the reports after every epoch and for the result, beside a benchmark's: the
     /// test accuracy of what it trains, say. They must follow from [`Strategy::state`].
     fn metrics(&self) -> BTreeMap<String, f64> {
-        BTreeMap::new()
+        self.base().map(|b| b.metrics()).unwrap_or_default()
     }
 
     /// Matrices that show the strategy's insides, by name, for the figures of a report: before training and after
     /// every epoch.
-    fn pictures(&self, _search: &Search) -> Result<BTreeMap<String, Picture>> {
-        Ok(BTreeMap::new())
+    fn pictures(&self, search: &Search) -> Result<BTreeMap<String, Picture>> {
+        self.base()
+            .map_or_else(|| Ok(BTreeMap::new()), |b| b.pictures(search))
     }
 
     /// What a checkpoint must keep beyond φ and the optimizers.
     fn state(&self) -> Result<StrategyState> {
-        Ok(StrategyState::default())
+        self.base()
+            .map_or_else(|| Ok(StrategyState::default()), |b| b.state())
     }
 
     /// Puts back what [`Strategy::state`] gave.
-    fn restore(&mut self, _state: StrategyState) -> Result<()> {
-        Ok(())
+    fn restore(&mut self, state: StrategyState) -> Result<()> {
+        self.base_mut().map_or(Ok(()), |b| b.restore(state))
     }
 }
 

@@ -1,28 +1,47 @@
 //! DARTS (Liu, Simonyan, Yang 2019): independent softmax weights on all candidates, learned by bilevel descent.
 
+use nasfw_framework::optim::{FlatOptimizer, Rule};
 use nasfw_framework::prelude::*;
 use nasfw_framework::register;
 use serde::{Deserialize, Serialize};
+use tch::{Tensor, no_grad};
+
+use crate::bilevel;
 
 /// Settings of DARTS.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DartsConfig {
-    /// 1: the architecture's gradient at the current weights (ξ = 0).
+    /// 1: the architecture's gradient at the current weights (ξ = 0). 2: after one virtual step of the weights.
     pub order: u8,
+    /// Order 2: how the product of a vector with the mixed second derivative is computed.
+    pub hessian_product: HessianProduct,
     /// Standard deviation of the logits at the start.
     pub init_std: f64,
     /// Optimizer of the logits.
     pub arch: OptimizerConfig,
 }
 
+/// How ∇²_{α,w} L_train(w, α) v is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HessianProduct {
+    /// By the difference of ∇_α L_train at w ± εv, ε = 0.01 / ‖v‖ (equation 8).
+    FiniteDifference,
+    /// By double backward.
+    Exact,
+}
+
 register! {
     strategy "darts" => DartsConfig,
-    summary: "DARTS, first order: independent softmax, bilevel descent",
+    summary: "DARTS: independent softmax, bilevel descent of first or second order",
     source: "Liu, Simonyan, Yang 2019, ICLR, arXiv:1806.09055",
     defaults: r#"[strategy]
-# Order of the architecture's gradient: 1 takes it at the current weights (the paper's xi = 0).
+# Order of the architecture's gradient: 1 takes it at the current weights (the paper's xi = 0), 2 after one virtual
+# step of the weights (xi = their learning rate).
 order = 1
+# Order 2: "finite-difference" is the paper's equation 8, "exact" differentiates twice (slower, more memory).
+hessian_product = "finite-difference"
 # Standard deviation of the logits at the start.
 init_std = 1e-3
 
@@ -50,6 +69,7 @@ clip = 0.0
 epochs = 50
 "#,
     example: "nasfw run --strategy darts --space nasbench1shot1-s3",
+    presets: &[("second-order", "[strategy]\norder = 2\n")],
 }
 
 #[typetag::serde(name = "darts")]
@@ -63,16 +83,12 @@ impl StrategyConfig for DartsConfig {
     }
 
     fn validate(&self, v: &mut Validator) {
-        match self.order {
-            1 => {}
-            2 => v.problem(
-                "strategy.order",
-                "second order (the unrolled step) is not there yet; first order is `order = 1`",
-            ),
-            n => v.problem(
-                "strategy.order",
-                format!("{n} is out of range, it must be 1"),
-            ),
+        v.range("strategy.order", self.order, 1, 2);
+        if self.order == 1 && self.hessian_product == HessianProduct::Exact {
+            v.problem(
+                "strategy.hessian_product",
+                "it would change nothing with `order = 1`, which has no such product",
+            );
         }
         v.at_least("strategy.init_std", self.init_std, 0.0);
         self.arch.validate("strategy.arch", v);
@@ -84,28 +100,104 @@ struct Darts {
     softmax: IndependentSoftmax,
 }
 
+impl Darts {
+    /// Equation 7: ∇_α L_val(w', α) − ξ ∇²_{α,w} L_train(w, α) ∇_{w'} L_val(w', α), with w' one step of the weights'
+    /// optimizer away from w: w' = w − ξ (μ m + ∇_w L_train(w, α) + λ w).
+    fn unrolled(&self, search: &mut Search, train: &Batch, val: &Batch) -> Result<Tensor> {
+        let (w, alpha, xi) = (search.theta(), search.phi(), search.theta_lr());
+        let arch = self.sample(search)?.detach();
+        let loss = search.loss(&w, &arch, train)?;
+        let gradient = search.gradients(&loss, &[&w])?.remove(0);
+        let stepped = virtual_step(search.theta_optimizer(), &w, &gradient, xi)?;
+
+        let arch = self.sample(search)?;
+        let loss = search.loss(&stepped, &arch, val)?;
+        let gradients = search.gradients(&loss, &[&alpha, &stepped])?;
+        let (direct, v) = (&gradients[0], &gradients[1]);
+        let product = match self.config.hessian_product {
+            HessianProduct::FiniteDifference => self.difference(search, train, v)?,
+            HessianProduct::Exact => {
+                let arch = self.sample(search)?;
+                let loss = search.smooth_loss(&w, &arch, train)?;
+                search.hessian_product(&loss, &w, v, &alpha)?
+            }
+        };
+        Ok(direct - product * xi)
+    }
+
+    /// Equation 8: [∇_α L_train(w⁺, α) − ∇_α L_train(w⁻, α)] / 2ε with w± = w ± εv and ε = 0.01 / ‖v‖.
+    fn difference(&self, search: &mut Search, train: &Batch, v: &Tensor) -> Result<Tensor> {
+        let (w, alpha) = (search.theta().detach(), search.phi());
+        // The norm stays on the device. Without a direction there is nothing to add.
+        let epsilon = v.norm().clamp_min(1e-30).reciprocal() * 0.01;
+        let mut slope = |shift: &Tensor| -> Result<Tensor> {
+            let arch = self.sample(search)?;
+            let loss = search.loss(&(&w + shift), &arch, train)?;
+            Ok(search.gradients(&loss, &[&alpha])?.remove(0))
+        };
+        let shift = v * &epsilon;
+        let (plus, minus) = (slope(&shift)?, slope(&-&shift)?);
+        Ok((plus - minus) / (epsilon * 2.0))
+    }
+
+    fn sample(&self, search: &Search) -> Result<RelaxedArch> {
+        let rng = &mut search.rng("architecture step");
+        self.softmax.sample(&search.phi(), rng)
+    }
+}
+
+/// Weights after a step of SGD with momentum along a gradient, a leaf; neither they nor the optimizer have moved.
+fn virtual_step(
+    optimizer: &FlatOptimizer,
+    w: &Tensor,
+    gradient: &Tensor,
+    xi: f64,
+) -> Result<Tensor> {
+    let c = optimizer.config();
+    if c.optimizer != Rule::Sgd {
+        return Err(Error::Incompatible {
+            what: "second-order DARTS".into(),
+            why: "its virtual step is one of SGD with momentum, and the weights have another optimizer".into(),
+            help: "use `--set trainer.weights.optimizer=sgd`, or `--set strategy.order=1`".into(),
+        });
+    }
+    let m = optimizer.momentum_buffer();
+    let stepped = no_grad(|| {
+        let step = gradient + w * c.weight_decay;
+        w - (if c.momentum > 0.0 {
+            step + m * c.momentum
+        } else {
+            step
+        }) * xi
+    });
+    Ok(stepped.set_requires_grad(true))
+}
+
 impl Strategy for Darts {
-    /// Algorithm 1 of the paper, with ξ = 0 in step 1.
+    /// Algorithm 1 of the paper.
     fn step(&mut self, search: &mut Search) -> Result<()> {
-        let (w, alpha) = (search.theta(), search.phi());
-
-        // 1. Update α by descending ∇_α L_val(w, α).
-        let val = search.batch(Split::Val)?;
-        let arch = self.softmax.sample(&alpha, &mut search.rng("sample"))?;
-        let loss = search.loss(&w.detach(), &arch, &val)?;
-        let gradient = search.gradients(&loss, &[&alpha])?;
-        search.descend_phi(&gradient[0])?;
-
-        // 2. Update w by descending ∇_w L_train(w, α).
         let train = search.batch(Split::Train)?;
-        let arch = self
-            .softmax
-            .sample(&alpha, &mut search.rng("sample"))?
-            .detach();
-        let loss = search.loss(&w, &arch, &train)?;
-        let gradient = search.gradients(&loss, &[&w])?;
-        search.descend_theta(&gradient[0]);
-        Ok(())
+        // 1. Update α by descending ∇_α L_val(w − ξ ∇_w L_train(w, α), α).
+        if self.config.order == 1 {
+            let loss = bilevel::validation_loss(search, &self.softmax)?;
+            bilevel::descend_architecture(search, &loss)?;
+        } else {
+            let val = search.batch(Split::Val)?;
+            let gradient = self.unrolled(search, &train, &val)?;
+            search.descend_phi(&gradient)?;
+        }
+        // 2. Update w by descending ∇_w L_train(w, α).
+        bilevel::descend_weights(search, &self.softmax, &train)
+    }
+
+    fn claims(&self) -> Claims {
+        Claims {
+            arch_gradient: match self.config.order {
+                1 => ArchGradient::Direct,
+                _ => ArchGradient::Unrolled,
+            },
+            ..Claims::default()
+        }
     }
 
     fn distribution(&self) -> Option<&dyn ArchDistribution> {
@@ -114,36 +206,5 @@ impl Strategy for Darts {
 
     fn arch_optimizer(&self) -> Option<&OptimizerConfig> {
         Some(&self.config.arch)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use nasfw_framework::registry::{Kind, Registry};
-
-    #[test]
-    fn an_order_other_than_the_first_is_refused_with_what_to_type() {
-        let registry = Registry::load().unwrap();
-        let plugin = registry.get(Kind::Strategy, "darts").unwrap();
-        let mut section = plugin.default_section().unwrap();
-        section.as_object_mut().unwrap().remove("name");
-        let mut config: DartsConfig = serde_json::from_value(section).unwrap();
-        for (order, says) in [(1, None), (2, Some("`order = 1`")), (3, Some("must be 1"))] {
-            config.order = order;
-            let mut v = Validator::default();
-            config.validate(&mut v);
-            let problems = v.into_problems();
-            assert_eq!(problems.len(), usize::from(says.is_some()));
-            for problem in problems {
-                assert_eq!(problem.key, "strategy.order");
-                assert!(
-                    problem.message.contains(says.unwrap()),
-                    "{}",
-                    problem.message
-                );
-            }
-        }
     }
 }

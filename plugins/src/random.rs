@@ -16,6 +16,8 @@ pub struct RandomConfig {
     pub eval_batches: usize,
     /// The benchmark's metric to go by; empty means its first one of validation, or its first one.
     pub metric: String,
+    /// After which training.
+    pub fidelity: Fidelity,
 }
 
 /// How an architecture is scored.
@@ -44,6 +46,8 @@ score = "train"
 eval_batches = 0
 # The benchmark's metric to go by; empty means its first one of validation, or its first one if it has none.
 metric = ""
+# The training that the metric is taken after: "full", or "lowest": the shortest one that the benchmark knows of it.
+fidelity = "full"
 
 [trainer.weights]
 # Every architecture is trained at the same rate, early or late in the run.
@@ -52,6 +56,20 @@ schedule = "constant"
     example: "nasfw run --strategy random --space nasbench1shot1-s3 --set strategy.samples=8",
     presets: &[
         ("benchmark", "[strategy]\nscore = \"benchmark\"\n"),
+        (
+            "simulated",
+            r#"# The protocol of NAS-Bench-201 (Dong and Yang 2020, ICLR): short trainings, 12,000 seconds of them.
+[strategy]
+score = "benchmark"
+fidelity = "lowest"
+samples = 100
+[trainer]
+epochs = 1
+[trainer.budget]
+unit = "simulated"
+amount = 12_000
+"#,
+        ),
         ("architectures", "[strategy]\nscore = \"none\"\n"),
     ],
 }
@@ -72,13 +90,22 @@ impl StrategyConfig for RandomConfig {
     }
 }
 
+/// So many architectures one after the other that a partial table lacks end a search.
+const MISSING: u64 = 1000;
+
 /// What a checkpoint must keep.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct State {
     /// The best architecture so far and its score.
     best: Option<(Choice, f64)>,
-    /// Architectures that have their score.
-    scored: u64,
+    /// Architectures whose turn is over.
+    drawn: u64,
+    /// Those of them that a partial table lacks.
+    #[serde(default)]
+    missing: u64,
+    /// How many were missing one after the other.
+    #[serde(default)]
+    missing_in_a_row: u64,
 }
 
 struct Random {
@@ -96,9 +123,9 @@ impl Random {
             .unwrap_or(u64::MAX)
     }
 
-    /// The architecture whose turn it is: a function of how many have been scored.
+    /// The architecture whose turn it is: a function of how many have had theirs.
     fn current(&self, search: &Search) -> Choice {
-        let rng = &mut self.streams.at("sample", self.state.scored);
+        let rng = &mut self.streams.at("sample", self.state.drawn);
         search.space().random(rng)
     }
 
@@ -107,38 +134,30 @@ impl Random {
         if best.is_none_or(|best| score > best) {
             self.state.best = Some((self.current(search), score));
         }
-        self.state.scored += 1;
-        search.log("samples", self.state.scored as f64);
+        self.state.drawn += 1;
+        self.state.missing_in_a_row = 0;
+        search.log("samples", (self.state.drawn - self.state.missing) as f64);
         search.log("score", score);
         search.log("best_score", best.map_or(score, |best| best.max(score)));
     }
 
-    fn look_up(&self, search: &Search) -> Result<f64> {
-        let missing = |message: String| Error::Plugin {
-            plugin: "random".into(),
-            message,
+    /// Looks an architecture up. What a partial table lacks is passed over.
+    fn look_up(&mut self, search: &mut Search) -> Result<()> {
+        let metric = Metric {
+            name: &self.config.metric,
+            fidelity: self.config.fidelity,
         };
-        let genotype = search.space().genotype(&self.current(search));
-        let score = search.query(&genotype)?.ok_or_else(|| {
-            missing("no benchmark knows this architecture; use `--set strategy.score=train`".into())
-        })?;
-        // Choosing by test results would flatter the control of every comparison.
-        let metrics = &score.metrics;
-        let metric = match self.config.metric.as_str() {
-            "" => {
-                let valid = metrics.iter().find(|(name, _)| name.starts_with("valid"));
-                valid.or_else(|| metrics.iter().next()).map(|(_, v)| v)
+        match search.look_up(&self.current(search), metric)? {
+            LookUp::Score(score) => self.scored(score, search),
+            LookUp::Unknown => {
+                self.state.drawn += 1;
+                self.state.missing += 1;
+                self.state.missing_in_a_row += 1;
+                search.log("missing", self.state.missing as f64);
             }
-            name => metrics.get(name),
-        };
-        metric.copied().ok_or_else(|| {
-            let known: Vec<&str> = score.metrics.keys().map(String::as_str).collect();
-            missing(format!(
-                "the benchmark has no metric `{}`; it has {}",
-                self.config.metric,
-                known.join(", ")
-            ))
-        })
+            LookUp::TooDear => {}
+        }
+        Ok(())
     }
 }
 
@@ -146,16 +165,12 @@ impl Strategy for Random {
     fn step(&mut self, search: &mut Search) -> Result<()> {
         match self.config.score {
             Scoring::None => return Ok(()),
-            Scoring::Benchmark => {
-                let score = self.look_up(search)?;
-                self.scored(score, search);
-                return Ok(());
-            }
+            Scoring::Benchmark => return self.look_up(search),
             Scoring::Train => {}
         }
         let arch = search.one_hot(&self.current(search));
         let (w, batch) = (search.theta(), search.batch(Split::Train)?);
-        let loss = search.loss(&w, &arch, &batch)?;
+        let loss = search.weight_loss(&arch, &batch)?;
         let gradient = search.gradients(&loss, &[&w])?;
         search.descend_theta(&gradient[0]);
         let (now, then) = (search.spent(), search.spent_with_this_step());
@@ -174,6 +189,10 @@ impl Strategy for Random {
     fn epoch_end(&mut self, _search: &mut Search) -> Result<Control> {
         Ok(match self.config.score {
             Scoring::None => Control::Stop("an architecture is drawn".into()),
+            _ if self.state.missing_in_a_row >= MISSING => Control::Stop(format!(
+                "the table lacks the last {} architectures",
+                self.state.missing_in_a_row
+            )),
             _ => Control::Continue,
         })
     }

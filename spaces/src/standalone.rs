@@ -122,6 +122,7 @@ impl SpaceConfig for StandaloneConfig {
             name: "network".into(),
             role: Role::Operations,
             rows: vec![row],
+            edges: None,
         }])?;
         Ok(Box::new(OneArchitecture {
             config: self.clone(),

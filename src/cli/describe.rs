@@ -50,6 +50,12 @@ impl Describe {
                 "\noptions and defaults, as they stand in a file:\n\n{}",
                 p.defaults.trim()
             ));
+            for (family, defaults) in p.families {
+                say(format!(
+                    "\non spaces whose name begins with `{family}`:\n\n{}",
+                    defaults.trim()
+                ));
+            }
             for (name, preset) in p.presets {
                 say(format!(
                     "\npreset `{name}` (--set {}.preset={name}):\n\n{}",

@@ -127,7 +127,7 @@ impl Subscriber for Progress {
                         epochs * steps_per_epoch,
                     ),
                     Some(b) => (
-                        format!("a budget of {} {}", b.amount, b.unit.name()),
+                        format!("a budget of {b}"),
                         if b.unit == Unit::Steps { b.amount } else { 0 },
                     ),
                 };

@@ -20,21 +20,15 @@ pub fn section(plugin: &Plugin, set: &[(&str, Value)]) -> Value {
     section
 }
 
-/// The report on a strategy: on the suite's problem, or for those that it does not suit on one of their own.
-fn checked(plugin: &Plugin) -> Report {
-    if plugin.name != "train" {
-        return conformance::strategy(plugin);
-    }
+/// A problem of small images in a space with some settings.
+fn images(space: &str, set: &[(&str, Value)]) -> Problem {
     let registry = Registry::load().unwrap();
-    let space = registry.get(Kind::Space, "standalone").unwrap();
+    let space = registry.get(Kind::Space, space).unwrap();
     let images = registry.get(Kind::Dataset, "synthetic").unwrap();
     let (Parse::Space(space_of), Parse::Dataset(images_of)) = (space.parse, images.parse) else {
         panic!("kinds");
     };
-    let space = space_of(&section(
-        space,
-        &[("channels", json!(2)), ("cells", json!(3))],
-    ));
+    let space = space_of(&section(space, set));
     let images = images_of(&section(
         images,
         &[
@@ -43,8 +37,32 @@ fn checked(plugin: &Plugin) -> Report {
             ("size", json!(8)),
         ],
     ));
-    let problem = Problem::new(space.unwrap().as_ref(), images.unwrap().as_ref()).unwrap();
-    conformance::strategy_on(plugin, &section(plugin, &[]), &problem)
+    Problem::new(space.unwrap().as_ref(), images.unwrap().as_ref()).unwrap()
+}
+
+/// The report on a strategy: on the suite's problem, or for those that it does not suit on one of their own.
+fn checked(plugin: &Plugin) -> Report {
+    let small = |cells: u64| [("channels", json!(2)), ("cells", json!(cells))];
+    let mut section = section(plugin, &[]);
+    let problem = match plugin.name {
+        "train" => images("standalone", &small(3)),
+        // It counts skip connections; from random logits there are some.
+        "darts-plus" => {
+            section["base"]["init_std"] = json!(1.0);
+            section["patience"] = json!(2);
+            images("nasbench201", &small(1)).epochs(4)
+        }
+        // The published alarm needs 23 epochs.
+        "darts-es" | "darts-ada" => {
+            let alarm = [("every", 1), ("window", 3), ("apart", 1), ("earliest", 0)];
+            for (key, value) in alarm {
+                section["alarm"][key] = json!(value);
+            }
+            Problem::built_in().unwrap().epochs(5)
+        }
+        _ => return conformance::strategy(plugin),
+    };
+    conformance::strategy_on(plugin, &section, &problem)
 }
 
 #[test]
@@ -58,5 +76,33 @@ fn every_registered_strategy_conforms() {
         report.ok().unwrap();
         // A strategy to which nothing applies is not enrolled.
         assert!(report.held().len() >= 8, "{report}");
+    }
+}
+
+/// DARTS of second order, with both products, is held to finite differences of its unrolled objective.
+#[test]
+fn the_unrolled_step_conforms_with_both_products() {
+    let registry = Registry::load().unwrap();
+    let darts = registry.get(Kind::Strategy, "darts").unwrap();
+    let problem = Problem::built_in().unwrap();
+    for product in ["finite-difference", "exact"] {
+        let set = [
+            ("order", json!(2)),
+            ("hessian_product", json!(product)),
+            ("init_std", json!(0.5)),
+        ];
+        let section = section(darts, &set);
+        for invariant in [
+            "architecture-gradient",
+            "theta-moves-by-its-optimizer",
+            "weight-gradient",
+            "resume-is-exact",
+        ] {
+            let report = conformance::strategy_invariant(darts, &section, &problem, invariant);
+            assert!(
+                report.held().iter().any(|f| f.invariant == invariant),
+                "{report}"
+            );
+        }
     }
 }

@@ -205,6 +205,7 @@ fn spent(point: &CurvePoint, budget: Budget) -> Option<f64> {
         Unit::Steps => Some(point.step as f64),
         Unit::Images => Some(point.images as f64),
         Unit::Seconds => point.seconds,
+        Unit::Simulated => point.simulated,
         Unit::None => None,
     }
 }

@@ -91,7 +91,7 @@ pub(super) fn check(file: &PlanFile) -> Result<()> {
     }
     for (i, b) in plan.budgets.iter().enumerate() {
         if b.unit == Unit::None {
-            let units = "it must be \"steps\", \"images\" or \"seconds\"";
+            let units = "it must be \"steps\", \"images\", \"seconds\" or \"simulated\"";
             wrong(&format!("budgets[{i}].unit"), units.into());
         } else if b.amount == 0 {
             wrong(

@@ -62,7 +62,7 @@ fn panel(comparison: &Comparison, setting: &Setting) -> Option<Panel> {
         return None;
     }
     let axes = Axes {
-        x: setting.budget.unit.name(),
+        x: setting.budget.unit.words(),
         y: "regret",
         range: None,
         log: true,

@@ -127,7 +127,7 @@ pub(super) fn summary(record: &Record) -> Markup {
                     html! { (weights) " weights, " (arch_params) " of the architecture" },
                 ));
                 if let Some(budget) = budget {
-                    rows.push(("Budget", html! { (budget.amount) " " (budget.unit.name()) }));
+                    rows.push(("Budget", html! { (budget.to_string()) }));
                 }
             }
             Event::Finished {

@@ -9,4 +9,4 @@ mod spec;
 pub use choice::Choice;
 pub use genotype::{Cell, Edge, Genotype, Node};
 pub use relaxed::RelaxedArch;
-pub use spec::{ArchSpec, Group, Marginals, Role, Row, subsets};
+pub use spec::{ArchSpec, Edges, Group, Marginals, Role, Row, subsets};

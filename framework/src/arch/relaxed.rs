@@ -36,9 +36,27 @@ impl RelaxedArch {
         }
     }
 
+    /// The same sample with other weights.
+    pub fn with_weights(&self, weights: Vec<Tensor>) -> Self {
+        let shared = |tensors: &Vec<Tensor>| tensors.iter().map(Tensor::shallow_clone).collect();
+        Self {
+            weights,
+            active: self.active.clone(),
+            offsets: self.offsets.as_ref().map(shared),
+            log_prob: self.log_prob.as_ref().map(Tensor::shallow_clone),
+            scalars: self.scalars.clone(),
+        }
+    }
+
     /// Adds the mask of what must be computed.
     pub fn with_active(mut self, active: Vec<Vec<Vec<bool>>>) -> Self {
         self.active = Some(active);
+        self
+    }
+
+    /// Adds offsets of rows.
+    pub fn with_offsets(mut self, offsets: Vec<Tensor>) -> Self {
+        self.offsets = Some(offsets);
         self
     }
 

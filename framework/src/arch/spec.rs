@@ -1,5 +1,7 @@
 //! The decisions of a search space, as data.
 
+use std::collections::BTreeMap;
+
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
@@ -37,9 +39,39 @@ pub struct Group {
     pub role: Role,
     /// The rows.
     pub rows: Vec<Row>,
+    /// Where the rows lead, if they are edges of a cell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edges: Option<Edges>,
+}
+
+/// Rows as the edges of a cell.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Edges {
+    /// Per row the states that it leads from and to; the cell's inputs are the first states.
+    pub ends: Vec<(usize, usize)>,
+    /// How many edges into a node a derived cell keeps (two in DARTS's space); none means that every edge keeps its
+    /// choice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep: Option<usize>,
+}
+
+impl Row {
+    /// Position of a candidate by its name.
+    pub fn column(&self, candidate: &str) -> Option<usize> {
+        self.candidates.iter().position(|c| c == candidate)
+    }
 }
 
 impl Group {
+    /// Rows that lead into each node, in the order of nodes; none where rows are no edges.
+    pub fn nodes(&self) -> Vec<Vec<usize>> {
+        let mut nodes: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (row, (_, to)) in self.edges.iter().flat_map(|e| e.ends.iter().enumerate()) {
+            nodes.entry(*to).or_default().push(row);
+        }
+        nodes.into_values().collect()
+    }
+
     /// Number of columns: the length of the longest row.
     pub fn width(&self) -> usize {
         self.rows
@@ -116,6 +148,12 @@ impl ArchSpec {
             }
             if g.rows.is_empty() {
                 return bad(format!("group `{}` has no rows", g.name));
+            }
+            if g.edges
+                .as_ref()
+                .is_some_and(|e| e.ends.len() != g.rows.len())
+            {
+                return bad(format!("group `{}` has not one edge a row", g.name));
             }
             for (j, r) in g.rows.iter().enumerate() {
                 if g.rows[..j].iter().any(|s| s.name == r.name) {

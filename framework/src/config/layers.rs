@@ -298,41 +298,19 @@ pub fn resolve(registry: &Registry, layers: &[Layer]) -> Result<Resolved> {
     let mut sources = vec![defaults];
     let mut known: BTreeMap<String, ()> =
         sources[0].leaves.keys().map(|k| (k.clone(), ())).collect();
+    let on = space.map_or("", |s| s.name);
     for plugin in [trainer, space, strategy, dataset, benchmark]
         .into_iter()
         .flatten()
     {
         let section = plugin.kind().name();
-        let label = |what: &str| Origin::Plugin(format!("{section} {}{what}", plugin.name));
-        let layer = embedded(plugin.defaults, label(""))?;
-        known.extend(layer.leaves.keys().map(|k| (k.clone(), ())));
-        sources.push(layer);
-        known.insert(format!("{section}.preset"), ());
-        if let Some(preset) = wanted
-            .get(section)
-            .and_then(|s| s.get("preset"))
-            .and_then(Value::as_str)
-        {
-            let toml = plugin.preset(preset).ok_or_else(|| {
-                let names: Vec<&str> = plugin.presets.iter().map(|(n, _)| *n).collect();
-                let all = if names.is_empty() {
-                    "none".to_owned()
-                } else {
-                    names.join(", ")
-                };
-                Error::Config(Box::new(
-                    ConfigError::one(
-                        format!("{section}.preset"),
-                        format!("`{}` has no preset `{preset}`", plugin.name),
-                        user.iter()
-                            .rev()
-                            .find_map(|s| s.leaves.get(&format!("{section}.preset")).cloned()),
-                    )
-                    .with_help(format!("presets of `{}`: {all}", plugin.name)),
-                ))
-            })?;
-            sources.push(embedded(toml, label(&format!(", preset {preset}")))?);
-        }
+        let layers = Layers {
+            registry,
+            on,
+            user: &user,
+            wanted: &wanted,
+        };
+        layers.of(plugin, section, &mut sources, &mut known)?;
     }
     sources.extend(user);
     refuse_unknown(&sources, &known)?;
@@ -351,14 +329,134 @@ pub fn resolve(registry: &Registry, layers: &[Layer]) -> Result<Resolved> {
     ] {
         let section = kind.name();
         if let Some(table) = value.get_mut(section).and_then(Value::as_object_mut) {
-            table.remove("preset");
-            origins.remove(&format!("{section}.preset"));
+            forget_presets(table);
             table.insert("name".into(), plugin.map_or("none", |p| p.name).into());
         }
     }
     let leaves = flatten(&value);
     origins.retain(|k, _| leaves.contains_key(k));
     Ok(Resolved { value, origins })
+}
+
+/// A preset has been laid under the user's settings; it is none of its own.
+fn forget_presets(section: &mut Map<String, Value>) {
+    section.remove("preset");
+    if let Some(base) = section.get_mut("base").and_then(Value::as_object_mut) {
+        forget_presets(base);
+    }
+}
+
+/// What the layers of a plugin depend on.
+struct Layers<'a> {
+    registry: &'a Registry,
+    /// Name of the space.
+    on: &'a str,
+    user: &'a [Source],
+    /// What the user asks for, merged.
+    wanted: &'a Value,
+}
+
+impl Layers<'_> {
+    /// Adds the defaults of a plugin whose section is `section`: those of the strategy that it wraps first, then its
+    /// own, those of its own on the space, and the preset that is asked for.
+    fn of(
+        &self,
+        plugin: &'static Plugin,
+        section: &str,
+        sources: &mut Vec<Source>,
+        known: &mut BTreeMap<String, ()>,
+    ) -> Result<()> {
+        let wanted = |key: &str| {
+            let pointer = format!("/{}/{key}", section.replace('.', "/"));
+            self.wanted.pointer(&pointer).and_then(Value::as_str)
+        };
+        let own: toml::Table = toml::from_str(plugin.defaults)
+            .map_err(|e| Error::Registry(format!("defaults of `{}`: {e}", plugin.name)))?;
+        let usual = (|| {
+            own.get(plugin.kind().name())?
+                .get("base")?
+                .get("name")?
+                .as_str()
+        })();
+        let base = usual.map(|usual| wanted("base/name").unwrap_or(usual));
+        if let Some(name) = base {
+            let inner = self.registry.get(plugin.kind(), name)?;
+            self.of(inner, &format!("{section}.base"), sources, known)?;
+        }
+        let mut add = |toml: &str, what: &str| -> Result<()> {
+            let origin = Origin::Plugin(format!("{} {}{what}", plugin.kind().name(), plugin.name));
+            // What a wrapper says of its usual base says nothing of another one.
+            let toml = placed(toml, plugin, section, base == usual)
+                .map_err(|e| Error::Registry(format!("{origin}: {e}")))?;
+            let layer = embedded(&toml, origin)?;
+            known.extend(layer.leaves.keys().map(|k| (k.clone(), ())));
+            sources.push(layer);
+            Ok(())
+        };
+        add(plugin.defaults, "")?;
+        for (family, toml) in plugin.defaults_on(self.on) {
+            add(toml, &format!(", on {family}"))?;
+        }
+        let key = format!("{section}.preset");
+        if let Some(preset) = wanted("preset") {
+            let toml = plugin.preset(preset).ok_or_else(|| {
+                let names: Vec<&str> = plugin.presets.iter().map(|(n, _)| *n).collect();
+                let all = if names.is_empty() {
+                    "none".to_owned()
+                } else {
+                    names.join(", ")
+                };
+                let origin = self
+                    .user
+                    .iter()
+                    .rev()
+                    .find_map(|s| s.leaves.get(&key).cloned());
+                let message = format!("`{}` has no preset `{preset}`", plugin.name);
+                Error::Config(Box::new(
+                    ConfigError::one(key.clone(), message, origin)
+                        .with_help(format!("presets of `{}`: {all}", plugin.name)),
+                ))
+            })?;
+            add(toml, &format!(", preset {preset}"))?;
+        }
+        known.insert(key, ());
+        if base.is_some() {
+            known.insert(format!("{section}.base.name"), ());
+        }
+        Ok(())
+    }
+}
+
+/// A plugin's TOML with its own section in the place of `section`, and its name in it where that is inside another one.
+fn placed(
+    toml: &str,
+    plugin: &Plugin,
+    section: &str,
+    keep_base: bool,
+) -> Result<String, Box<dyn std::error::Error>> {
+    let kind = plugin.kind().name();
+    if section == kind && keep_base {
+        return Ok(toml.to_owned());
+    }
+    let mut table: toml::Table = toml::from_str(toml)?;
+    let own = table.remove(kind);
+    let mut own = own
+        .and_then(|own| own.as_table().cloned())
+        .unwrap_or_default();
+    if !keep_base {
+        own.remove("base");
+    }
+    if section != kind {
+        own.insert("name".into(), plugin.name.into());
+    }
+    let mut parts = section.split('.').rev();
+    let mut nested = toml::Value::Table(own);
+    let top = parts.next_back().unwrap_or_default();
+    for part in parts {
+        nested = toml::Value::Table(toml::Table::from_iter([(part.to_owned(), nested)]));
+    }
+    table.insert(top.to_owned(), nested);
+    Ok(toml::to_string(&table)?)
 }
 
 fn refuse_unknown(sources: &[Source], known: &BTreeMap<String, ()>) -> Result<()> {

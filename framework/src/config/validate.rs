@@ -64,6 +64,21 @@ impl Validator {
         }
     }
 
+    /// Checks the settings of the strategy that a wrapper wraps: what `check` says of `strategy.…` is said of
+    /// `strategy.base.…`.
+    pub fn base(&mut self, check: impl FnOnce(&mut Self)) {
+        let mut inner = Self::default();
+        check(&mut inner);
+        self.problems
+            .extend(inner.problems.into_iter().map(|p| Problem {
+                key: match p.key.strip_prefix("strategy.") {
+                    Some(rest) => format!("strategy.base.{rest}"),
+                    None => p.key,
+                },
+                ..p
+            }));
+    }
+
     /// All problems as one error.
     ///
     /// # Errors

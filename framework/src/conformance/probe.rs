@@ -45,6 +45,12 @@ impl Problem {
         })
     }
 
+    /// The same with more epochs, for strategies that need them to show what they do.
+    pub fn epochs(mut self, epochs: u64) -> Self {
+        self.trainer.epochs = epochs;
+        self
+    }
+
     /// A problem of one's own, for strategies that the built-in one does not suit. Small is good: every option of the
     /// strategy takes a search or more.
     ///
@@ -125,6 +131,7 @@ impl SpaceConfig for ProbeConfig {
                         keep,
                     })
                     .collect(),
+                edges: None,
             }
         };
         let spec = ArchSpec::new(vec![
@@ -230,6 +237,8 @@ struct Table {
 
 /// The benchmark's metrics.
 pub(super) const METRICS: [&str; 2] = ["test", "valid"];
+/// The same after a shorter training.
+const SHORT: &str = "valid@1";
 
 #[typetag::serde(name = "conformance-table")]
 impl BenchmarkConfig for ProbeTable {
@@ -244,10 +253,12 @@ impl Benchmark for Table {
         use rand::RngExt;
         let name = format!("{genotype:?}");
         let mut rng = Streams::new(11).at(&name, 0);
+        let [test, valid] = METRICS;
         Ok(Some(Score {
-            metrics: METRICS
+            metrics: [test, valid, SHORT]
                 .map(|m| (m.to_owned(), rng.random_range(0.0..100.0)))
                 .into(),
+            costs: [("valid".to_owned(), 2.0), (SHORT.to_owned(), 1.0)].into(),
             ..Score::default()
         }))
     }

@@ -124,7 +124,8 @@ fn collect(
     settings: &mut Vec<Setting>,
 ) {
     for (key, value) in section.as_object().into_iter().flatten() {
-        if path.is_empty() && key == "name" {
+        // What a wrapper wraps is a plugin that has its own report.
+        if path.is_empty() && matches!(key.as_str(), "name" | "base") {
             continue;
         }
         path.push(key.clone());

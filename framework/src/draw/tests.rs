@@ -226,6 +226,7 @@ impl Toy {
             name: name.into(),
             role,
             rows,
+            edges: None,
         };
         let groups = vec![
             group("ops", Role::Operations, ops),

@@ -141,6 +141,7 @@ mod tests {
             name: name.into(),
             role,
             rows,
+            edges: None,
         };
         ArchSpec::new(vec![
             group(

@@ -523,6 +523,7 @@ mod tests {
                 epoch: 0,
                 images: 0,
                 seconds: 0.0,
+                simulated: 0.0,
                 marginals: Some(vec![vec![vec![0.25, 0.75], vec![0.5, 0.5]]]),
                 entropy: None,
                 sharpness: None,

@@ -15,6 +15,15 @@ impl Search {
         }
     }
 
+    /// Where schedules stand that move once an epoch: 0 in the first epoch, 1 in the last (epoch / (T − 1)); with a
+    /// budget, its share that is spent.
+    pub fn epoch_progress(&self) -> f64 {
+        if self.budget().is_some() {
+            return self.progress();
+        }
+        self.epoch() as f64 / (self.epochs().max(2) - 1) as f64
+    }
+
     /// What was spent when the current step began, and what may be spent: numbers of one unit.
     pub fn spent(&self) -> (u64, u64) {
         self.ledger(&self.began, self.clock.step)
@@ -75,6 +84,32 @@ impl Search {
     /// What the search may spend; none where epochs decide.
     pub fn budget(&self) -> Option<Budget> {
         (self.settings.budget.unit != Unit::None).then_some(self.settings.budget)
+    }
+
+    /// Whether nothing comes after this epoch: its number says so, or, at its end, the budget. A strategy that chooses
+    /// among what it has trained does so in [`crate::strategy::Strategy::epoch_end`] when this holds.
+    pub fn is_last_epoch(&self) -> bool {
+        match self.budget() {
+            Some(_) => self.budget_is_spent(),
+            None => self.clock.epoch + 1 >= self.settings.epochs,
+        }
+    }
+
+    /// Spends simulated seconds. False where a budget of them has not so many left: the budget is spent then, and what
+    /// they would have shown must not be used.
+    pub(super) fn simulate(&mut self, seconds: f64) -> bool {
+        let spent = self
+            .clock
+            .work
+            .simulated
+            .saturating_add((seconds.max(0.0) * 1e6).round() as u64);
+        let Budget { unit, amount } = self.settings.budget;
+        let all = match unit {
+            Unit::Simulated => amount.saturating_mul(1_000_000),
+            _ => u64::MAX,
+        };
+        self.clock.work.simulated = spent.min(all);
+        spent <= all
     }
 
     /// Whether there is a budget, and all of it is spent.

@@ -11,7 +11,7 @@ use crate::arch::RelaxedArch;
 use crate::batches::Batch;
 use crate::error::Result;
 use crate::rng::Streams;
-use crate::supernet::{Mode, Weights};
+use crate::supernet::{Mode, Supernet, Weights};
 
 /// In which precision a supernet's convolutions and matrix products are computed. Weights, gradients and everything
 /// else of a search keep theirs.
@@ -41,12 +41,14 @@ impl Search {
             Some(size) if (size as i64) < batch.len() => {
                 self.parts(theta, arch, batch, size as i64, noise)
             }
-            _ => self.whole(theta, arch, batch, noise),
+            _ => self.whole(self.supernet.as_ref(), theta, arch, batch, noise),
         }
     }
 
-    fn whole(
+    /// The batch in one pass through a supernet.
+    pub(super) fn whole(
         &self,
+        supernet: &dyn Supernet,
         theta: &Tensor,
         arch: &RelaxedArch,
         batch: &Batch,
@@ -60,10 +62,8 @@ impl Search {
             Autocast::None => None,
             Autocast::Bf16 => Some(precision::Autocast::bf16(self.device)),
         };
-        let output = self
-            .supernet
-            .forward(weights, &batch.images, arch, Mode::Train, noise)?;
-        let loss = self.supernet.loss(&output, &batch.labels);
+        let output = supernet.forward(weights, &batch.images, arch, Mode::Train, noise)?;
+        let loss = supernet.loss(&output, &batch.labels);
         drop(autocast);
         let sums = no_grad(|| self.sums(&output.detach(), &loss.detach(), batch));
         Ok((loss, sums))
@@ -95,7 +95,8 @@ impl Search {
         let (mut losses, mut sums, mut slopes) = (vec![], vec![], vec![]);
         for (i, part) in split(batch, size).enumerate() {
             let noise = noise.child("micro-batch", i as u64);
-            let (loss, of_part) = self.whole(&leaves[0], &arch, &part, noise)?;
+            let (loss, of_part) =
+                self.whole(self.supernet.as_ref(), &leaves[0], &arch, &part, noise)?;
             // The loss is a mean over images: a part counts as much as it has images.
             let loss = loss * (part.len() as f64 / batch.len() as f64);
             if loss.requires_grad() {
@@ -142,8 +143,30 @@ pub(super) fn differentiate(loss: &Tensor, leaves: &[&Tensor]) -> Result<Vec<Ten
         // libtorch does not survive a scalar without a graph.
         return Ok(leaves.iter().map(|l| l.detach().zeros_like()).collect());
     }
-    let grads = Tensor::f_run_backward(&[loss], leaves, false, false)?;
-    Ok(grads
+    defined(
+        Tensor::f_run_backward(&[loss], leaves, false, false)?,
+        leaves,
+    )
+}
+
+/// As [`differentiate`], keeping the graph; with `twice` the gradients have graphs of their own.
+pub(super) fn differentiate_again(
+    loss: &Tensor,
+    leaves: &[&Tensor],
+    twice: bool,
+) -> Result<Vec<Tensor>> {
+    if !loss.requires_grad() {
+        return Ok(leaves.iter().map(|l| l.detach().zeros_like()).collect());
+    }
+    defined(
+        Tensor::f_run_backward(&[loss], leaves, true, twice)?,
+        leaves,
+    )
+}
+
+/// Zero in the place of gradients that are not there.
+fn defined(gradients: Vec<Tensor>, leaves: &[&Tensor]) -> Result<Vec<Tensor>> {
+    Ok(gradients
         .into_iter()
         .zip(leaves)
         .map(|(g, leaf)| {

@@ -59,6 +59,9 @@ pub struct CurvePoint {
     /// Seconds of search; only of runs with a budget of seconds, since no two runs have the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
+    /// Simulated seconds of training; only of runs with a budget of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub simulated: Option<f64>,
     /// Whether the benchmark knows the architecture.
     pub known: bool,
     /// The benchmark's metrics, where it does, and the strategy's own figures.

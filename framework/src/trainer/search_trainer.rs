@@ -131,6 +131,12 @@ impl Trainer for SearchTrainer {
             64,
         );
         v.at_least("trainer.augment.cutout", self.augment.cutout, 0);
+        v.range(
+            "trainer.augment.cutout_probability",
+            self.augment.cutout_probability,
+            0.0,
+            1.0,
+        );
         for (strength, most) in self
             .augment
             .color_jitter
@@ -148,7 +154,7 @@ impl Trainer for SearchTrainer {
                 unit: Unit::None, ..
             } => v.problem(
                 "trainer.budget.amount",
-                "an amount of what? say so with `trainer.budget.unit`: steps, images or seconds",
+                "an amount of what? say so with `trainer.budget.unit`: steps, images, seconds or simulated",
             ),
             Budget { amount, .. } => v.at_least("trainer.budget.amount", amount, 1),
         }

@@ -10,7 +10,7 @@ use super::outcome::{CurvePoint, Outcome};
 use super::search_trainer::SearchTrainer;
 use super::shares::{Part, Shares};
 use crate::arch::{Genotype, Marginals};
-use crate::budget::{Budget, Unit};
+use crate::budget::Unit;
 use crate::device;
 use crate::distribution::normalised_entropy;
 use crate::draw::Drawing;
@@ -171,21 +171,13 @@ impl<'a> Session<'a> {
         self.report_architecture()?;
         self.report_pictures()?;
         match self.search.budget() {
-            Some(Budget { unit, amount }) if self.search.budget_is_spent() => {
-                self.finished = Some(format!("the budget of {amount} {} is spent", unit.name()));
+            Some(budget) if self.search.budget_is_spent() => {
+                self.finished = Some(format!("the budget of {budget} is spent"));
             }
             budget => {
                 self.obey(control)?;
-                let idle = self.search.clock.work.images == 0;
-                if budget.is_some_and(|b| b.unit == Unit::Images && idle) && self.finished.is_none()
-                {
-                    return Err(Error::Incompatible {
-                        what: "a budget of images".into(),
-                        why:
-                            "this strategy puts no image through a supernet, so it would never end"
-                                .into(),
-                        help: "use `--set trainer.budget.unit=steps`".into(),
-                    });
+                if let Some(b) = budget.filter(|_| self.finished.is_none()) {
+                    self.refuse_idle(b.unit)?;
                 }
             }
         }
@@ -193,6 +185,27 @@ impl<'a> Session<'a> {
         let (epoch, data) = (self.search.clock.epoch, self.search.take_data_time());
         self.shares.log(epoch, data);
         Ok(())
+    }
+
+    /// Refuses a budget that an epoch has spent nothing of: it would never end.
+    fn refuse_idle(&self, unit: Unit) -> Result<()> {
+        let work = &self.search.clock.work;
+        let (what, why) = match unit {
+            Unit::Images if work.images == 0 => (
+                "a budget of images",
+                "this strategy puts no image through a supernet",
+            ),
+            Unit::Simulated if work.simulated == 0 => (
+                "a budget of simulated seconds",
+                "this strategy looks up nothing whose training time a table knows",
+            ),
+            _ => return Ok(()),
+        };
+        Err(Error::Incompatible {
+            what: what.into(),
+            why: format!("{why}, so it would never end"),
+            help: "use `--set trainer.budget.unit=steps`".into(),
+        })
     }
 
     /// Carries out what the strategy asked for.
@@ -314,6 +327,7 @@ impl<'a> Session<'a> {
             epoch: clock.epoch,
             images: clock.work.images,
             seconds: clock.work.seconds(),
+            simulated: clock.work.simulated_seconds(),
             marginals,
             entropy,
             sharpness,
@@ -341,10 +355,8 @@ impl<'a> Session<'a> {
         if self.search.benchmark().is_none() {
             return Ok(vec![]);
         }
-        let timed = self
-            .search
-            .budget()
-            .is_some_and(|b| b.unit == Unit::Seconds);
+        let unit = self.search.budget().map(|b| b.unit);
+        let timed = |of: Unit, seconds: f64| (unit == Some(of)).then_some(seconds);
         let events = run::read_events(&self.job.run.path().join(run::EVENTS))?;
         let points = events.into_iter().filter_map(|event| match event {
             Event::Architecture {
@@ -352,6 +364,7 @@ impl<'a> Session<'a> {
                 epoch,
                 images,
                 seconds,
+                simulated,
                 metrics,
                 regret,
                 known,
@@ -360,7 +373,8 @@ impl<'a> Session<'a> {
                 step,
                 epoch,
                 images,
-                seconds: timed.then_some(seconds),
+                seconds: timed(Unit::Seconds, seconds),
+                simulated: timed(Unit::Simulated, simulated),
                 known: known.unwrap_or(regret.is_some()),
                 metrics,
                 regret,

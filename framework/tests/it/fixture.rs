@@ -43,6 +43,7 @@ impl SpaceConfig for LinearConfig {
             name: "ops".into(),
             role: Role::Operations,
             rows,
+            edges: None,
         }])?;
         Ok(Box::new(LinearSpace {
             spec,

@@ -17,8 +17,7 @@ prop_compose! {
                 name: format!("r{r}"),
                 candidates: (0..n).map(|c| format!("c{c}")).collect(),
                 keep: 1 + k % n,
-            }).collect(),
-        }).collect()).unwrap()
+            }).collect(), edges: None }).collect()).unwrap()
     }
 }
 
@@ -63,8 +62,7 @@ proptest! {
     fn relabelling_candidates_permutes_the_result(seed in any::<u64>()) {
         let row = |names: [&str; 4]| Group {
             name: "g".into(), role: Role::Operations,
-            rows: vec![Row { name: "r".into(), candidates: names.map(str::to_owned).to_vec(), keep: 2 }],
-        };
+            rows: vec![Row { name: "r".into(), candidates: names.map(str::to_owned).to_vec(), keep: 2 }], edges: None };
         let spec = ArchSpec::new(vec![row(["a", "b", "c", "d"])]).unwrap();
         let w = rng::uniform(&mut Streams::new(seed).at("a", 0), &[1, 4], Kind::Double, Device::Cpu);
         let back = w.flip([1]);
@@ -86,6 +84,7 @@ fn bad_specs_are_refused() {
         name: name.into(),
         role: Role::Operations,
         rows,
+        edges: None,
     };
     for (groups, says) in [
         (vec![], "no groups"),
@@ -135,6 +134,7 @@ fn plackett_luce_sums_to_one_and_matches_its_draws() {
                 keep: 1,
             },
         ],
+        edges: None,
     }])
     .unwrap();
     let d = IndependentSoftmax::new(&spec, 1.0);
@@ -185,6 +185,7 @@ fn gradient_of_log_prob_is_a_finite_difference() {
                 keep: 1,
             },
         ],
+        edges: None,
     }])
     .unwrap();
     let d = IndependentSoftmax::new(&spec, 1.0);

@@ -203,13 +203,19 @@ struct Vim {
 
 impl Vim {
     /// Lines 2 and 3 of Algorithm 1, and the loss: ξ ~ N(0, 1), A = φ(ε) + ξ, L(φ, θ; D).
-    fn loss(&self, search: &mut Search, theta: &Tensor, phi: &Tensor, d: &Batch) -> Result<Tensor> {
+    fn loss(
+        &self,
+        search: &mut Search,
+        phi: &Tensor,
+        d: &Batch,
+        of: fn(&mut Search, &RelaxedArch, &Batch) -> Result<Tensor>,
+    ) -> Result<Tensor> {
         let mut total = Tensor::zeros([], (search.kind(), search.device()));
         for sample in 0..self.config.samples {
             let a = self
                 .distribution
                 .sample(phi, &mut search.rng(&format!("xi {sample}")))?;
-            total += search.loss(theta, &a, d)?;
+            total += of(search, &a, d)?;
         }
         Ok(total / self.config.samples as f64)
     }
@@ -225,7 +231,7 @@ impl Strategy for Vim {
             Data::Halves => (Split::Train, Some(Split::Val)),
         };
         let d = search.batch(for_theta)?;
-        let loss = self.loss(search, &theta, &phi, &d)?;
+        let loss = self.loss(search, &phi, &d, Search::weight_loss)?;
         match self.config.level {
             Level::Joint => {
                 let gradients = search.gradients(&loss, &[&theta, &phi])?;
@@ -239,7 +245,10 @@ impl Strategy for Vim {
                 search.descend_theta(&gradient[0]); // line 4
                 if phi_moves {
                     let other = for_phi.map(|split| search.batch(split)).transpose()?;
-                    let loss = self.loss(search, &theta, &phi, other.as_ref().unwrap_or(&d))?;
+                    let other = other.as_ref().unwrap_or(&d);
+                    let loss = self.loss(search, &phi, other, |search, a, d| {
+                        search.loss(&search.theta(), a, d)
+                    })?;
                     let gradient = search.gradients(&loss, &[&phi])?;
                     search.descend_phi(&gradient[0])?; // line 5
                 }

@@ -14,6 +14,9 @@ mod coupling;
 mod distribution;
 mod generator;
 mod options;
+mod rsps;
+mod sgas;
+mod spied;
 
 use nasfw_framework::prelude::*;
 use nasfw_framework::registry::{Kind as Plugins, Registry};
@@ -45,6 +48,7 @@ fn group(name: &str, role: Role, rows: &[(usize, usize)]) -> Group {
         name: name.into(),
         role,
         rows: rows.iter().enumerate().map(row).collect(),
+        edges: None,
     }
 }
 

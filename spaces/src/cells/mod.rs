@@ -124,6 +124,10 @@ impl CellType {
             name: self.name.clone(),
             role: nasfw_framework::arch::Role::Operations,
             rows: rows.collect(),
+            edges: Some(Edges {
+                ends: self.edges.iter().map(|e| (e.from, e.to)).collect(),
+                keep: self.keep,
+            }),
         }
     }
 

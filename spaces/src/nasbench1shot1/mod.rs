@@ -104,6 +104,7 @@ impl Variant {
             name: name.into(),
             role,
             rows,
+            edges: None,
         };
         ArchSpec::new(vec![
             group("ops", Role::Operations, ops),

@@ -114,7 +114,7 @@ impl Benchmark for Lookup {
             Some(key) => self.table.row(&key)?,
             None => None,
         };
-        Ok(row.map(|row| score(&self.table, &row)))
+        Ok(row.map(|row| score(self.family, &self.table, &row)))
     }
 
     fn optimum(&self) -> &BTreeMap<String, f64> {
@@ -128,18 +128,36 @@ impl Benchmark for Lookup {
 
 /// The score that a row of a table stands for. Its seconds are the first training times of the row: those on CIFAR-10,
 /// for the full number of epochs.
-pub(super) fn score(table: &Table, row: &Row) -> Score {
+pub(super) fn score(family: &Family, table: &Table, row: &Row) -> Score {
     let means = |scores: bool| {
         let metrics = table.header().metrics.iter().enumerate();
         metrics
             .filter(move |(_, m)| m.score == scores)
             .filter_map(|(i, m)| Some((m.name.clone(), row.mean(i)?)))
     };
+    let (metrics, facts): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        (means(true).collect(), means(false).collect());
     Score {
-        metrics: means(true).collect(),
         seconds: means(false)
             .find(|(name, _)| name.starts_with("train-seconds"))
             .map(|(_, s)| s),
-        facts: means(false).collect(),
+        costs: metrics
+            .keys()
+            .filter_map(|metric| Some((metric.clone(), cost(family, metric, &facts)?)))
+            .collect(),
+        metrics,
+        facts,
     }
+}
+
+/// Simulated seconds of the training that shows a metric of validation: `train-seconds` of the same dataset and as many
+/// epochs (`valid/cifar10@12` → `train-seconds/cifar10@12`) where the table has that, else their share of the full
+/// training.
+fn cost(family: &Family, metric: &str, facts: &BTreeMap<String, f64>) -> Option<f64> {
+    let of = metric.strip_prefix("valid")?;
+    let known = |of: &str| facts.get(&format!("train-seconds{of}")).copied();
+    known(of).or_else(|| {
+        let (dataset, epochs) = of.split_once('@')?;
+        Some(known(dataset)? * epochs.parse::<f64>().ok()? / f64::from(family.epochs))
+    })
 }

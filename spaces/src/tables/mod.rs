@@ -31,6 +31,8 @@ pub struct Family {
     pub name: &'static str,
     /// Spaces whose architectures it knows.
     pub spaces: &'static [&'static str],
+    /// Epochs of the training that metrics without `@` are taken after.
+    pub epochs: u32,
     /// What `nasfw bench import` takes.
     pub takes: &'static str,
     /// Reads published files.

@@ -59,6 +59,10 @@ impl SpaceConfig for ToyConv {
             name: "cell".into(),
             role: Role::Operations,
             rows,
+            edges: Some(Edges {
+                ends: EDGES.to_vec(),
+                keep: None,
+            }),
         };
         Ok(Box::new(ToyConvSpace {
             spec: ArchSpec::new(vec![group])?,

@@ -22,6 +22,7 @@ fn grid(rows: usize, candidates: &[String]) -> Result<ArchSpec> {
         name: "cell".into(),
         role: Role::Operations,
         rows,
+        edges: None,
     }])
 }
 

@@ -258,6 +258,7 @@ impl Benchmark for PlantedBenchmark {
         let value = self.landscape.value(&self.space.choice(genotype)?);
         Ok(Some(Score {
             metrics: BTreeMap::from([("value".to_owned(), value)]),
+            costs: BTreeMap::from([("value".to_owned(), 1.0)]),
             ..Score::default()
         }))
     }

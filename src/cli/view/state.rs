@@ -299,6 +299,7 @@ pub mod tests {
             name: "normal".into(),
             role: Role::Operations,
             rows: (0..12).map(|i| row(&format!("0->{i}"))).collect(),
+            edges: None,
         };
         About {
             run: "runs/a".into(),
@@ -350,6 +351,7 @@ pub mod tests {
             epoch: step / 100,
             images: 0,
             seconds: 0.0,
+            simulated: 0.0,
             marginals: Some(vec![vec![weights.to_vec(); 12]]),
             entropy: Some(0.5),
             sharpness: Some(0.5),

@@ -17,7 +17,13 @@ fn spec() -> ArchSpec {
     };
     let rows = vec![row("a", 3, 1), row("b", 4, 2)];
     let (name, role) = ("g".into(), Role::Operations);
-    ArchSpec::new(vec![Group { name, role, rows }]).unwrap()
+    ArchSpec::new(vec![Group {
+        name,
+        role,
+        rows,
+        edges: None,
+    }])
+    .unwrap()
 }
 
 fn rejects(report: &Report, invariant: &str) {

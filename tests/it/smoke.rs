@@ -1,0 +1,73 @@
+//! Every strategy on every space, two steps and more, through the real trainer: it runs, or it says why not.
+
+use nasfw::framework::Error;
+use nasfw::framework::registry::{Kind, Plugin, Registry};
+
+use crate::resume::searches;
+use crate::strategies::search;
+
+/// Pairs that are refused: strategy, beginning of the space's name, and a word of the reason.
+const REFUSED: [(&str, &str, &str); 2] = [
+    ("darts-plus", "toy", "skip_connect"),
+    ("darts-plus", "robust-s4", "skip_connect"),
+];
+
+/// The settings that make a space small.
+fn small(space: &Plugin) -> Vec<String> {
+    let defaults = space.default_section().unwrap();
+    let sizes = [("channels", 4), ("cells", 3)];
+    sizes
+        .iter()
+        .filter(|(key, _)| defaults[*key].is_number())
+        .map(|(key, size)| format!("space.{key}={size}"))
+        .collect()
+}
+
+fn check(strategy: &str, space: &Plugin) -> Result<(), String> {
+    let mut set: Vec<String> = vec![
+        format!("strategy.name={strategy}"),
+        format!("space.name={}", space.name),
+        "trainer.epochs=3".into(),
+        "trainer.batch_size=4".into(),
+        "trainer.log_every=1".into(),
+        // A table would be looked for; there is none in tests.
+        "benchmark.name=none".into(),
+    ];
+    set.extend(small(space));
+    // Toys whose loss is a formula bring their own images.
+    if !space.defaults.contains("toy-halves") {
+        let images = ["name=synthetic", "images=16", "test_images=4", "size=16"];
+        set.extend(images.map(|s| format!("dataset.{s}")));
+    }
+    let set: Vec<&str> = set.iter().map(String::as_str).collect();
+    let refused = REFUSED
+        .iter()
+        .find(|(s, family, _)| *s == strategy && space.name.starts_with(family));
+    match (search(&set), refused) {
+        (Ok(done), None) if done.outcome.steps >= 2 => Ok(()),
+        (Ok(done), None) => Err(format!("it took {} steps", done.outcome.steps)),
+        (Ok(_), Some(_)) => Err("it runs, and should be refused".into()),
+        (Err(Error::Incompatible { why, .. }), Some((.., word))) if why.contains(word) => Ok(()),
+        (Err(error), _) => Err(error.to_string()),
+    }
+}
+
+#[test]
+fn every_strategy_takes_steps_on_every_space() {
+    let registry = Registry::load().unwrap();
+    let spaces: Vec<&Plugin> = registry
+        .of(Kind::Space)
+        .filter(|space| space.name != "standalone")
+        .collect();
+    let mut wrong = vec![];
+    for strategy in searches() {
+        let began = std::time::Instant::now();
+        for space in &spaces {
+            if let Err(why) = check(strategy, space) {
+                wrong.push(format!("{strategy} on {}: {why}", space.name));
+            }
+        }
+        println!("{strategy:24} {:.1} s", began.elapsed().as_secs_f64());
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
