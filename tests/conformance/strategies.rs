@@ -52,6 +52,14 @@ fn checked(plugin: &Plugin) -> Report {
             section["patience"] = json!(2);
             images("nasbench201", &small(1)).epochs(4)
         }
+        // Its edges compete.
+        "pc-darts" => images("toy-conv", &[]),
+        // It counts skip connections, and has three stages.
+        "p-darts" => {
+            section["init_std"] = json!(1.0);
+            section["cells"] = json!([1, 1, 1]);
+            images("nasbench201", &small(1)).epochs(3)
+        }
         // The published alarm needs 23 epochs.
         "darts-es" | "darts-ada" => {
             let alarm = [("every", 1), ("window", 3), ("apart", 1), ("earliest", 0)];

@@ -34,6 +34,9 @@ fn check(strategy: &str, space: &Plugin) -> Result<(), String> {
         "benchmark.name=none".into(),
     ];
     set.extend(small(space));
+    if strategy == "p-darts" {
+        set.push("strategy.cells=[2, 3, 4]".into());
+    }
     // Toys whose loss is a formula bring their own images.
     if !space.defaults.contains("toy-halves") {
         let images = ["name=synthetic", "images=16", "test_images=4", "size=16"];
