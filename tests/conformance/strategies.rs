@@ -64,6 +64,21 @@ fn checked(plugin: &Plugin) -> Report {
             section["retrain"] = json!(0.5);
             Problem::built_in().unwrap().epochs(8)
         }
+        // Only where nodes may lose edges does the threshold decide anything.
+        "fair-darts" => {
+            section["threshold"] = json!(0.5);
+            images("robust-s2", &small(2))
+        }
+        // Its edges compete.
+        "pc-darts" => images("toy-conv", &[]),
+        // It counts skip connections, and has three stages.
+        "p-darts" => {
+            section["init_std"] = json!(1.0);
+            section["cells"] = json!([1, 1, 1]);
+            // Small enough to clip these gradients.
+            section["arch"]["clip"] = json!(1e-3);
+            images("nasbench201", &small(1)).epochs(3)
+        }
         // The published alarm needs 23 epochs.
         "darts-es" | "darts-ada" => {
             let alarm = [("every", 1), ("window", 3), ("apart", 1), ("earliest", 0)];
