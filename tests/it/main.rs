@@ -30,3 +30,4 @@ mod synchronisation;
 mod tables;
 mod tensorboard;
 mod watch;
+mod wrappers;
