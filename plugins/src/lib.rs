@@ -13,6 +13,7 @@ pub mod fair_darts;
 pub mod gdas;
 pub mod p_darts;
 pub mod pc_darts;
+pub mod r_darts;
 pub mod random;
 pub mod regularized_evolution;
 pub mod rsps;
