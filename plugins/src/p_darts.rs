@@ -206,7 +206,7 @@ impl Strategy for PDarts {
     /// First-order DARTS over the candidates that are left; the architecture rests when a stage begins.
     fn step(&mut self, search: &mut Search) -> Result<()> {
         let epochs = self.epochs(search) as f64;
-        let epoch = (search.epoch() - self.state.since) as f64;
+        let epoch = search.epoch().saturating_sub(self.state.since) as f64;
         let rate = self.config.dropout(self.state.stage, epoch, epochs);
         search.set_scalar(SKIP_DROPOUT, rate);
         search.log(SKIP_DROPOUT, rate);
@@ -231,7 +231,7 @@ impl Strategy for PDarts {
             self.state.left = self.strongest(search.space().spec(), &weights);
         }
         self.state.stage += 1;
-        self.state.since = search.epoch();
+        self.state.since = search.epoch() + 1;
         self.softmax.left = self.state.left.clone();
         Ok(Control::Rebuild {
             carry_weights: false,
