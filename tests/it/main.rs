@@ -22,6 +22,7 @@ mod registry;
 mod report;
 mod resume;
 mod retrain;
+mod samplers;
 mod second_order;
 mod smoke;
 mod spaces;
