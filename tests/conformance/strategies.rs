@@ -66,11 +66,6 @@ fn checked(plugin: &Plugin) -> Report {
             section["retrain"] = json!(0.5);
             Problem::built_in().unwrap().epochs(8)
         }
-        // Only where nodes may lose edges does the threshold decide anything.
-        "fair-darts" => {
-            section["threshold"] = json!(0.5);
-            images("robust-s2", &small(2))
-        }
         // Its edges compete.
         "pc-darts" => images("toy-conv", &[]),
         // It counts skip connections, and has three stages.
