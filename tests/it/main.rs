@@ -31,3 +31,4 @@ mod synchronisation;
 mod tables;
 mod tensorboard;
 mod watch;
+mod wrappers;

@@ -34,6 +34,13 @@ fn check(strategy: &str, space: &Plugin) -> Result<(), String> {
         "benchmark.name=none".into(),
     ];
     set.extend(small(space));
+    // As many searches as there are epochs for.
+    match strategy {
+        "r-darts-l2" => set.push("strategy.weight_decays=[3e-4, 9e-4]".into()),
+        "r-darts-dp" => set.push("strategy.drop_paths=[0.0, 0.2]".into()),
+        "p-darts" => set.push("strategy.cells=[2, 3, 4]".into()),
+        _ => {}
+    }
     // Toys whose loss is a formula bring their own images.
     if !space.defaults.contains("toy-halves") {
         let images = ["name=synthetic", "images=16", "test_images=4", "size=16"];

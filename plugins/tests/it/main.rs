@@ -14,6 +14,8 @@ mod coupling;
 mod distribution;
 mod generator;
 mod options;
+mod partial;
+mod progressive;
 mod rsps;
 mod sgas;
 mod spied;
