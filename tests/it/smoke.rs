@@ -39,6 +39,7 @@ fn check(strategy: &str, space: &Plugin) -> Result<(), String> {
         "r-darts-l2" => set.push("strategy.weight_decays=[3e-4, 9e-4]".into()),
         "r-darts-dp" => set.push("strategy.drop_paths=[0.0, 0.2]".into()),
         "p-darts" => set.push("strategy.cells=[2, 3, 4]".into()),
+        "rsps" => set.push("strategy.samples=5".into()),
         _ => {}
     }
     // Toys whose loss is a formula bring their own images.
