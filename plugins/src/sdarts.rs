@@ -290,8 +290,11 @@ impl Rows {
     fn project(&self, delta: &Tensor) -> Tensor {
         let q = ((&self.p + delta) * &self.mask).clamp(0.0, 1.0);
         let sums = q.sum_dim_intlist([-1i64].as_slice(), true, q.kind());
-        let best = self.p.argmax(-1, false).one_hot(q.size()[1]);
-        let best = best.to_kind(q.kind()) * &self.mask;
+        // `one_hot` would look at its argument on the host.
+        let best = q
+            .zeros_like()
+            .scatter_value(-1, &self.p.argmax(-1, true), 1.0)
+            * &self.mask;
         let empty = sums.le(0.0);
         let sums = sums.where_scalarother(&empty.logical_not(), 1.0);
         best.where_self(&empty, &(q / sums))

@@ -527,6 +527,6 @@ fn the_example_plans_are_plans() {
         assert!(said.contains("random-architectures"), "{said}");
         count += 1;
     }
-    assert_eq!(count, 2);
+    assert!(count >= 4, "{count}");
     assert!(!dir.path().join("runs").exists());
 }

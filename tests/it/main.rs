@@ -24,7 +24,6 @@ mod resume;
 mod retrain;
 mod samplers;
 mod second_order;
-mod smoke;
 mod spaces;
 mod strategies;
 mod synchronisation;

@@ -39,15 +39,15 @@ const WAITING: [&str; 14] = [
 const SPACES: [&[&str]; 5] = [
     &["space.name=toy-conv"],
     &["space.name=toy-planted"],
-    &["space.name=darts", "space.channels=2", "space.cells=3"],
+    &["space.name=darts", "space.channels=4", "space.cells=3"],
     &[
         "space.name=nasbench201",
-        "space.channels=2",
+        "space.channels=4",
         "space.cells=1",
     ],
     &[
         "space.name=nasbench1shot1-s3",
-        "space.channels=3",
+        "space.channels=4",
         "space.cells=3",
     ],
 ];
@@ -111,32 +111,12 @@ impl Strategy for Recorder {
         done
     }
 
-    fn distribution(&self) -> Option<&dyn ArchDistribution> {
-        self.inner.distribution()
+    fn base(&self) -> Option<&dyn Strategy> {
+        Some(self.inner.as_ref())
     }
 
-    fn arch_optimizer(&self) -> Option<&OptimizerConfig> {
-        self.inner.arch_optimizer()
-    }
-
-    fn data(&self) -> DataPlan {
-        self.inner.data()
-    }
-
-    fn supernet_options(&self) -> SupernetOptions {
-        self.inner.supernet_options()
-    }
-
-    fn epoch_start(&mut self, search: &mut Search) -> Result<()> {
-        self.inner.epoch_start(search)
-    }
-
-    fn epoch_end(&mut self, search: &mut Search) -> Result<Control> {
-        self.inner.epoch_end(search)
-    }
-
-    fn derive(&self, search: &Search) -> Result<Choice> {
-        self.inner.derive(search)
+    fn base_mut(&mut self) -> Option<&mut dyn Strategy> {
+        Some(self.inner.as_mut())
     }
 }
 
@@ -175,12 +155,16 @@ fn no_step_of_any_strategy_waits_for_the_device() {
         let name = format!("strategy.name={}", plugin.name);
         let spaces: &[&[&str]] = match plugin.name {
             "train" => &[&["space.name=standalone", "space.channels=2", "space.cells=3"]],
+            // It looks architectures up.
+            "regularized-evolution" => &[],
             _ => &SPACES,
         };
         for space in spaces {
             // One architecture of `random`, which is scored in the last step, and may be: that ends its training.
             let own: &[&str] = match plugin.name {
                 "random" => &["strategy.samples=1"],
+                "r-darts-dp" => &["strategy.drop_paths=[0.2]"],
+                "r-darts-l2" => &["strategy.weight_decays=[3e-4]"],
                 _ => &[],
             };
             let images: &[&str] = if space[0] == "space.name=toy-planted" {
