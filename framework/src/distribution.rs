@@ -73,7 +73,8 @@ pub fn row_entropy(row: &[f64]) -> f64 {
         .filter(|p| *p > 0.0)
         .map(|p| -p * p.ln())
         .sum();
-    h / (row.len() as f64).ln()
+    // A sum of nothing is -0.
+    h / (row.len() as f64).ln() + 0.0
 }
 
 /// Independent softmax of free logits (DARTS, Liu et al. 2019, equation 2).

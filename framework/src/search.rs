@@ -228,9 +228,15 @@ impl Search {
         self.clock.epoch
     }
 
-    /// Planned epochs.
+    /// Planned epochs; with a budget, as many as it lasts for if it goes on being spent as it was so far.
     pub fn epochs(&self) -> u64 {
-        self.settings.epochs
+        let progress = self.progress();
+        if self.budget().is_none() || progress <= 0.0 {
+            return self.settings.epochs;
+        }
+        let within = self.clock.step_in_epoch as f64 / self.steps_per_epoch().max(1) as f64;
+        let all = ((self.clock.epoch as f64 + within) / progress).round();
+        (all as u64).max(self.clock.epoch + 1)
     }
 
     /// Steps of an epoch.

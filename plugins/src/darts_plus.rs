@@ -46,8 +46,15 @@ patience = 10
 name = "darts"
 "#,
     example: "nasfw run --strategy darts-plus --space darts",
-    families: &[("nasbench1shot1", "[strategy]\n# There are no skip connections to count.\ncriterion = \"ranking\"\n")],
+    families: &[
+        ("nasbench1shot1", WITHOUT_SKIPS),
+        ("robust-s4", WITHOUT_SKIPS),
+        ("toy", WITHOUT_SKIPS),
+    ],
 }
+
+/// For spaces without skip connections to count.
+const WITHOUT_SKIPS: &str = "[strategy]\ncriterion = \"ranking\"\n";
 
 #[typetag::serde(name = "darts-plus")]
 impl StrategyConfig for DartsPlusConfig {

@@ -97,7 +97,7 @@ candidates = [5, 3]
 frozen_epochs = 10
 "#;
 
-/// `DARTS-space/train_search.py`, of 20 cells and 36 channels.
+/// `DARTS-space/train_search.py`; its network has 20 cells and 36 channels (`space.cells`, `space.channels`).
 const PROGRESSIVE: &str = r#"[strategy]
 partial_channels = [6, 4]
 candidates = [7, 4]
@@ -106,10 +106,6 @@ frozen_epochs = 10
 [trainer.weights]
 lr = 0.1
 lr_min = 0.0
-
-[space]
-channels = 36
-cells = 20
 "#;
 
 #[typetag::serde(name = "drnas")]

@@ -176,7 +176,7 @@ impl Strategy for Snas {
 
         let d = search.batch(Split::Full)?;
         let z = self.concrete.sample(&phi, &mut search.rng("z"))?;
-        let mut loss = search.loss(&theta, &z, &d)?;
+        let mut loss = search.weight_loss(&z, &d)?;
         if self.config.cost > 0.0 {
             let expected = self.expected_cost(search, &phi)?;
             loss += expected * self.config.cost;

@@ -85,3 +85,21 @@ fn files_that_the_readme_links_to_exist() {
         );
     }
 }
+
+#[test]
+fn every_strategy_says_what_was_verified() {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/strategies.md"))
+        .unwrap();
+    let table = between(&text, "<!-- verified -->", "<!-- /verified -->");
+    for plugin in Registry::load().unwrap().of(Kind::Strategy) {
+        let named = table.lines().any(|row| {
+            let first = row.split('|').nth(1).unwrap_or_default();
+            first.contains(&format!("`{}`", plugin.name))
+        });
+        assert!(
+            named || plugin.name == "train",
+            "docs/strategies.md lacks `{}`",
+            plugin.name
+        );
+    }
+}

@@ -198,6 +198,20 @@ mod tests {
         }
     }
 
+    #[test]
+    fn it_is_a_distribution_over_architectures() {
+        for relaxation in [Relaxation::Soft, Relaxation::Hard] {
+            let d = GumbelSoftmax {
+                operations: relaxation,
+                topology: relaxation,
+                ..GumbelSoftmax::new(&spec(), 1.0, 0.5)
+            };
+            let report = crate::conformance::distribution("gumbel", &d, &spec());
+            report.ok().unwrap();
+            assert_eq!(report.held().len(), 6, "{report}");
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, cases: 64, ..ProptestConfig::default() })]
 

@@ -161,3 +161,35 @@ fn cost(family: &Family, metric: &str, facts: &BTreeMap<String, f64>) -> Option<
         Some(known(dataset)? * epochs.parse::<f64>().ok()? / f64::from(family.epochs))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{nasbench101, nasbench201};
+    use super::*;
+
+    #[test]
+    fn what_a_metric_costs() {
+        let facts = |known: &[(&str, f64)]| {
+            let known = known.iter().map(|(n, s)| ((*n).to_owned(), *s));
+            known.collect::<BTreeMap<_, _>>()
+        };
+        let of_201 = facts(&[("train-seconds/cifar10", 1000.0), ("params/cifar10", 7.0)]);
+        let of_101 = facts(&[("train-seconds", 1080.0), ("train-seconds@4", 50.0)]);
+        for (family, facts, metric, seconds) in [
+            (&nasbench201::FAMILY, &of_201, "valid/cifar10", Some(1000.0)),
+            (
+                &nasbench201::FAMILY,
+                &of_201,
+                "valid/cifar10@12",
+                Some(60.0),
+            ),
+            (&nasbench201::FAMILY, &of_201, "valid/cifar100@12", None),
+            (&nasbench201::FAMILY, &of_201, "test/cifar10", None),
+            (&nasbench101::FAMILY, &of_101, "valid", Some(1080.0)),
+            (&nasbench101::FAMILY, &of_101, "valid@4", Some(50.0)),
+            (&nasbench101::FAMILY, &of_101, "valid@12", Some(120.0)),
+        ] {
+            assert_eq!(cost(family, metric, facts), seconds, "{metric}");
+        }
+    }
+}

@@ -165,12 +165,10 @@ fn means_and_pathwise_gradients_agree_with_the_closed_form() {
         let of_mean: f64 = (0..n).map(|j| f[r * 4 + j] * c[j] / total).sum();
         for i in 0..4 {
             let at = r * 4 + i;
-            let (mean, gradient) = if i < n {
+            let (mean, gradient) = c.get(i).map_or((0.0, 0.0), |c| {
                 let dc = alpha[at].min(0.0).exp();
-                (c[i] / total, (f[at] - of_mean) / total * dc)
-            } else {
-                (0.0, 0.0)
-            };
+                (c / total, (f[at] - of_mean) / total * dc)
+            });
             let ((m, em), (s, es)) = (means[at], slopes[at]);
             assert!(
                 (m - mean).abs() <= 4.5 * em + 1e-12,
@@ -200,6 +198,14 @@ fn candidates_that_are_not_allowed_are_gone() {
     let mean = numbers(&d.mean(&phi).unwrap()[0]);
     assert_eq!((mean[1], mean[3]), (0.0, 0.0));
     assert!((mean[0] - 1.0 / (1.0 + (-1.0f64).exp())).abs() < 1e-12);
+}
+
+#[test]
+fn it_is_a_distribution_over_architectures() {
+    let spec = spec(&[3, 2]);
+    let report = crate::conformance::distribution("dirichlet", &Dirichlet::new(&spec, 1.0), &spec);
+    report.ok().unwrap();
+    assert_eq!(report.held().len(), 3, "{report}");
 }
 
 #[test]

@@ -285,10 +285,28 @@ fn the_unrolled_step_has_the_closed_form_on_the_quadratic_problem() {
     };
     let images = parse(&halves.default_section().unwrap()).unwrap();
     let problem = Problem::new(&space, images.as_ref()).unwrap();
-    let plugin = plugin("double-unrolled");
-    let step = conformance::architecture_step(plugin, &section(plugin, &[]), &problem, 0).unwrap();
-
     let exact = quadratic::Problem::new(&space);
+    let darts = |product: &str| {
+        let darts = Registry::load()
+            .unwrap()
+            .get(Plugins::Strategy, "darts")
+            .unwrap();
+        let set = [("order", json!(2)), ("hessian_product", json!(product))];
+        (darts, section(darts, &set))
+    };
+    let double = plugin("double-unrolled");
+    for (plugin, section) in [
+        (double, section(double, &[])),
+        darts("finite-difference"),
+        darts("exact"),
+    ] {
+        let step = conformance::architecture_step(plugin, &section, &problem, 0).unwrap();
+        closed_form(&step, &exact);
+    }
+}
+
+/// The gradient of the loss after the virtual step, by hand.
+fn closed_form(step: &conformance::ArchStep, exact: &nasfw_spaces::toy::quadratic::Problem) {
     let phi = step.phi.copy().set_requires_grad(true);
     let p = phi.view([2, 3]).softmax(-1, phi.kind()).view([-1]);
     // The virtual step decays the weights too.
