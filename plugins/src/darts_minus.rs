@@ -109,8 +109,7 @@ struct DartsMinus {
 impl Strategy for DartsMinus {
     /// Algorithm 1 of the paper: first-order DARTS on edges that put out β x + Σ p o(x).
     fn step(&mut self, search: &mut Search) -> Result<()> {
-        let share = search.epoch() as f64 / search.epochs().max(1) as f64;
-        let beta = self.config.auxiliary_start * self.config.decay.at(share.min(1.0));
+        let beta = self.config.auxiliary_start * self.config.decay.at(search.epoch_share());
         search.set_scalar(AUXILIARY_SKIP, beta);
         search.log(AUXILIARY_SKIP, beta);
 

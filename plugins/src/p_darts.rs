@@ -10,7 +10,7 @@ use tch::{Tensor, no_grad};
 use crate::bilevel;
 
 const STAGES: usize = 3;
-/// Epochs of a published stage: the unit in which its dropout falls.
+/// Epochs of a published stage: dropout falls by these.
 const STAGE_EPOCHS: f64 = 25.0;
 
 /// Settings of P-DARTS.
@@ -131,14 +131,14 @@ impl PDartsConfig {
         scaled.max(end_with + 1).min(candidates)
     }
 
-    /// Dropout when `epoch` of a stage of `epochs` begins: it falls linearly while the architecture rests, then
-    /// exponentially, e-fold in 5 of 25 epochs.
-    fn dropout(&self, stage: usize, epoch: f64, epochs: f64) -> f64 {
-        let rest = self.arch_start * epochs;
-        let factor = if epoch < rest {
-            (epochs - epoch - 1.0) / epochs
+    /// Dropout when a share of a stage is done: it falls linearly while the architecture rests, then exponentially, e-fold
+    /// in 5 of 25 epochs.
+    fn dropout(&self, stage: usize, share: f64) -> f64 {
+        let (epoch, rest) = (share * STAGE_EPOCHS, self.arch_start * STAGE_EPOCHS);
+        let factor = if epoch < rest - 1e-9 {
+            (1.0 - (epoch + 1.0) / STAGE_EPOCHS).max(0.0)
         } else {
-            (-0.2 * (epoch - rest) * STAGE_EPOCHS / epochs).exp()
+            (-0.2 * (epoch - rest)).exp()
         };
         self.skip_dropout[stage] * factor
     }
@@ -165,14 +165,6 @@ struct PDarts {
 }
 
 impl PDarts {
-    /// Epochs of the current stage: the search has three of one length.
-    fn epochs(&self, search: &Search) -> u64 {
-        let end = search.epochs() * (self.state.stage as u64 + 1);
-        end.div_ceil(STAGES as u64)
-            .saturating_sub(self.state.since)
-            .max(1)
-    }
-
     /// The candidates of every row of operations that go into the next stage: the strongest.
     fn strongest(&self, spec: &ArchSpec, weights: &Marginals) -> Vec<Left> {
         let stage = self.state.stage + 1;
@@ -199,22 +191,23 @@ impl PDarts {
 
 impl Strategy for PDarts {
     fn epoch_start(&mut self, search: &mut Search) -> Result<()> {
-        search.schedule_over(self.state.since, self.epochs(search));
+        // The search has three stages of one length.
+        let end = search.epochs() * (self.state.stage as u64 + 1);
+        let end = end.div_ceil(STAGES as u64);
+        search.schedule_over(self.state.since, end.saturating_sub(self.state.since));
         Ok(())
     }
 
     /// First-order DARTS over the candidates that are left; the architecture rests when a stage begins.
     fn step(&mut self, search: &mut Search) -> Result<()> {
-        let epochs = self.epochs(search) as f64;
-        let epoch = search.epoch().saturating_sub(self.state.since) as f64;
-        let rate = self.config.dropout(self.state.stage, epoch, epochs);
+        let of_stage = |share: f64| share * STAGES as f64 - self.state.stage as f64;
+        let rate = (self.config).dropout(self.state.stage, of_stage(search.epoch_share()));
         search.set_scalar(SKIP_DROPOUT, rate);
         search.log(SKIP_DROPOUT, rate);
         search.log("stage", self.state.stage as f64 + 1.0);
 
         let train = search.batch(Split::Train)?;
-        let within = search.clock().step_in_epoch as f64 / search.steps_per_epoch().max(1) as f64;
-        if epoch + within >= self.config.arch_start * epochs {
+        if of_stage(search.progress()) + 1e-9 >= self.config.arch_start {
             let loss = bilevel::validation_loss(search, &self.softmax)?;
             bilevel::descend_architecture(search, &loss)?;
         }
@@ -405,7 +398,7 @@ mod tests {
                 } else {
                     rate * (-0.2 * (e - 10.0)).exp()
                 };
-                let ours = config.dropout(stage, e, 25.0);
+                let ours = config.dropout(stage, e / 25.0);
                 assert!((ours - expected).abs() < 1e-12, "{stage} {epoch}");
             }
         }

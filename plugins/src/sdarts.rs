@@ -19,8 +19,7 @@ pub struct Radius {
 impl Radius {
     /// ε(e) = start + (end − start) e / T.
     fn at(self, search: &Search) -> f64 {
-        let done = search.epoch() as f64 / search.epochs().max(1) as f64;
-        self.start + (self.end - self.start) * done
+        self.start + (self.end - self.start) * search.epoch_share()
     }
 
     fn validate(self, v: &mut Validator) {

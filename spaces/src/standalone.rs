@@ -291,6 +291,20 @@ mod tests {
     }
 
     #[test]
+    fn what_only_several_candidates_have_is_refused() {
+        let space = built("DARTS_V2", |c| (c.channels, c.cells) = (8, 5)).unwrap();
+        let refused = |options: &SupernetOptions| space.supernet(TASK, options).err();
+        let partial = |k| SupernetOptions {
+            partial_channels: Some(k),
+            ..Default::default()
+        };
+        assert!(refused(&partial(1)).is_none());
+        let error = refused(&partial(4)).unwrap();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("`partial_channels`"), "{error}");
+    }
+
+    #[test]
     fn what_is_no_architecture_or_no_space_is_refused() {
         let refused = |genotype: &str, of: &str| {
             let error = built(genotype, |c| c.of = of.into()).err().unwrap();

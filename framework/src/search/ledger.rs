@@ -24,6 +24,15 @@ impl Search {
         self.epoch() as f64 / (self.epochs().max(2) - 1) as f64
     }
 
+    /// The share of the search after which schedules by epoch stand: of its epochs those that are done, so that it moves once
+    /// an epoch as in published code; under a budget, where epochs decide nothing, [`Search::progress`].
+    pub fn epoch_share(&self) -> f64 {
+        match self.budget() {
+            Some(_) => self.progress().min(1.0),
+            None => self.clock.epoch as f64 / self.settings.epochs.max(1) as f64,
+        }
+    }
+
     /// What was spent when the current step began, and what may be spent: numbers of one unit.
     pub fn spent(&self) -> (u64, u64) {
         self.ledger(&self.began, self.clock.step)

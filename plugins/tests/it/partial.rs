@@ -102,6 +102,24 @@ fn auxiliary_skips_fade_along_the_published_curves() {
     }
 }
 
+/// Under a budget they fade over the budget, whatever the number of epochs.
+#[test]
+fn auxiliary_skips_fade_over_a_budget() {
+    let set = [
+        "space.name=spied",
+        "strategy.name=darts-minus",
+        "trainer.log_every=1",
+    ];
+    let budget = ["trainer.budget.unit=steps", "trainer.budget.amount=8"];
+    let done = watched(&[&set[..], &budget].concat());
+    let logged = done.events.iter().filter_map(|e| match e {
+        Event::Progress { scalars, .. } => scalars.get(AUXILIARY_SKIP).copied(),
+        _ => None,
+    });
+    let expected: Vec<f64> = (0..8).map(|step| 1.0 - f64::from(step) / 8.0).collect();
+    assert_eq!(logged.collect::<Vec<_>>(), expected);
+}
+
 /// α and β rest for 15 of 50 epochs.
 #[test]
 fn the_architecture_of_pc_darts_rests_at_first() {

@@ -200,10 +200,9 @@ fn options_that_ask_for_nothing_change_nothing() {
     }
 }
 
-/// With a mixed operation that puts out one number everywhere, what is dropped shows: dropped edges by image, skips by
-/// number, and the mean is what it is without.
+/// Dropping happens in training alone, at a rate above zero, and is a function of the noise; other rates are refused.
 #[test]
-fn what_is_dropped_is_made_up_for_in_the_mean() {
+fn what_is_dropped_follows_from_mode_rate_and_noise() {
     let cell = CellType::dense("cell", 1, 1, &[Op::Skip], Option::None, Output::Last);
     let space = CellSpace::new("one", vec![cell], Skeleton::Residual, 2, 1).unwrap();
     let options = SupernetOptions {
