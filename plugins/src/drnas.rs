@@ -84,6 +84,7 @@ lr = 3e-4
 
 [trainer]
 epochs = 100
+schedule_by = "epoch"
 
 [trainer.weights]
 nesterov = false
