@@ -177,7 +177,12 @@ mod tests {
         let of_101 = facts(&[("train-seconds", 1080.0), ("train-seconds@4", 50.0)]);
         for (family, facts, metric, seconds) in [
             (&nasbench201::FAMILY, &of_201, "valid/cifar10", Some(1000.0)),
-            (&nasbench201::FAMILY, &of_201, "valid/cifar10@12", Some(60.0)),
+            (
+                &nasbench201::FAMILY,
+                &of_201,
+                "valid/cifar10@12",
+                Some(60.0),
+            ),
             (&nasbench201::FAMILY, &of_201, "valid/cifar100@12", None),
             (&nasbench201::FAMILY, &of_201, "test/cifar10", None),
             (&nasbench101::FAMILY, &of_101, "valid", Some(1080.0)),
