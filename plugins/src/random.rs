@@ -1,4 +1,4 @@
-//! Random search: architectures drawn uniformly, the best one kept. The control of every comparison.
+//! Random search: architectures drawn uniformly, with replacement, the best one kept. The control of every comparison.
 
 use nasfw_framework::prelude::*;
 use nasfw_framework::register;

@@ -1,5 +1,8 @@
 //! RSPS (Li & Talwalkar 2019): random search with parameter sharing. The shared weights are trained on one uniformly
 //! drawn architecture a batch; at the end architectures are drawn again, and the one whose shared weights do best is kept.
+//!
+//! Architectures are those that the space can derive. In DARTS's cells they have no `none`, which the authors' code draws,
+//! too.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,8 @@
 //! SGAS (Li et al. 2020): first-order DARTS that decides edge after edge, greedily, and computes what is decided alone.
+//!
+//! The paper has DARTS's cells, in which a node keeps two edges and `none` is never kept. In spaces where every row keeps
+//! its choice (NAS-Bench-201, NAS-Bench-1Shot1) all rows are decided, one after the other, for their most probable
+//! candidates, `none` among them.
 
 mod criteria;
 mod decisions;
