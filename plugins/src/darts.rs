@@ -36,7 +36,7 @@ register! {
     strategy "darts" => DartsConfig,
     summary: "DARTS: independent softmax, bilevel descent of first or second order",
     source: "Liu, Simonyan, Yang 2019, ICLR, arXiv:1806.09055",
-    defaults: r#"[strategy]
+    defaults: concat!(r#"[strategy]
 # Order of the architecture's gradient: 1 takes it at the current weights (the paper's xi = 0), 2 after one virtual
 # step of the weights (xi = their learning rate).
 order = 1
@@ -44,30 +44,10 @@ order = 1
 hessian_product = "finite-difference"
 # Standard deviation of the logits at the start.
 init_std = 1e-3
-
-[strategy.arch]
-# Optimizer of the logits: "sgd" or "adam".
-optimizer = "adam"
-# Learning rate at the start.
-lr = 3e-4
-# Learning rate at the end of a decaying schedule.
-lr_min = 0.0
-# "cosine", "linear" or "constant".
-schedule = "constant"
-# SGD: momentum.
-momentum = 0.0
-# SGD: Nesterov's form of momentum.
-nesterov = false
-# Adam: decay rates of the moments.
-betas = [0.5, 0.999]
-# L2 decay.
-weight_decay = 1e-3
-# Largest gradient norm; 0 means no clipping.
-clip = 0.0
-
+"#, crate::arch_adam!("3e-4"), r#"
 [trainer]
 epochs = 50
-"#,
+"#),
     example: "nasfw run --strategy darts --space nasbench1shot1-s3",
     presets: &[("second-order", "[strategy]\norder = 2\n")],
 }

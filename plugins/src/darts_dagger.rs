@@ -25,35 +25,15 @@ register! {
     strategy "darts-dagger" => DartsDaggerConfig,
     summary: "DARTS with a rate of 0.025 and noise on the logits: the control of VIM-NAS",
     source: "Wang et al. 2021, ICCV, doi:10.1109/ICCV48922.2021.01209, figure 6",
-    defaults: r#"[strategy]
+    defaults: concat!(r#"[strategy]
 # Standard deviation of the noise that every sample adds to the logits; 0 means none.
 noise = 1.0
 # Standard deviation of the logits at the start.
 init_std = 1e-3
-
-[strategy.arch]
-# Optimizer of the logits: "sgd" or "adam". The paper names the rate alone; Adam is DARTS's.
-optimizer = "adam"
-# Learning rate at the start.
-lr = 0.025
-# Learning rate at the end of a decaying schedule.
-lr_min = 0.0
-# "cosine", "linear" or "constant".
-schedule = "constant"
-# SGD: momentum.
-momentum = 0.0
-# SGD: Nesterov's form of momentum.
-nesterov = false
-# Adam: decay rates of the moments.
-betas = [0.5, 0.999]
-# L2 decay.
-weight_decay = 1e-3
-# Largest gradient norm; 0 means no clipping.
-clip = 0.0
-
+"#, crate::arch_adam!("0.025"), r#"
 [trainer]
 epochs = 50
-"#,
+"#),
     example: "nasfw run --strategy darts-dagger --space nasbench1shot1-s3",
     presets: &[("sgd", "[strategy.arch]\noptimizer = \"sgd\"\nmomentum = 0.9\n")],
 }

@@ -51,37 +51,17 @@ register! {
     strategy "darts-minus" => DartsMinusConfig,
     summary: "DARTS-: an auxiliary identity beside every mixed operation, whose weight falls from 1 to 0",
     source: "Chu et al. 2021, ICLR, arXiv:2009.01027",
-    defaults: r#"[strategy]
+    defaults: concat!(r#"[strategy]
 # Weight of the auxiliary identities in the first epoch; 0 is DARTS.
 auxiliary_start = 1.0
 # It falls to zero along a "linear", "cosine" or "slow-cosine" curve, once an epoch.
 decay = "linear"
 # Standard deviation of the logits at the start.
 init_std = 1e-3
-
-[strategy.arch]
-# Optimizer of the logits: "sgd" or "adam".
-optimizer = "adam"
-# Learning rate at the start.
-lr = 3e-4
-# Learning rate at the end of a decaying schedule.
-lr_min = 0.0
-# "cosine", "linear" or "constant".
-schedule = "constant"
-# SGD: momentum.
-momentum = 0.0
-# SGD: Nesterov's form of momentum.
-nesterov = false
-# Adam: decay rates of the moments.
-betas = [0.5, 0.999]
-# L2 decay.
-weight_decay = 1e-3
-# Largest gradient norm; 0 means no clipping.
-clip = 0.0
-
+"#, crate::arch_adam!("3e-4"), r#"
 [trainer]
 epochs = 50
-"#,
+"#),
     example: "nasfw run --strategy darts-minus --space nasbench201 --set space.preset=small",
 }
 

@@ -33,7 +33,7 @@ register! {
     strategy "drnas" => DrnasConfig,
     summary: "DrNAS: weights drawn from learned Dirichlet distributions, in stages if wanted (without net2wider)",
     source: "Chen, Wang, Cheng, Tang, Hsieh 2021, ICLR, arXiv:2006.10355",
-    defaults: r#"[strategy]
+    defaults: concat!(r#"[strategy]
 # K of every stage, equally long: one K-th of the channels goes through the candidates. One number means one stage.
 partial_channels = [1]
 # Candidates of a row in every stage, at most, the likeliest; 0 means all.
@@ -45,30 +45,10 @@ frozen_epochs = 0
 kl = 0.0
 # Standard deviation of the parameters at the start.
 init_std = 1e-3
-
-[strategy.arch]
-# Optimizer of the parameters: "sgd" or "adam".
-optimizer = "adam"
-# Learning rate at the start.
-lr = 6e-4
-# Learning rate at the end of a decaying schedule.
-lr_min = 0.0
-# "cosine", "linear" or "constant".
-schedule = "constant"
-# SGD: momentum.
-momentum = 0.0
-# SGD: Nesterov's form of momentum.
-nesterov = false
-# Adam: decay rates of the moments.
-betas = [0.5, 0.999]
-# L2 decay.
-weight_decay = 1e-3
-# Largest gradient norm; 0 means no clipping.
-clip = 0.0
-
+"#, crate::arch_adam!("6e-4"), r#"
 [trainer]
 epochs = 50
-"#,
+"#),
     example: "nasfw run --strategy drnas --space nasbench201",
     presets: &[
         ("kl", "[strategy]\nkl = 1e-3\n\n[strategy.arch]\nweight_decay = 0.0\n"),

@@ -35,41 +35,21 @@ register! {
     strategy "fair-darts" => FairDartsConfig,
     summary: "FairDARTS: independent sigmoid weights, a zero-one loss, candidates kept by a threshold",
     source: "Chu, Zhou, Zhang, Li 2020, ECCV, arXiv:1911.12126",
-    defaults: r#"[strategy]
+    defaults: concat!(r#"[strategy]
 # Weight of the zero-one loss, which drives weights to zero or one.
 zero_one = 10.0
 # "l2" is -mean (weight - 0.5)^2, "l1" is -mean |weight - 0.5|.
 zero_one_norm = "l2"
 # An edge is kept if its best candidate weighs at least this, where edges into a node compete or may be `none`.
 threshold = 0.85
-
-[strategy.arch]
-# Optimizer of the logits: "sgd" or "adam".
-optimizer = "adam"
-# Learning rate at the start.
-lr = 3e-3
-# Learning rate at the end of a decaying schedule.
-lr_min = 0.0
-# "cosine", "linear" or "constant".
-schedule = "constant"
-# SGD: momentum.
-momentum = 0.0
-# SGD: Nesterov's form of momentum.
-nesterov = false
-# Adam: decay rates of the moments.
-betas = [0.9, 0.999]
-# L2 decay.
-weight_decay = 1e-3
-# Largest gradient norm; 0 means no clipping.
-clip = 0.0
-
+"#, crate::arch_adam!("3e-3", beta: "0.9"), r#"
 [trainer]
 epochs = 50
 batch_size = 128
 
 [trainer.weights]
 lr = 5e-3
-"#,
+"#),
     example: "nasfw run --strategy fair-darts --space darts",
     presets: &[("l1", "[strategy]\nzero_one_norm = \"l1\"\n")],
 }

@@ -51,7 +51,7 @@ register! {
     strategy "gdas" => GdasConfig,
     summary: "GDAS: one sampled candidate an edge, straight-through Gumbel-softmax",
     source: "Dong, Yang 2019, CVPR, arXiv:1910.04465",
-    defaults: r#"[strategy]
+    defaults: concat!(r#"[strategy]
 # Temperature in the first epoch.
 tau_max = 10.0
 # Temperature in the last epoch; it falls linearly.
@@ -63,27 +63,7 @@ gradient = "official"
 topology = "soft"
 # Standard deviation of the logits at the start.
 init_std = 1e-3
-
-[strategy.arch]
-# Optimizer of the logits: "sgd" or "adam".
-optimizer = "adam"
-# Learning rate at the start.
-lr = 3e-4
-# Learning rate at the end of a decaying schedule.
-lr_min = 0.0
-# "cosine", "linear" or "constant".
-schedule = "constant"
-# SGD: momentum.
-momentum = 0.0
-# SGD: Nesterov's form of momentum.
-nesterov = false
-# Adam: decay rates of the moments.
-betas = [0.5, 0.999]
-# L2 decay.
-weight_decay = 1e-3
-# Largest gradient norm; 0 means no clipping.
-clip = 0.0
-
+"#, crate::arch_adam!("3e-4"), r#"
 [trainer]
 epochs = 250
 batch_size = 256
@@ -91,7 +71,7 @@ batch_size = 256
 [trainer.weights]
 nesterov = true
 weight_decay = 5e-4
-"#,
+"#),
     example: "nasfw run --strategy gdas --space nasbench201",
     presets: &[("paper", "[strategy]\ngradient = \"paper\"\n")],
     families: &[

@@ -37,7 +37,7 @@ register! {
     strategy "p-darts" => PDartsConfig,
     summary: "P-DARTS: stages of growing depth and shrinking candidate sets, dropout and a cap on skip connections",
     source: "Chen, Xie, Wu, Tian 2019, ICCV, arXiv:1904.12760",
-    defaults: r#"[strategy]
+    defaults: concat!(r#"[strategy]
 # Cells of the supernet in each of the three stages, where the space has such a number.
 cells = [5, 11, 17]
 # Candidates that go into the second and the third stage, of eight; rows with fewer keep as large a share, at least two.
@@ -50,34 +50,14 @@ arch_start = 0.4
 skip_cap = 2
 # Standard deviation of the logits at the start of each stage.
 init_std = 1e-3
-
-[strategy.arch]
-# Optimizer of the logits: "sgd" or "adam".
-optimizer = "adam"
-# Learning rate at the start.
-lr = 6e-4
-# Learning rate at the end of a decaying schedule.
-lr_min = 0.0
-# "cosine", "linear" or "constant".
-schedule = "constant"
-# SGD: momentum.
-momentum = 0.0
-# SGD: Nesterov's form of momentum.
-nesterov = false
-# Adam: decay rates of the moments.
-betas = [0.5, 0.999]
-# L2 decay.
-weight_decay = 1e-3
-# Largest gradient norm; 0 means no clipping.
-clip = 5.0
-
+"#, crate::arch_adam!("6e-4", clip: "5.0"), r#"
 [trainer]
 epochs = 75
 batch_size = 96
 
 [trainer.weights]
 lr_min = 0.0
-"#,
+"#),
     example: "nasfw run --strategy p-darts --space darts --set space.preset=small",
     presets: &[("cifar100", "[strategy]\nskip_dropout = [0.1, 0.2, 0.3]\n")],
     families: &[

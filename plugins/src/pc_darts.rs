@@ -28,7 +28,7 @@ register! {
     strategy "pc-darts" => PcDartsConfig,
     summary: "PC-DARTS: partial channels, and edges into a node weighed against each other",
     source: "Xu et al. 2020, ICLR, arXiv:1907.05737",
-    defaults: r#"[strategy]
+    defaults: concat!(r#"[strategy]
 # K: one K-th of the channels goes through the candidates, the others bypass them; 1 sends all through.
 partial_channels = 4
 # Edges into a node are weighed by a softmax of their own, where rows are edges.
@@ -37,27 +37,7 @@ edge_normalisation = true
 arch_start = 0.3
 # Standard deviation of the logits of candidates (alpha) and of edges (beta) at the start.
 init_std = 1e-3
-
-[strategy.arch]
-# Optimizer of both: "sgd" or "adam".
-optimizer = "adam"
-# Learning rate at the start.
-lr = 6e-4
-# Learning rate at the end of a decaying schedule.
-lr_min = 0.0
-# "cosine", "linear" or "constant".
-schedule = "constant"
-# SGD: momentum.
-momentum = 0.0
-# SGD: Nesterov's form of momentum.
-nesterov = false
-# Adam: decay rates of the moments.
-betas = [0.5, 0.999]
-# L2 decay.
-weight_decay = 1e-3
-# Largest gradient norm; 0 means no clipping.
-clip = 0.0
-
+"#, crate::arch_adam!("6e-4"), r#"
 [trainer]
 epochs = 50
 batch_size = 256
@@ -65,7 +45,7 @@ batch_size = 256
 [trainer.weights]
 lr = 0.1
 lr_min = 0.0
-"#,
+"#),
     example: "nasfw run --strategy pc-darts --space darts --set space.preset=small",
     presets: &[("imagenet", r#"[strategy]
 partial_channels = 2

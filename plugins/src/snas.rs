@@ -33,7 +33,7 @@ register! {
     strategy "snas" => SnasConfig,
     summary: "SNAS: Concrete samples, weights and logits descend one loss together",
     source: "Xie, Zheng, Liu, Lin 2019, ICLR, arXiv:1812.09926",
-    defaults: r#"[strategy]
+    defaults: concat!(r#"[strategy]
 # Temperature of the Concrete distribution in the first epoch.
 lambda_max = 1.0
 # Temperature in the last epoch; it falls linearly.
@@ -47,30 +47,10 @@ init_std = 0.01
 cost = 0.0
 # Rate of drop path on the supernet's edges.
 drop_path = 0.3
-
-[strategy.arch]
-# Optimizer of the logits: "sgd" or "adam".
-optimizer = "adam"
-# Learning rate at the start.
-lr = 3e-4
-# Learning rate at the end of a decaying schedule.
-lr_min = 0.0
-# "cosine", "linear" or "constant".
-schedule = "constant"
-# SGD: momentum.
-momentum = 0.0
-# SGD: Nesterov's form of momentum.
-nesterov = false
-# Adam: decay rates of the moments.
-betas = [0.5, 0.999]
-# L2 decay.
-weight_decay = 1e-3
-# Largest gradient norm; 0 means no clipping.
-clip = 10.0
-
+"#, crate::arch_adam!("3e-4", clip: "10.0"), r#"
 [trainer]
 epochs = 150
-"#,
+"#),
     example: "nasfw run --strategy snas --space nasbench201",
     families: &[("nasbench", "[strategy]\ndrop_path = 0.0\n")],
 }

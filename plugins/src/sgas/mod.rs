@@ -40,7 +40,7 @@ register! {
     strategy "sgas" => SgasConfig,
     summary: "SGAS: first-order DARTS that decides greedily, one edge after the other",
     source: "Li, Qian, Delgadillo, Müller, Thabet, Ghanem 2020, CVPR, arXiv:1912.00195",
-    defaults: r#"[strategy]
+    defaults: concat!(r#"[strategy]
 # How the next edge is chosen: 1 by importance and certainty, 2 by stability over the last four epochs, too.
 criterion = 1
 # Epochs before the one that the first decision follows. `warmup` and `every` are those of a search long enough for all
@@ -53,30 +53,10 @@ every = 5
 batch_increase = 8
 # Standard deviation of the logits at the start.
 init_std = 1e-3
-
-[strategy.arch]
-# Optimizer of the logits: "sgd" or "adam".
-optimizer = "adam"
-# Learning rate at the start.
-lr = 3e-4
-# Learning rate at the end of a decaying schedule.
-lr_min = 0.0
-# "cosine", "linear" or "constant".
-schedule = "constant"
-# SGD: momentum.
-momentum = 0.0
-# SGD: Nesterov's form of momentum.
-nesterov = false
-# Adam: decay rates of the moments.
-betas = [0.5, 0.999]
-# L2 decay.
-weight_decay = 1e-3
-# Largest gradient norm; 0 means no clipping.
-clip = 0.0
-
+"#, crate::arch_adam!("3e-4"), r#"
 [trainer]
 epochs = 50
-"#,
+"#),
     example: "nasfw run --strategy sgas --space darts --set strategy.criterion=2",
     presets: &[("criterion-2", "[strategy]\ncriterion = 2\n")],
 }
