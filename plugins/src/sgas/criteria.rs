@@ -141,7 +141,7 @@ mod tests {
             for value in [importance(&p, Some(0)), certainty(&real(&p, Some(0))), stability(&p, &[q, p.clone()])] {
                 prop_assert!((-1e-12..=1.0 + 1e-12).contains(&value));
             }
-            prop_assert!(near(stability(&p, &[p.clone()]), 1.0));
+            prop_assert!(near(stability(&p, std::slice::from_ref(&p)), 1.0));
         }
     }
 }
