@@ -73,7 +73,7 @@ fn checked(plugin: &Plugin) -> Report {
             section["arch_start"] = json!(0.0);
             images("toy-conv", &[])
         }
-        // It counts skip connections, and has three stages.
+        // It counts skip connections, and has three stages, of two epochs so that rates move within one.
         "p-darts" => {
             section["init_std"] = json!(1.0);
             section["cells"] = json!([1, 1, 1]);
