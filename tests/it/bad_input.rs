@@ -178,7 +178,7 @@ fn wrong_values_are_located() {
     );
     snapshot!(place.say(&["run", "--set", "epochs"]), 2, "no-equals-sign");
     snapshot!(
-        place.say(&["run", "--strategy", "darts", "--set", "strategy.order=2"]),
+        place.say(&["run", "--strategy", "darts", "--set", "strategy.order=3"]),
         2,
         "second-order"
     );

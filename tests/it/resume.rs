@@ -11,6 +11,8 @@ use nasfw::framework::rng::Streams;
 use nasfw::framework::run::{CHECKPOINTS, EVENTS, RESULT, read_events};
 use safetensors::SafeTensors;
 
+use crate::strategies::short;
+
 fn nasfw(out: &Path, args: &[&str]) -> Child {
     Command::new(env!("CARGO_BIN_EXE_nasfw"))
         .args(args)
@@ -180,7 +182,7 @@ fn every_strategy_survives_kill_9_bit_by_bit() {
         } else {
             &[1]
         };
-        let run = [
+        let mut run = vec![
             "run",
             "--strategy",
             strategy,
@@ -188,7 +190,10 @@ fn every_strategy_survives_kill_9_bit_by_bit() {
             "toy-conv",
             "--epochs",
             "3",
+            "--set",
+            "trainer.batch_size=16",
         ];
+        run.extend(short(strategy).iter().flat_map(|set| ["--set", set]));
         for seed in seeds {
             killed_equals_whole(&run, *seed, 2 * seeds.len());
         }

@@ -8,7 +8,7 @@ use nasfw::framework::registry::{Kind, Plugin, Registry};
 use nasfw_spaces::formats;
 
 use super::resume::searches;
-use super::strategies::{Done, config, search};
+use super::strategies::{Done, config, search, short};
 
 /// Settings that make any space's supernet tiny and, where the space leaves the data open, the images, too.
 fn tiny(space: &Plugin) -> Vec<String> {
@@ -32,17 +32,6 @@ fn tiny(space: &Plugin) -> Vec<String> {
         .map(String::from),
     );
     set
-}
-
-/// Settings that make a strategy's search small, or fit into three epochs.
-fn short(strategy: &str) -> &'static [&'static str] {
-    match strategy {
-        "p-darts" => &["strategy.cells=[2, 3, 4]"],
-        "r-darts-dp" => &["strategy.drop_paths=[0.0, 0.2]"],
-        "r-darts-l2" => &["strategy.weight_decays=[3e-4, 9e-4]"],
-        "rsps" => &["strategy.samples=4"],
-        _ => &[],
-    }
 }
 
 #[test]

@@ -53,6 +53,17 @@ pub fn search(set: &[&str]) -> Result<Done> {
     })
 }
 
+/// Settings that make a strategy's search small, or fit into two epochs.
+pub fn short(strategy: &str) -> &'static [&'static str] {
+    match strategy {
+        "p-darts" => &["strategy.cells=[2, 3, 4]"],
+        "r-darts-dp" => &["strategy.drop_paths=[0.0, 0.2]"],
+        "r-darts-l2" => &["strategy.weight_decays=[3e-4, 9e-4]"],
+        "rsps" => &["strategy.samples=4"],
+        _ => &[],
+    }
+}
+
 const TOYS: [&str; 3] = ["toy-planted", "toy-quadratic", "toy-conv"];
 
 #[test]
@@ -67,7 +78,8 @@ fn losses_are_finite_and_genotypes_valid_on_every_toy() {
             ];
             let config = config(&set).unwrap();
             let space = config.space.build().unwrap();
-            let set: Vec<&str> = set.iter().map(String::as_str).collect();
+            let mut set: Vec<&str> = set.iter().map(String::as_str).collect();
+            set.extend(short(strategy));
             let Done { outcome, events } = search(&set).unwrap_or_else(|e| panic!("{name}: {e}"));
             outcome.choice.check(space.spec()).unwrap();
             outcome.genotype.check().unwrap();
@@ -110,14 +122,14 @@ fn the_seed_decides_the_run() {
     for strategy in searches() {
         let run = |seed: u64| {
             let (s, seed) = (format!("strategy.name={strategy}"), format!("seed={seed}"));
-            let Done { outcome, events } = search(&[
+            let set = [
                 &s,
                 "space.name=toy-conv",
                 "trainer.epochs=2",
                 "dataset.images=64",
                 &seed,
-            ])
-            .unwrap();
+            ];
+            let Done { outcome, events } = search(&[&set[..], short(strategy)].concat()).unwrap();
             (outcome, events)
         };
         assert!(
