@@ -312,6 +312,13 @@ impl Strategy for RDarts {
     }
 
     fn epoch_start(&mut self, search: &mut Search) -> Result<()> {
+        if search.budget().is_some() {
+            return Err(Error::Incompatible {
+                what: "R-DARTS under a budget".into(),
+                why: "it plans its searches in epochs".into(),
+                help: "leave `trainer.budget` out, and say how long with `--epochs`".into(),
+            });
+        }
         let stage = self.stage(search);
         search.schedule_over(stage.first, stage.epochs);
         self.base.epoch_start(search)

@@ -286,8 +286,8 @@ impl Strategy for Train {
 }
 
 impl Train {
-    /// p · epoch / epochs, as DARTS raises it.
+    /// p · epoch / epochs, as DARTS raises it; under a budget, by its share that is spent.
     fn drop_path(&self, search: &Search) -> f64 {
-        self.config.drop_path * search.epoch() as f64 / search.epochs().max(1) as f64
+        self.config.drop_path * search.epoch_share()
     }
 }
