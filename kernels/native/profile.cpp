@@ -1,4 +1,4 @@
-// Counts libtorch's operator calls.
+// Counts the operators of libtorch that one thread calls.
 
 #include <ATen/record_function.h>
 
@@ -7,6 +7,7 @@
 
 namespace {
 
+// Threads of a backward pass inherit the callback.
 std::atomic<int64_t> all{0};
 std::atomic<int64_t> leaves{0};
 thread_local int64_t inner = 0;
@@ -37,7 +38,7 @@ extern "C" void nasfw_count_begin() {
   all = 0;
   leaves = 0;
   auto callback = at::RecordFunctionCallback(begin, end).scopes({at::RecordScope::FUNCTION});
-  handle = at::addGlobalCallback(callback);
+  handle = at::addThreadLocalCallback(callback);
 }
 
 extern "C" void nasfw_count_end(int64_t* calls, int64_t* leaf_calls) {

@@ -11,7 +11,7 @@ unsafe extern "C" {
     fn nasfw_names_end(context: *mut c_void, visit: extern "C" fn(*mut c_void, *const c_char, u64));
 }
 
-/// Operator calls of the whole process.
+/// Operator calls of a thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Calls {
     /// All calls, also those that an operator makes to others.
@@ -20,12 +20,12 @@ pub struct Calls {
     pub leaves: i64,
 }
 
-/// Runs `f` and counts the operators that the process calls meanwhile, backward passes included.
+/// Runs `f` and counts the operators that this thread calls meanwhile, backward passes included.
 pub fn count<T>(f: impl FnOnce() -> T) -> (T, Calls) {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let mut calls = Calls::default();
-    // SAFETY: the two calls come in this order, and one pair at a time.
+    // SAFETY: the two calls come in this order, on one thread, and one pair at a time.
     unsafe { nasfw_count_begin() };
     let value = f();
     // SAFETY: as above; the pointers are valid for the call.
@@ -66,7 +66,11 @@ mod tests {
     #[test]
     fn one_addition_is_one_call() {
         let x = Tensor::ones([3], (Kind::Float, tch::Device::Cpu));
-        let (_, calls) = count(|| &x + &x);
+        let (_, calls) = count(|| {
+            let other = || drop(Tensor::ones([3], (Kind::Float, tch::Device::Cpu)).exp());
+            std::thread::spawn(other).join().ok();
+            &x + &x
+        });
         assert_eq!(calls, Calls { all: 1, leaves: 1 });
     }
 
