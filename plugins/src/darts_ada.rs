@@ -123,21 +123,5 @@ impl Strategy for DartsAda {
         true
     }
 
-    fn base(&self) -> Option<&dyn Strategy> {
-        Some(self.base.as_ref())
-    }
-
-    fn base_mut(&mut self) -> Option<&mut dyn Strategy> {
-        Some(self.base.as_mut())
-    }
-
-    fn state(&self) -> Result<StrategyState> {
-        StrategyState::wrap(&self.watch, self.base.state()?)
-    }
-
-    fn restore(&mut self, state: StrategyState) -> Result<()> {
-        let (own, base) = state.unwrap()?;
-        self.watch = own;
-        self.base.restore(base)
-    }
+    crate::wraps!(base, keeping watch);
 }

@@ -170,23 +170,7 @@ impl Strategy for DartsPlus {
         Ok(reason.map_or(control, Control::Stop))
     }
 
-    fn base(&self) -> Option<&dyn Strategy> {
-        Some(self.base.as_ref())
-    }
-
-    fn base_mut(&mut self) -> Option<&mut dyn Strategy> {
-        Some(self.base.as_mut())
-    }
-
-    fn state(&self) -> Result<StrategyState> {
-        StrategyState::wrap(&self.state, self.base.state()?)
-    }
-
-    fn restore(&mut self, state: StrategyState) -> Result<()> {
-        let (own, base) = state.unwrap()?;
-        self.state = own;
-        self.base.restore(base)
-    }
+    crate::wraps!(base, keeping state);
 }
 
 #[cfg(test)]

@@ -29,6 +29,34 @@ macro_rules! arch_adam {
 }
 pub(crate) use arch_adam;
 
+/// In the implementation of a strategy that wraps another one: the field that holds it and, if anything of its own must be
+/// in checkpoints, the field that holds that.
+macro_rules! wraps {
+    ($base:ident) => {
+        fn base(&self) -> Option<&dyn Strategy> {
+            Some(self.$base.as_ref())
+        }
+
+        fn base_mut(&mut self) -> Option<&mut dyn Strategy> {
+            Some(self.$base.as_mut())
+        }
+    };
+    ($base:ident, keeping $own:ident) => {
+        $crate::wraps!($base);
+
+        fn state(&self) -> Result<StrategyState> {
+            StrategyState::wrap(&self.$own, self.$base.state()?)
+        }
+
+        fn restore(&mut self, state: StrategyState) -> Result<()> {
+            let (own, base) = state.unwrap()?;
+            self.$own = own;
+            self.$base.restore(base)
+        }
+    };
+}
+pub(crate) use wraps;
+
 mod bilevel;
 pub mod darts;
 pub mod darts_ada;

@@ -370,23 +370,7 @@ impl Strategy for RDarts {
         }
     }
 
-    fn base(&self) -> Option<&dyn Strategy> {
-        Some(self.base.as_ref())
-    }
-
-    fn base_mut(&mut self) -> Option<&mut dyn Strategy> {
-        Some(self.base.as_mut())
-    }
-
-    fn state(&self) -> Result<StrategyState> {
-        StrategyState::wrap(&self.state, self.base.state()?)
-    }
-
-    fn restore(&mut self, state: StrategyState) -> Result<()> {
-        let (own, base) = state.unwrap()?;
-        self.state = own;
-        self.base.restore(base)
-    }
+    crate::wraps!(base, keeping state);
 }
 
 #[cfg(test)]

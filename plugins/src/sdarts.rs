@@ -153,13 +153,7 @@ impl Strategy for Smooth {
         search.perturbed(Box::new(neighbourhood), |search| self.base.step(search))
     }
 
-    fn base(&self) -> Option<&dyn Strategy> {
-        Some(self.base.as_ref())
-    }
-
-    fn base_mut(&mut self) -> Option<&mut dyn Strategy> {
-        Some(self.base.as_mut())
-    }
+    crate::wraps!(base);
 
     fn claims(&self) -> Claims {
         let mut claims = self.base.claims();

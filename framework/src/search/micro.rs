@@ -139,14 +139,7 @@ fn split(batch: &Batch, size: i64) -> impl Iterator<Item = Batch> {
 
 /// Gradients of a scalar with respect to leaves; zero where it does not depend on one.
 pub(super) fn differentiate(loss: &Tensor, leaves: &[&Tensor]) -> Result<Vec<Tensor>> {
-    if !loss.requires_grad() {
-        // libtorch does not survive a scalar without a graph.
-        return Ok(leaves.iter().map(|l| l.detach().zeros_like()).collect());
-    }
-    defined(
-        Tensor::f_run_backward(&[loss], leaves, false, false)?,
-        leaves,
-    )
+    backward(loss, leaves, false, false)
 }
 
 /// As [`differentiate`], keeping the graph; with `twice` the gradients have graphs of their own.
@@ -155,17 +148,15 @@ pub(super) fn differentiate_again(
     leaves: &[&Tensor],
     twice: bool,
 ) -> Result<Vec<Tensor>> {
-    if !loss.requires_grad() {
-        return Ok(leaves.iter().map(|l| l.detach().zeros_like()).collect());
-    }
-    defined(
-        Tensor::f_run_backward(&[loss], leaves, true, twice)?,
-        leaves,
-    )
+    backward(loss, leaves, true, twice)
 }
 
-/// Zero in the place of gradients that are not there.
-fn defined(gradients: Vec<Tensor>, leaves: &[&Tensor]) -> Result<Vec<Tensor>> {
+fn backward(loss: &Tensor, leaves: &[&Tensor], keep: bool, twice: bool) -> Result<Vec<Tensor>> {
+    if !loss.requires_grad() {
+        // libtorch does not survive a scalar without a graph.
+        return Ok(leaves.iter().map(|l| l.detach().zeros_like()).collect());
+    }
+    let gradients = Tensor::f_run_backward(&[loss], leaves, keep, twice)?;
     Ok(gradients
         .into_iter()
         .zip(leaves)
