@@ -48,6 +48,20 @@ impl Batch {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// At most `n` batches of nearly equal size, in order, that share its memory.
+    pub fn parts(&self, n: i64) -> Vec<Batch> {
+        let cut = |t: &Tensor| t.chunk(n.max(1), 0);
+        cut(&self.images)
+            .into_iter()
+            .zip(cut(&self.labels))
+            .map(|(images, labels)| Batch {
+                images,
+                labels,
+                split: self.split,
+            })
+            .collect()
+    }
 }
 
 /// Random changes to training images.

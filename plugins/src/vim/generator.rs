@@ -118,6 +118,8 @@ pub(super) struct GeneratorDistribution {
     sources: Vec<Source>,
     /// Form `dropout`: log a of generated groups.
     log_a: Vec<Option<ParamId>>,
+    /// Factor of generated logits at the moment.
+    scale: f64,
 }
 
 impl GeneratorDistribution {
@@ -215,7 +217,13 @@ impl GeneratorDistribution {
             batches,
             sources,
             log_a,
+            scale: 1.0,
         })
+    }
+
+    /// Stretches generated logits as at that share of the search: stretch^progress.
+    pub fn stretch(&mut self, progress: f64) {
+        self.scale = self.config.stretch.powf(progress.min(1.0));
     }
 
     /// φ(ε) and free parameters: logits `[rows, candidates]` per group. `resample` draws a new ε.
@@ -238,7 +246,7 @@ impl GeneratorDistribution {
         self.sources
             .iter()
             .map(|s| match s {
-                Source::Generated { batch, map } => maps[*batch].get(*map as i64),
+                Source::Generated { batch, map } => maps[*batch].get(*map as i64) * self.scale,
                 Source::Free(id) => views[*id].shallow_clone(),
             })
             .collect()

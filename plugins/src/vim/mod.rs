@@ -27,6 +27,8 @@ pub struct VimConfig {
     pub data: Data,
     /// Monte Carlo samples of A per step.
     pub samples: usize,
+    /// Parts into which a batch is cut, each with samples of A of its own.
+    pub parts: i64,
     /// Steps in which θ moves alone.
     pub warmup_steps: u64,
     /// The noise that makes A from φ(ε).
@@ -35,6 +37,8 @@ pub struct VimConfig {
     pub noise: f64,
     /// Form `dropout`: log of the variance factor at the start.
     pub log_a: f64,
+    /// Factor by which the logits φ(ε) have been stretched at the end of the search.
+    pub stretch: f64,
     /// Whether ε is drawn once or for every sample.
     pub input: Input,
     /// Generators for all groups together or for each.
@@ -148,6 +152,8 @@ impl StrategyConfig for VimConfig {
 
     fn validate(&self, v: &mut Validator) {
         v.range("strategy.samples", self.samples, 1, 1000);
+        v.range("strategy.parts", self.parts, 1, 1000);
+        v.range("strategy.stretch", self.stretch, 1e-3, 1e3);
         v.at_least("strategy.noise", self.noise, 0.0);
         v.at_least("strategy.topology_noise", self.topology_noise, 0.0);
         v.at_least("strategy.free_init_std", self.free_init_std, 0.0);
@@ -211,13 +217,14 @@ impl Vim {
         of: fn(&mut Search, &RelaxedArch, &Batch) -> Result<Tensor>,
     ) -> Result<Tensor> {
         let mut total = Tensor::zeros([], (search.kind(), search.device()));
-        for sample in 0..self.config.samples {
-            let a = self
-                .distribution
-                .sample(phi, &mut search.rng(&format!("xi {sample}")))?;
-            total += of(search, &a, d)?;
+        for (part, d) in d.parts(self.config.parts).iter().enumerate() {
+            for sample in 0..self.config.samples {
+                let mut rng = search.rng(&format!("xi {part} {sample}"));
+                let a = self.distribution.sample(phi, &mut rng)?;
+                total += of(search, &a, d)? * d.len() as f64;
+            }
         }
-        Ok(total / self.config.samples as f64)
+        Ok(total / (d.len() * self.config.samples as i64) as f64)
     }
 }
 
@@ -225,6 +232,7 @@ impl Strategy for Vim {
     /// The body of Algorithm 1.
     fn step(&mut self, search: &mut Search) -> Result<()> {
         let (theta, phi) = (search.theta(), search.phi());
+        self.distribution.stretch(search.progress());
         let phi_moves = search.clock().step >= self.config.warmup_steps;
         let (for_theta, for_phi) = match self.config.data {
             Data::Full => (Split::Full, None),
