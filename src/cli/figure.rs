@@ -1,8 +1,9 @@
 //! `nasfw figure`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+use nasfw_analysis::compare::Comparison;
 use nasfw_analysis::figures::{ComparisonKind, Figure as Drawn, Kind};
 use nasfw_analysis::record::Record;
 use nasfw_framework::registry::similar;
@@ -24,12 +25,30 @@ pub struct Figure {
     /// Write to this file, SVG or PNG by its ending, instead of SVG to standard output
     #[arg(long, short = 'o', value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Write every figure that there is data for to this folder, as SVG; of a comparison also those of one run per
+    /// strategy
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["kind", "output"])]
+    all: Option<PathBuf>,
+}
+
+/// A figure's name, what it shows, and the figure where there is data for it.
+type Named = (&'static str, &'static str, Option<Drawn>);
+
+/// What figures are drawn of.
+enum Source {
+    Run(Box<Record>),
+    /// A comparison, and a run per strategy under its label.
+    Comparison(Box<Comparison>, Vec<(String, Record)>),
 }
 
 impl Figure {
     /// Draws, or lists.
     pub fn carry_out(self) -> Result<()> {
-        let figures = self.figures()?;
+        let source = self.source()?;
+        let figures = self.figures(&source)?;
+        if let Some(dir) = &self.all {
+            return self.write_all(dir, &source, &figures);
+        }
         let Some(kind) = &self.kind else {
             return self.list(&figures);
         };
@@ -63,25 +82,59 @@ impl Figure {
         }
     }
 
-    /// Every figure by name with what it shows; none where there is no data for it.
-    fn figures(&self) -> Result<Vec<(&'static str, &'static str, Option<Drawn>)>> {
-        if let Some((comparison, _)) = comparison::load(&self.what)? {
-            return Ok(ComparisonKind::ALL
-                .into_iter()
-                .map(|k| (k.name(), k.summary(), k.draw(&comparison)))
-                .collect());
-        }
-        let record = Record::read(&self.what)?;
-        Kind::ALL
+    fn source(&self) -> Result<Source> {
+        let Some((comparison, folder)) = comparison::load(&self.what)? else {
+            return Ok(Source::Run(Box::new(Record::read(&self.what)?)));
+        };
+        let runs: Result<_> = comparison
+            .of_one_seed()
             .into_iter()
-            .map(|k| {
-                let edge = self.edge.as_deref();
-                Ok((k.name(), k.summary(), k.draw(&record, edge)?))
-            })
-            .collect()
+            .map(|i| &comparison.trials[i])
+            .map(|t| Ok((t.strategy.clone(), Record::read(&folder.join(&t.run))?)))
+            .collect();
+        Ok(Source::Comparison(Box::new(comparison), runs?))
     }
 
-    fn list(&self, figures: &[(&str, &str, Option<Drawn>)]) -> Result<()> {
+    /// Every figure.
+    fn figures(&self, source: &Source) -> Result<Vec<Named>> {
+        let edge = self.edge.as_deref();
+        match source {
+            Source::Run(record) => of_run(record, edge),
+            Source::Comparison(comparison, runs) => {
+                let runs: Vec<_> = runs.iter().map(|(label, r)| (label.as_str(), r)).collect();
+                let named = |k: ComparisonKind| {
+                    Ok((k.name(), k.summary(), k.draw(comparison, &runs, edge)?))
+                };
+                ComparisonKind::ALL.into_iter().map(named).collect()
+            }
+        }
+    }
+
+    fn write_all(&self, dir: &Path, source: &Source, figures: &[Named]) -> Result<()> {
+        std::fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
+        let write = |prefix: &str, figures: &[Named]| -> Result<()> {
+            figures
+                .iter()
+                .try_for_each(|(name, _, figure)| match figure {
+                    Some(figure) => {
+                        let file = dir.join(format!("{prefix}{name}.svg"));
+                        write_file(&file, figure.svg().as_bytes())?;
+                        say(file.display().to_string());
+                        Ok(())
+                    }
+                    None => Ok(()),
+                })
+        };
+        write("", figures)?;
+        if let Source::Comparison(_, runs) = source {
+            for (label, record) in runs {
+                write(&format!("{label}-"), &of_run(record, self.edge.as_deref())?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn list(&self, figures: &[Named]) -> Result<()> {
         for (name, summary, figure) in figures {
             if figure.is_some() {
                 say(format!("{name:14}{summary}"));
@@ -92,4 +145,9 @@ impl Figure {
         }
         Ok(())
     }
+}
+
+fn of_run(record: &Record, edge: Option<&str>) -> Result<Vec<Named>> {
+    let named = |k: Kind| Ok((k.name(), k.summary(), k.draw(record, edge)?));
+    Kind::ALL.into_iter().map(named).collect()
 }

@@ -29,6 +29,22 @@ pub struct Comparison {
     pub overall: Option<Ranks>,
 }
 
+impl Comparison {
+    /// Places in `trials` of what can be shown beside each other: the finished trials of the first setting and its first
+    /// seed.
+    pub fn of_one_seed(&self) -> Vec<usize> {
+        let Some(first) = self.trials.first() else {
+            return vec![];
+        };
+        let same = |t: &TrialResult| {
+            let setting = |t: &TrialResult| (t.space.clone(), t.dataset.clone(), t.budget);
+            t.state == State::Done && t.seed == first.seed && setting(t) == setting(first)
+        };
+        let trials = self.trials.iter().enumerate();
+        trials.filter(|(_, t)| same(t)).map(|(i, _)| i).collect()
+    }
+}
+
 /// State of a trial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -67,17 +67,20 @@ pub enum ComparisonKind {
     Regret,
     /// Critical-difference diagrams (Demšar 2006).
     Ranks,
+    /// Weights of one row over the steps, strategies beside each other (VIM-NAS figures 6, 7 and 9).
+    Weights,
 }
 
 impl ComparisonKind {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Regret, Self::Ranks];
+    pub const ALL: [Self; 3] = [Self::Regret, Self::Ranks, Self::Weights];
 
     /// As it is typed.
     pub fn name(self) -> &'static str {
         match self {
             Self::Regret => "regret",
             Self::Ranks => "ranks",
+            Self::Weights => "weights",
         }
     }
 
@@ -86,15 +89,26 @@ impl ComparisonKind {
         match self {
             Self::Regret => "regret over the budget with confidence bands, a panel per setting",
             Self::Ranks => "average ranks and critical difference",
+            Self::Weights => "weights of one row over the steps, a panel per strategy",
         }
     }
 
-    /// The figure, or none if the comparison has no data for it (yet).
-    pub fn draw(self, comparison: &Comparison) -> Option<Figure> {
-        match self {
+    /// The figure, or none if the comparison has no data for it (yet). `runs` are trials of one seed, a strategy each
+    /// under its label, and `edge` is a row of them, for the figure that shows rows.
+    ///
+    /// # Errors
+    /// An `edge` that is no row and no group.
+    pub fn draw(
+        self,
+        comparison: &Comparison,
+        runs: &[(&str, &Record)],
+        edge: Option<&str>,
+    ) -> Result<Option<Figure>> {
+        Ok(match self {
             Self::Regret => regret::draw(comparison),
             Self::Ranks => ranks::draw(comparison),
-        }
+            Self::Weights => weights::beside(runs, edge)?,
+        })
     }
 }
 

@@ -118,7 +118,11 @@ fn what_was_rolled_back_is_left_out() {
 #[test]
 fn a_comparison_gives_bands_and_a_diagram() {
     let comparison = comparison();
-    let regret = ComparisonKind::Regret.draw(&comparison).unwrap().svg();
+    let regret = ComparisonKind::Regret
+        .draw(&comparison, &[], None)
+        .unwrap()
+        .unwrap()
+        .svg();
     let document = parsed(&regret);
     assert_eq!(lines(&document).len(), comparison.strategies.len());
     let bands = document
@@ -126,7 +130,10 @@ fn a_comparison_gives_bands_and_a_diagram() {
         .filter(|n| n.has_tag_name("path") && n.attribute("stroke-width") != Some("1.8"))
         .count();
     assert_eq!(bands, comparison.strategies.len());
-    let ranks = ComparisonKind::Ranks.draw(&comparison).unwrap();
+    let ranks = ComparisonKind::Ranks
+        .draw(&comparison, &[], None)
+        .unwrap()
+        .unwrap();
     let text = ranks.svg();
     let document = parsed(&text);
     for name in &comparison.strategies {
@@ -139,6 +146,26 @@ fn a_comparison_gives_bands_and_a_diagram() {
         );
     }
     assert!(ranks.description().contains("Critical difference"));
+}
+
+#[test]
+fn weights_of_strategies_stand_beside_each_other() {
+    let (comparison, with, mut without) = (comparison(), record(), record());
+    without.events.clear();
+    let runs = [("one", &with), ("nothing", &without), ("two", &with)];
+    let draw = |edge| ComparisonKind::Weights.draw(&comparison, &runs, edge);
+    let figure = draw(None).unwrap().unwrap();
+    let titles: Vec<&str> = figure.panels.iter().map(|p| p.title.as_str()).collect();
+    assert_eq!(titles, ["one", "two"]);
+    let svg = figure.svg();
+    assert_eq!(lines(&parsed(&svg)).len(), 2 * COLUMNS);
+    // One row, as in a figure of the run alone.
+    let row = format!("{}/{}", with.groups[0].name, with.groups[0].rows[0].name);
+    assert_eq!(draw(Some(&row)).unwrap(), Some(figure));
+    assert!(draw(Some("nowhere")).is_err());
+    let nothing = [("nothing", &without)];
+    let none = ComparisonKind::Weights.draw(&comparison, &nothing, None);
+    assert_eq!(none.unwrap(), None);
 }
 
 /// Demšar's own example (section 3.2.2): ranks 3.143, 2.000, 2.893, 1.964 of four classifiers on 14 data sets, CD 1.25

@@ -67,69 +67,111 @@ pub(super) fn rows<'a>(record: &'a Record, edge: Option<&str>) -> Result<Option<
 }
 
 pub(super) fn draw(record: &Record, edge: Option<&str>) -> Result<Option<Figure>> {
-    let moments = record.moments();
-    let known = moments.iter().any(|m| m.marginals.is_some());
-    let Some(shown) = rows(record, edge)?.filter(|_| known) else {
+    let Some(shown) = rows(record, edge)?.filter(|_| has_weights(record)) else {
         return Ok(None);
     };
     let group = shown.group;
-    let (names, legend) = (candidates(group), longest(group));
-    let axes = Axes {
-        x: "step",
-        y: "weight",
-        range: Some((0.0, 1.0)),
-        log: false,
-        size: match shown.rows.len() {
-            1 => (520.0, 300.0),
-            _ => PANEL,
-        },
-    };
-    // Weights of sigmoids and the like need not be between 0 and 1.
-    let mut within = true;
-    let mut lines_of = |row: usize| -> Vec<Line> {
-        let line = |(c, name): (usize, &String)| {
-            let weight = |m: &crate::record::Moment<'_>| {
-                let weight = *m.marginals?.get(shown.at)?.get(row)?.get(c)?;
-                Some((m.step as f64, weight))
-            };
-            let points: Vec<(f64, f64)> = moments.iter().filter_map(weight).collect();
-            within &= points
-                .iter()
-                .all(|p| p.1.is_nan() || (-1e-6..=1.0 + 1e-6).contains(&p.1));
-            Line {
-                name: name.clone(),
-                look: c,
-                points,
-                ..Line::default()
-            }
-        };
-        names[row].iter().enumerate().map(line).collect()
-    };
     let panels: Vec<(String, Vec<Line>)> = shown
         .rows
         .iter()
-        .map(|&row| (group.rows[row].name.clone(), lines_of(row)))
+        .map(|&row| (group.rows[row].name.clone(), lines(record, &shown, row)))
         .collect();
-    let axes = Axes {
-        range: axes.range.filter(|_| within),
-        ..axes
-    };
     let title = match shown.rows[..] {
         [row] => format!("Weights of {}, {}", group.name, group.rows[row].name),
         _ => format!("Weights of {}", group.name),
     };
-    Ok(Some(Figure {
+    Ok(Some(figure(title, CAPTION.into(), longest(group), &panels)))
+}
+
+/// One row of several runs, a panel per run under its name; without `edge` the first row. Runs without weights are left
+/// out.
+pub(super) fn beside(runs: &[(&str, &Record)], edge: Option<&str>) -> Result<Option<Figure>> {
+    let mut panels: Vec<(String, Vec<Line>)> = Vec::new();
+    let mut row_name = String::new();
+    let mut names: Vec<String> = Vec::new();
+    for (name, record) in runs.iter().copied().filter(|(_, r)| has_weights(r)) {
+        let Some(shown) = rows(record, edge)? else {
+            continue;
+        };
+        let Some(&row) = shown.rows.first() else {
+            continue;
+        };
+        row_name = format!("{}, {}", shown.group.name, shown.group.rows[row].name);
+        let columns = longest(shown.group);
+        if columns.len() > names.len() {
+            names = columns;
+        }
+        panels.push((name.to_owned(), lines(record, &shown, row)));
+    }
+    if panels.is_empty() {
+        return Ok(None);
+    }
+    let title = format!("Weights of {row_name}");
+    Ok(Some(figure(title, CAPTION.into(), names, &panels)))
+}
+
+const CAPTION: &str =
+    "Weight of every candidate over the steps of the search: what the architecture is derived by.";
+
+fn has_weights(record: &Record) -> bool {
+    record.moments().iter().any(|m| m.marginals.is_some())
+}
+
+/// The candidates of a row over the steps.
+fn lines(record: &Record, shown: &Rows<'_>, row: usize) -> Vec<Line> {
+    let moments = record.moments();
+    let line = |(c, name): (usize, &String)| {
+        let weight = |m: &crate::record::Moment<'_>| {
+            let weight = *m.marginals?.get(shown.at)?.get(row)?.get(c)?;
+            Some((m.step as f64, weight))
+        };
+        Line {
+            name: name.clone(),
+            look: c,
+            points: moments.iter().filter_map(weight).collect(),
+            ..Line::default()
+        }
+    };
+    let names = &candidates(shown.group)[row];
+    names.iter().enumerate().map(line).collect()
+}
+
+fn figure(
+    title: String,
+    caption: String,
+    legend: Vec<String>,
+    panels: &[(String, Vec<Line>)],
+) -> Figure {
+    // Weights of sigmoids and the like need not be between 0 and 1.
+    let points = || {
+        panels
+            .iter()
+            .flat_map(|(_, lines)| lines)
+            .flat_map(|l| &l.points)
+    };
+    let within = points().all(|p| p.1.is_nan() || (-1e-6..=1.0 + 1e-6).contains(&p.1));
+    let axes = Axes {
+        x: "step",
+        y: "weight",
+        range: within.then_some((0.0, 1.0)),
+        log: false,
+        size: match panels.len() {
+            1 => (520.0, 300.0),
+            _ => PANEL,
+        },
+    };
+    Figure {
         kind: "weights",
         title,
-        caption: "Weight of every candidate over the steps of the search: what the architecture is derived by.".into(),
+        caption,
         legend: look::legend(legend),
         panels: panels
             .iter()
-            .map(|(name, lines)| axes.panel(if shown.rows.len() == 1 { "" } else { name }, lines))
+            .map(|(name, lines)| axes.panel(if panels.len() == 1 { "" } else { name }, lines))
             .collect(),
         columns: 3,
         rows: false,
-    }))
+    }
 }
 
 /// Names of all rows' candidates; see [`longest`].

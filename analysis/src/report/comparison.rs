@@ -8,8 +8,8 @@ use nasfw_framework::Error;
 use super::parts::{clean, figure, maybe, number, p_value, scroll, summary_cells};
 use super::{contents, run};
 use crate::compare::{Comparison, Ranks, Setting, State, TrialResult};
-use crate::figures::ComparisonKind;
 use crate::figures::regret::title;
+use crate::figures::{ComparisonKind, Figure};
 use crate::record::Record;
 
 type Runs = [Option<Result<Record, Error>>];
@@ -47,12 +47,25 @@ pub(super) fn sections(comparison: &Comparison, folder: &Path, runs: &Runs) -> M
         }
         section id="figures" {
             h2 { "Figures" }
-            @let drawn: Vec<_> = ComparisonKind::ALL.iter().filter_map(|k| k.draw(comparison)).collect();
+            @let drawn = figures(comparison, runs);
             @if drawn.is_empty() { p { "There is no data for a figure yet." } }
             @for f in &drawn { (figure(f, &format!("figure-{}", f.kind))) }
         }
         (trials(comparison, runs))
     }
+}
+
+fn figures(comparison: &Comparison, runs: &Runs) -> Vec<Figure> {
+    let shown: Vec<(&str, &Record)> = comparison
+        .of_one_seed()
+        .into_iter()
+        .filter_map(|i| {
+            let record = runs.get(i)?.as_ref()?.as_ref().ok()?;
+            Some((comparison.trials[i].strategy.as_str(), record))
+        })
+        .collect();
+    let draw = |k: &ComparisonKind| k.draw(comparison, &shown, None).ok().flatten();
+    ComparisonKind::ALL.iter().filter_map(draw).collect()
 }
 
 /// How much is missing.

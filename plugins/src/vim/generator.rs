@@ -7,7 +7,7 @@ use nasfw_framework::prelude::*;
 use nasfw_framework::rng;
 use tch::{Kind, Tensor};
 
-use super::{Form, Generators, Input, Topology, VimConfig};
+use super::{Form, Generators, Input, Logits, VimConfig};
 
 /// Channels of ε.
 const NOISE_CHANNELS: i64 = 3;
@@ -19,6 +19,8 @@ struct Block {
     weight: ParamId,
     bias: Option<ParamId>,
     affine: Option<(ParamId, ParamId)>,
+    /// Whether the scale is kept as its logarithm.
+    log_scale: bool,
     relu: bool,
 }
 
@@ -33,8 +35,12 @@ impl Block {
             1,
         );
         let y = if self.relu { y.relu() } else { y };
-        let (scale, shift) = self.affine.map(|(s, b)| (&views[s], &views[b])).unzip();
-        y.batch_norm(scale, shift, None, None, true, 0.1, BN_EPS, true)
+        let scale = self.affine.map(|(s, _)| match self.log_scale {
+            true => views[s].exp(),
+            false => views[s].shallow_clone(),
+        });
+        let shift = self.affine.map(|(_, b)| &views[b]);
+        y.batch_norm(scale.as_ref(), shift, None, None, true, 0.1, BN_EPS, true)
     }
 }
 
@@ -59,16 +65,17 @@ impl Generator {
                     weight: add("conv.weight", &[outputs, inputs, 3, 3], init),
                     bias: c.bias.then(|| add("conv.bias", &[outputs], init)),
                     affine: c.affine.then(|| {
-                        let scale = if last {
-                            Init::Constant(c.gamma)
-                        } else {
-                            Init::Ones
+                        let scale = match last {
+                            true if c.log_gamma => Init::Constant(c.gamma.ln()),
+                            true => Init::Constant(c.gamma),
+                            false => Init::Ones,
                         };
                         (
                             add("bn.weight", &[outputs], scale),
                             add("bn.bias", &[outputs], Init::Zeros),
                         )
                     }),
+                    log_scale: last && c.log_gamma,
                     relu: !last || c.last_relu,
                 }
             })
@@ -118,8 +125,22 @@ pub(super) struct GeneratorDistribution {
     sources: Vec<Source>,
     /// Form `dropout`: log a of generated groups.
     log_a: Vec<Option<ParamId>>,
-    /// Factor of generated logits at the moment.
-    scale: f64,
+    /// τ of softmax(A / τ) at the moment; free topology has none.
+    pub temperature: f64,
+}
+
+impl VimConfig {
+    fn logits(&self, role: Role) -> Logits {
+        match role {
+            Role::Topology => self.topology,
+            _ => self.operations,
+        }
+    }
+
+    /// Whether a group's logits are left as in DARTS: without ξ's deviation and without temperature.
+    fn is_free_topology(&self, role: Role) -> bool {
+        role == Role::Topology && self.topology == Logits::Free
+    }
 }
 
 impl GeneratorDistribution {
@@ -131,7 +152,7 @@ impl GeneratorDistribution {
         let mut maps: Vec<i64> = vec![];
         let mut sources = vec![];
         for group in cx.spec.groups() {
-            if group.role == Role::Topology && c.topology == Topology::Free {
+            if c.logits(group.role) == Logits::Free {
                 let init = Init::Normal {
                     std: c.free_init_std,
                 };
@@ -172,7 +193,7 @@ impl GeneratorDistribution {
             });
             maps[batch] += 1;
         }
-        if generators.is_empty() {
+        if generators.is_empty() && c.operations == Logits::Generated {
             return Err(Error::Incompatible {
                 what: "strategy `vim` on a space of topology alone".into(),
                 why: "with `strategy.topology = \"free\"` nothing is left for the generator".into(),
@@ -183,9 +204,8 @@ impl GeneratorDistribution {
             .spec
             .groups()
             .iter()
-            .zip(&sources)
-            .map(|(g, source)| {
-                let learned = c.form == Form::Dropout && matches!(source, Source::Generated { .. });
+            .map(|g| {
+                let learned = c.form == Form::Dropout && !c.is_free_topology(g.role);
                 learned.then(|| {
                     layout.add(
                         format!("log_a.{}", g.name),
@@ -217,13 +237,8 @@ impl GeneratorDistribution {
             batches,
             sources,
             log_a,
-            scale: 1.0,
+            temperature: c.temperature,
         })
-    }
-
-    /// Stretches generated logits as at that share of the search: stretch^progress.
-    pub fn stretch(&mut self, progress: f64) {
-        self.scale = self.config.stretch.powf(progress.min(1.0));
     }
 
     /// φ(ε) and free parameters: logits `[rows, candidates]` per group. `resample` draws a new ε.
@@ -245,8 +260,8 @@ impl GeneratorDistribution {
             .collect();
         self.sources
             .iter()
-            .map(|s| match s {
-                Source::Generated { batch, map } => maps[*batch].get(*map as i64) * self.scale,
+            .map(|source| match source {
+                Source::Generated { batch, map } => maps[*batch].get(*map as i64),
                 Source::Free(id) => views[*id].shallow_clone(),
             })
             .collect()
@@ -278,10 +293,12 @@ impl GeneratorDistribution {
 
     /// Standard deviation of ξ on a group.
     fn noise(&self, group: usize) -> f64 {
-        match (&self.sources[group], self.config.form) {
-            (_, Form::Point) => 0.0,
-            (Source::Generated { .. }, _) => self.config.noise,
-            (Source::Free(_), _) => self.config.topology_noise,
+        match self.config.form {
+            Form::Point => 0.0,
+            _ if self.config.is_free_topology(self.spec.groups()[group].role) => {
+                self.config.topology_noise
+            }
+            _ => self.config.noise,
         }
     }
 
@@ -311,7 +328,10 @@ impl GeneratorDistribution {
         logits
             .iter()
             .zip(self.spec.groups())
-            .map(|(l, g)| g.softmax(l))
+            .map(|(l, g)| match self.config.is_free_topology(g.role) {
+                true => g.softmax(l),
+                false => g.softmax(&(l / self.temperature)),
+            })
             .collect()
     }
 

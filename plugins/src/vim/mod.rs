@@ -29,22 +29,26 @@ pub struct VimConfig {
     pub samples: usize,
     /// Parts into which a batch is cut, each with samples of A of its own.
     pub parts: i64,
-    /// Steps in which θ moves alone.
-    pub warmup_steps: u64,
+    /// Share of the search in which θ moves alone.
+    pub warmup: f64,
     /// The noise that makes A from φ(ε).
     pub form: Form,
     /// Standard deviation of ξ on generated groups.
     pub noise: f64,
     /// Form `dropout`: log of the variance factor at the start.
     pub log_a: f64,
-    /// Factor by which the logits φ(ε) have been stretched at the end of the search.
-    pub stretch: f64,
+    /// τ of softmax(A / τ) until φ moves.
+    pub temperature: f64,
+    /// τ at the end of the search.
+    pub temperature_end: f64,
     /// Whether ε is drawn once or for every sample.
     pub input: Input,
     /// Generators for all groups together or for each.
     pub generators: Generators,
+    /// How groups of operations get their logits.
+    pub operations: Logits,
     /// How topology groups get their logits.
-    pub topology: Topology,
+    pub topology: Logits,
     /// Standard deviation of ξ on free topology groups.
     pub topology_noise: f64,
     /// Standard deviation of free logits at the start.
@@ -61,6 +65,8 @@ pub struct VimConfig {
     pub last_relu: bool,
     /// Scale of the last batch norm at the start.
     pub gamma: f64,
+    /// Learn the logarithm of that scale.
+    pub log_gamma: bool,
     /// Optimizer of φ.
     pub arch: OptimizerConfig,
 }
@@ -117,13 +123,14 @@ pub enum Generators {
     PerGroup,
 }
 
-/// How topology groups get their logits.
+/// How a group gets its logits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Topology {
-    /// Free parameters, as in NAS-Bench-1Shot1's own code.
+pub enum Logits {
+    /// Parameters of their own, independent of each other: the topology of NAS-Bench-1Shot1's own code, DARTS's
+    /// operations.
     Free,
-    /// By the generator, like operations.
+    /// By the generator.
     Generated,
 }
 
@@ -138,6 +145,7 @@ register! {
         ("l", "[strategy]\nblocks = 5\n"),
         ("p", "[strategy]\nform = \"point\"\n"),
         ("d", "[strategy]\nform = \"dropout\"\n"),
+        ("independent", "[strategy]\noperations = \"free\"\n"),
     ],
 }
 
@@ -153,7 +161,9 @@ impl StrategyConfig for VimConfig {
     fn validate(&self, v: &mut Validator) {
         v.range("strategy.samples", self.samples, 1, 1000);
         v.range("strategy.parts", self.parts, 1, 1000);
-        v.range("strategy.stretch", self.stretch, 1e-3, 1e3);
+        v.range("strategy.warmup", self.warmup, 0.0, 1.0);
+        v.range("strategy.temperature", self.temperature, 1e-3, 1e3);
+        v.range("strategy.temperature_end", self.temperature_end, 1e-3, 1e3);
         v.at_least("strategy.noise", self.noise, 0.0);
         v.at_least("strategy.topology_noise", self.topology_noise, 0.0);
         v.at_least("strategy.free_init_std", self.free_init_std, 0.0);
@@ -161,12 +171,25 @@ impl StrategyConfig for VimConfig {
         v.range("strategy.blocks", self.blocks, 1, 50);
         v.range("strategy.width", self.width, 1, 4096);
         v.range("strategy.gamma", self.gamma, -1e3, 1e3);
+        if self.log_gamma && self.gamma <= 0.0 {
+            v.problem(
+                "strategy.gamma",
+                "with `log_gamma = true` it must be above 0".to_owned(),
+            );
+        }
         self.refuse_idle_options(v);
         self.arch.validate("strategy.arch", v);
     }
 }
 
 impl VimConfig {
+    /// τ, which falls by an equal factor in every step once φ moves.
+    fn temperature_at(&self, progress: f64) -> f64 {
+        let moving = (1.0 - self.warmup).max(f64::EPSILON);
+        let share = ((progress - self.warmup) / moving).clamp(0.0, 1.0);
+        self.temperature.powf(1.0 - share) * self.temperature_end.powf(share)
+    }
+
     /// An option that was set and would change nothing is a mistake.
     fn refuse_idle_options(&self, v: &mut Validator) {
         let mut idle = |option: &str, because: &str| {
@@ -181,7 +204,13 @@ impl VimConfig {
                 "with `affine = false`: the batch norms have no scale",
             );
         }
-        if self.topology_noise != 0.0 && self.topology == Topology::Generated {
+        if self.log_gamma && !self.affine {
+            idle(
+                "log_gamma",
+                "with `affine = false`: the batch norms have no scale",
+            );
+        }
+        if self.topology_noise != 0.0 && self.topology == Logits::Generated {
             idle(
                 "topology_noise",
                 "with `topology = \"generated\"`: there `noise` counts",
@@ -232,8 +261,8 @@ impl Strategy for Vim {
     /// The body of Algorithm 1.
     fn step(&mut self, search: &mut Search) -> Result<()> {
         let (theta, phi) = (search.theta(), search.phi());
-        self.distribution.stretch(search.progress());
-        let phi_moves = search.clock().step >= self.config.warmup_steps;
+        let phi_moves = search.progress() >= self.config.warmup;
+        self.distribution.temperature = self.config.temperature_at(search.progress());
         let (for_theta, for_phi) = match self.config.data {
             Data::Full => (Split::Full, None),
             Data::Halves => (Split::Train, Some(Split::Val)),
@@ -286,14 +315,15 @@ impl Strategy for Vim {
     }
 
     fn state(&self) -> Result<StrategyState> {
-        let tensors = self.distribution.noise_inputs();
         Ok(StrategyState {
-            tensors,
-            ..StrategyState::default()
+            tensors: self.distribution.noise_inputs(),
+            ..StrategyState::of(&self.distribution.temperature)?
         })
     }
 
     fn restore(&mut self, state: StrategyState) -> Result<()> {
-        self.distribution.set_noise_inputs(&state.tensors)
+        self.distribution.set_noise_inputs(&state.tensors)?;
+        self.distribution.temperature = state.value()?;
+        Ok(())
     }
 }
