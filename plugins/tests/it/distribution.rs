@@ -98,6 +98,39 @@ fn probabilities_sum_to_one_and_draws_have_them() {
     }
 }
 
+/// The relaxation at temperature τ is the one without, to the power of 1/τ; what is drawn does not depend on it.
+#[test]
+fn a_temperature_sharpens_weights_and_leaves_draws() {
+    let spec = mixed_spec();
+    let at = |tau: f64| build(&config(&[("temperature", tau.into())]), &spec, 3);
+    let (plain, phi) = at(1.0);
+    for tau in [0.3, 4.0] {
+        let (vim, same) = at(tau);
+        assert_eq!(numbers(&phi), numbers(&same));
+        let d = of(&*vim);
+        let sample = |d: &dyn ArchDistribution| {
+            let mut rng = Streams::new(4).at("xi", 0);
+            d.sample(&phi, &mut rng).unwrap().weights
+        };
+        let pairs = [
+            (of(&*plain).mean(&phi).unwrap(), d.mean(&phi).unwrap()),
+            (sample(of(&*plain)), sample(d)),
+        ];
+        for (before, after) in pairs {
+            for (g, (p, q)) in before.iter().zip(&after).enumerate() {
+                let free = spec.groups()[g].role == Role::Topology;
+                let power = p.pow_tensor_scalar(if free { 1.0 } else { 1.0 / tau });
+                let want = &power / power.sum_dim_intlist([1i64].as_slice(), true, Kind::Double);
+                assert_close(&numbers(&want), &numbers(q), 1e-12, &spec.groups()[g].name);
+            }
+        }
+        for choice in spec.enumerate().take(20) {
+            let p = |d: &dyn ArchDistribution| log_prob(d, &phi, &choice);
+            assert_eq!(p(of(&*plain)), p(d));
+        }
+    }
+}
+
 /// Log-probability that `kept` of a free topology row come out on top of N(`logits`, `sigma`²), through `log_prob`.
 fn log_top(logits: &[f64], sigma: f64, kept: &[usize]) -> f64 {
     let spec = spec(vec![

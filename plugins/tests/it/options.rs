@@ -167,12 +167,16 @@ const OTHER: &[(&str, &str, &[&str])] = &[
     ("level", "alternating", &[]),
     ("data", "halves", &[]),
     ("samples", "2", &[]),
-    ("warmup_steps", "3", &[]),
+    ("parts", "2", &[]),
+    ("warmup", "0.25", &[]),
     ("form", "point", &[]),
     ("noise", "0.5", &[]),
     ("log_a", "-1.0", &["strategy.form=dropout"]),
+    ("temperature", "2.0", &[]),
+    ("temperature_end", "0.5", &[]),
     ("input", "resampled", &[]),
     ("generators", "per-group", &[]),
+    ("operations", "free", &[]),
     ("topology", "generated", &[]),
     ("topology_noise", "0.5", &[]),
     ("free_init_std", "0.1", &[]),
@@ -247,9 +251,11 @@ fn data_decides_how_many_steps_an_epoch_has() {
 
 #[test]
 fn while_the_weights_warm_up_the_generator_stays_as_it_was() {
-    let still = found(&["strategy.warmup_steps=12"]).0;
+    // Of twelve steps.
+    let still = found(&["strategy.warmup=1"]).0;
     // A rate of zero leaves φ at its start too, by another way.
     let rate = ["strategy.arch.lr=0", "strategy.arch.lr_min=0"];
     assert_eq!(still, found(&rate).0);
-    assert_ne!(still, found(&["strategy.warmup_steps=11"]).0);
+    assert_ne!(still, found(&["strategy.warmup=0.9"]).0);
+    assert_eq!(still, found(&["strategy.warmup=0.95"]).0);
 }
