@@ -19,8 +19,6 @@ struct Block {
     weight: ParamId,
     bias: Option<ParamId>,
     affine: Option<(ParamId, ParamId)>,
-    /// Whether the scale is kept as its logarithm.
-    log_scale: bool,
     relu: bool,
 }
 
@@ -35,12 +33,8 @@ impl Block {
             1,
         );
         let y = if self.relu { y.relu() } else { y };
-        let scale = self.affine.map(|(s, _)| match self.log_scale {
-            true => views[s].exp(),
-            false => views[s].shallow_clone(),
-        });
-        let shift = self.affine.map(|(_, b)| &views[b]);
-        y.batch_norm(scale.as_ref(), shift, None, None, true, 0.1, BN_EPS, true)
+        let (scale, shift) = self.affine.map(|(s, b)| (&views[s], &views[b])).unzip();
+        y.batch_norm(scale, shift, None, None, true, 0.1, BN_EPS, true)
     }
 }
 
@@ -65,17 +59,16 @@ impl Generator {
                     weight: add("conv.weight", &[outputs, inputs, 3, 3], init),
                     bias: c.bias.then(|| add("conv.bias", &[outputs], init)),
                     affine: c.affine.then(|| {
-                        let scale = match last {
-                            true if c.log_gamma => Init::Constant(c.gamma.ln()),
-                            true => Init::Constant(c.gamma),
-                            false => Init::Ones,
+                        let scale = if last {
+                            Init::Constant(c.gamma)
+                        } else {
+                            Init::Ones
                         };
                         (
                             add("bn.weight", &[outputs], scale),
                             add("bn.bias", &[outputs], Init::Zeros),
                         )
                     }),
-                    log_scale: last && c.log_gamma,
                     relu: !last || c.last_relu,
                 }
             })

@@ -65,8 +65,6 @@ pub struct VimConfig {
     pub last_relu: bool,
     /// Scale of the last batch norm at the start.
     pub gamma: f64,
-    /// Learn the logarithm of that scale.
-    pub log_gamma: bool,
     /// Optimizer of φ.
     pub arch: OptimizerConfig,
 }
@@ -141,13 +139,30 @@ register! {
     defaults: include_str!("defaults.toml"),
     example: "nasfw run --strategy vim --space nasbench1shot1-s3",
     presets: &[
+        ("literal", LITERAL),
         ("s", "[strategy]\nblocks = 1\n"),
         ("l", "[strategy]\nblocks = 5\n"),
         ("p", "[strategy]\nform = \"point\"\n"),
         ("d", "[strategy]\nform = \"dropout\"\n"),
         ("independent", "[strategy]\noperations = \"free\"\n"),
     ],
+    families: &[("nasbench1shot1", "[trainer]\nepochs = 5\n")],
 }
+
+/// Algorithm 1 without what docs/studies/vim.md adds to it, at the rate that the paper implies.
+const LITERAL: &str = r#"
+[strategy]
+parts = 1
+warmup = 0.0
+temperature = 1.0
+temperature_end = 1.0
+last_relu = true
+[strategy.arch]
+optimizer = "sgd"
+lr = 0.025
+[trainer]
+schedule_epochs = 50
+"#;
 
 #[typetag::serde(name = "vim")]
 impl StrategyConfig for VimConfig {
@@ -171,12 +186,6 @@ impl StrategyConfig for VimConfig {
         v.range("strategy.blocks", self.blocks, 1, 50);
         v.range("strategy.width", self.width, 1, 4096);
         v.range("strategy.gamma", self.gamma, -1e3, 1e3);
-        if self.log_gamma && self.gamma <= 0.0 {
-            v.problem(
-                "strategy.gamma",
-                "with `log_gamma = true` it must be above 0".to_owned(),
-            );
-        }
         self.refuse_idle_options(v);
         self.arch.validate("strategy.arch", v);
     }
@@ -201,12 +210,6 @@ impl VimConfig {
         if self.gamma != 1.0 && !self.affine {
             idle(
                 "gamma",
-                "with `affine = false`: the batch norms have no scale",
-            );
-        }
-        if self.log_gamma && !self.affine {
-            idle(
-                "log_gamma",
                 "with `affine = false`: the batch norms have no scale",
             );
         }

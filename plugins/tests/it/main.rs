@@ -27,12 +27,19 @@ use tch::{Device, Kind, Tensor};
 
 use nasfw_plugins::vim::VimConfig;
 
-/// The defaults, with some options of `[strategy]` set.
+/// The preset `literal`, with some options of `[strategy]` set.
 fn config(set: &[(&str, Value)]) -> VimConfig {
     let registry = Registry::load().unwrap();
     let plugin = registry.get(Plugins::Strategy, "vim").unwrap();
     let mut section = plugin.default_section().unwrap();
     section.as_object_mut().unwrap().remove("name");
+    let literal: Value = toml::from_str(plugin.preset("literal").unwrap()).unwrap();
+    for (key, value) in literal["strategy"].as_object().unwrap() {
+        match value.as_object() {
+            Some(table) => table.iter().for_each(|(k, v)| section[key][k] = v.clone()),
+            None => section[key] = value.clone(),
+        }
+    }
     for (key, value) in set {
         section[*key] = value.clone();
     }
