@@ -49,7 +49,7 @@ impl Batch {
         self.len() == 0
     }
 
-    /// At most `n` batches of nearly equal size, in order, that share its memory.
+    /// At most `n` batches, in order, that share its memory: of one size, but for the last, which may be smaller.
     pub fn parts(&self, n: i64) -> Vec<Batch> {
         let cut = |t: &Tensor| t.chunk(n.max(1), 0);
         cut(&self.images)

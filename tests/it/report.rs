@@ -168,6 +168,25 @@ fn a_report_of_a_comparison() {
     good(dir, &["compare", "plan.toml"]);
     let list = good(dir, &["figure", "runs/plan"]);
     assert!(list.contains("regret") && list.contains("ranks"), "{list}");
+    good(dir, &["figure", "runs/plan", "--all", "figures/of/it"]);
+    let bytes = |name: &str| fs::read(dir.join("figures/of/it").join(name)).unwrap();
+    for name in [
+        "regret",
+        "ranks",
+        "weights",
+        "darts-curves",
+        "random-curves",
+    ] {
+        assert!(bytes(&format!("{name}.svg")).starts_with(b"<svg"), "{name}");
+    }
+    // One strategy here has weights, so the panel is the run's own.
+    let (first, trial) = ("toy-planted-4steps-s0", "runs/plan/trials/darts-");
+    let run = format!("{trial}{first}");
+    let row = good(dir, &["figure", &run, "weights", "--edge", "row 1"]);
+    let other = good(dir, &["figure", "runs/plan", "weights", "--edge", "row 1"]);
+    assert_eq!(row, other);
+    let wrong = nasfw(dir, &["figure", "runs/plan", "weights", "--edge", "x"]);
+    assert!(!wrong.status.success());
     good(dir, &["report", "plan.toml", "-o", "a.html"]);
     good(dir, &["report", "runs/plan", "-o", "b.html"]);
     let page = fs::read_to_string(dir.join("a.html")).unwrap();

@@ -2,8 +2,9 @@
 
 use std::collections::HashSet;
 
-use nasfw_framework::batches::Augment;
+use nasfw_framework::batches::{Augment, Batch};
 use nasfw_framework::rng::Streams;
+use nasfw_framework::strategy::Split;
 use proptest::prelude::*;
 use tch::{Device, Kind, Tensor};
 
@@ -229,4 +230,25 @@ fn jitter_of_flat_colours_is_finite() {
         (hue - flat).abs().max().double_value(&[]) < 1e-12,
         "grey stays grey"
     );
+}
+
+proptest! {
+    #[test]
+    fn parts_are_the_batch_in_order(images in 1i64..20, n in 1i64..25) {
+        let batch = Batch {
+            images: Tensor::arange(images * 4, (Kind::Double, Device::Cpu)).view([images, 1, 2, 2]),
+            labels: Tensor::arange(images, (Kind::Int64, Device::Cpu)),
+            split: Some(Split::Train),
+        };
+        let parts = batch.parts(n);
+        prop_assert!(parts.len() as i64 <= n);
+        prop_assert!(parts.iter().all(|p| !p.is_empty() && p.split == batch.split));
+        let sizes = || parts.iter().map(Batch::len);
+        // Equal but for the last.
+        prop_assert!(sizes().take(parts.len() - 1).all(|s| Some(s) == sizes().max()));
+        let images: Vec<&Tensor> = parts.iter().map(|p| &p.images).collect();
+        let labels: Vec<&Tensor> = parts.iter().map(|p| &p.labels).collect();
+        prop_assert_eq!(Tensor::cat(&images, 0), batch.images);
+        prop_assert_eq!(Tensor::cat(&labels, 0), batch.labels);
+    }
 }

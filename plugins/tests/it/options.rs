@@ -259,3 +259,21 @@ fn while_the_weights_warm_up_the_generator_stays_as_it_was() {
     assert_ne!(still, found(&["strategy.warmup=0.9"]));
     assert_eq!(still, found(&["strategy.warmup=0.95"]));
 }
+
+/// Where nothing is sampled, a batch in parts gives the loss of the whole batch: its parts count by their images.
+#[test]
+fn without_noise_parts_of_a_batch_make_no_difference() {
+    let with = |parts: &str| {
+        let set = ["strategy.form=point", "trainer.batch_size=5", parts];
+        let marginals = found(&set).0;
+        marginals
+            .into_iter()
+            .flatten()
+            .flatten()
+            .collect::<Vec<f64>>()
+    };
+    let whole = with("strategy.parts=1");
+    for parts in ["strategy.parts=2", "strategy.parts=3", "strategy.parts=5"] {
+        super::distribution::assert_close(&whole, &with(parts), 1e-9, parts);
+    }
+}
