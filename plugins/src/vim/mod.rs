@@ -4,7 +4,8 @@
 //! A small convolutional network φ, the generator, turns fixed Gaussian noise ε into the logits of all edges at once;
 //! the architecture is A = φ(ε) + ξ. Supernet weights θ and generator φ descend the same loss, one Monte Carlo sample of
 //! the variational bound of the mutual information between data and architecture. What the paper leaves open is a named
-//! option here: see docs/decisions/0006-vim.md.
+//! option here: see docs/decisions/0006-vim.md. Defaults are those that docs/studies/vim.md found to work in one epoch:
+//! θ moves alone first, and the weights softmax(A / τ) leave the uniform ones slowly.
 
 mod generator;
 
@@ -240,7 +241,8 @@ struct Vim {
 }
 
 impl Vim {
-    /// Lines 2 and 3 of Algorithm 1, and the loss: ξ ~ N(0, 1), A = φ(ε) + ξ, L(φ, θ; D).
+    /// Lines 2 and 3 of Algorithm 1, and the loss: ξ ~ N(0, 1), A = φ(ε) + ξ, L(φ, θ; D). Parts of the batch have
+    /// samples of their own, as the bound's expectation has for every d.
     fn loss(
         &self,
         search: &mut Search,
