@@ -161,6 +161,7 @@ last_relu = true
 [strategy.arch]
 optimizer = "sgd"
 lr = 0.025
+lr_min = 0.001
 [trainer]
 schedule_epochs = 50
 "#;
