@@ -94,11 +94,11 @@ fn strategies_are_measured_beside_the_bare_supernet() {
         "its batch is drawn once"
     );
     assert!(number(vim, "/phases/data") > 0.0);
-    // Counts do not depend on how busy the machine is: two passes, one pass, one candidate an edge.
+    // Counts do not depend on how busy the machine is: two passes, one pass a part of the batch, one candidate an edge.
     let calls = |step: &Value| number(step, "/operators/leaves");
     assert!(calls(joint) > calls(plain));
     assert!(calls(darts) > 1.6 * calls(joint) && calls(darts) < 2.4 * calls(joint));
-    assert!(calls(vim) > calls(joint) && calls(vim) < 1.6 * calls(joint));
+    assert!(calls(vim) > 3.0 * calls(joint) && calls(vim) < 5.0 * calls(joint));
     assert!(calls(random) < calls(plain));
     for path in ["sampled", "everywhere", "ratio", "of_all"] {
         let value = number(&report, &format!("/single_path/{path}"));
