@@ -511,15 +511,15 @@ fn middle_view((width, height): (u32, u32), resize: u32, size: u32) -> View {
     let sides = [width, height].map(f64::from);
     let scaled = sides.map(|side| (f64::from(resize) * side / short).floor());
     let corner = scaled.map(|side| ((side - f64::from(size)) / 2.0).round_ties_even());
-    let [x, y] = [0, 1].map(|i| sides[i] / scaled[i]);
+    // Where the whole side is seen, rounding must not put the end beyond it.
+    let [(left, w), (top, h)] = [0, 1].map(|i| {
+        let ratio = sides[i] / scaled[i];
+        let begin = corner[i] * ratio;
+        (begin, (f64::from(size) * ratio).min(sides[i] - begin))
+    });
     View {
         seen: [0, 0, width, height],
-        part: [
-            corner[0] * x,
-            corner[1] * y,
-            f64::from(size) * x,
-            f64::from(size) * y,
-        ],
+        part: [left, top, w, h],
         size,
     }
 }

@@ -280,6 +280,8 @@ fn middle_views_are_torchvisions() {
     );
     assert_eq!(view(256, 256, 256, 224), [16.0, 16.0, 224.0, 224.0]);
     assert_eq!(view(64, 64, 64, 64), [0.0, 0.0, 64.0, 64.0]);
+    // 11 · (23 / 11) is more than 23 in floating point.
+    assert_eq!(view(23, 25, 11, 11)[2], 23.0);
     // No other pixels than those of the middle are computed: this one would be 33,553,920 pixels long.
     let [left, ..] = view(65_535, 1, 512, 8);
     assert!((left - 32_767.5).abs() < 1.0, "{left}");
