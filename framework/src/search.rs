@@ -5,6 +5,7 @@ mod ledger;
 mod micro;
 mod perturbation;
 mod tabular;
+mod updates;
 mod watch;
 
 use std::cell::RefCell;
@@ -463,124 +464,6 @@ impl Search {
             top5: in_top5.map(|found| found.double_value(&[]) / meter.images),
             ..meter
         })
-    }
-
-    // ---- updates -----------------------------------------------------------------------------------------------
-
-    /// Descends θ by its optimizer at the current rate.
-    pub fn descend_theta(&mut self, gradient: &Tensor) {
-        let _span = self.timed(Phase::Optimizer);
-        let lr = self.theta_lr();
-        self.watch_update(Vector::Theta, Some(gradient));
-        self.theta_optimizer.step(&mut self.theta, gradient, lr);
-        self.watch_settled();
-    }
-
-    /// Descends φ by its optimizer at the current rate.
-    ///
-    /// # Errors
-    /// When the strategy has no distribution with an optimizer.
-    pub fn descend_phi(&mut self, gradient: &Tensor) -> Result<()> {
-        let _span = self.timed(Phase::Optimizer);
-        let lr = self.phi_lr();
-        self.watch_update(Vector::Phi, Some(gradient));
-        match &mut self.phi_optimizer {
-            Some(optimizer) => {
-                optimizer.step(&mut self.phi, gradient, lr);
-                self.watch_settled();
-            }
-            None => {
-                return Err(Error::Plugin {
-                    plugin: "strategy".into(),
-                    message: "it descends φ but names no optimizer for it (`arch_optimizer`)"
-                        .into(),
-                });
-            }
-        }
-        Ok(())
-    }
-
-    /// Changes φ by a rule of the strategy's own (projections, natural gradients, closed forms), outside the graph.
-    pub fn update_phi(&mut self, rule: impl FnOnce(&mut Tensor)) {
-        let _span = self.timed(Phase::Optimizer);
-        self.watch_update(Vector::Phi, None);
-        no_grad(|| rule(&mut self.phi));
-        self.watch_settled();
-    }
-
-    /// The optimizer of θ: its settings and momentum buffer.
-    pub fn theta_optimizer(&self) -> &FlatOptimizer {
-        &self.theta_optimizer
-    }
-
-    /// The current learning rate of θ.
-    pub fn theta_lr(&self) -> f64 {
-        let (done, warmup) = (self.clock.epoch + 1, self.settings.warmup_epochs);
-        let share = if done < warmup {
-            done as f64 / warmup as f64
-        } else {
-            1.0
-        };
-        self.rate(&self.settings.weights) * share
-    }
-
-    /// The current learning rate of φ; 0 without a distribution.
-    pub fn phi_lr(&self) -> f64 {
-        self.phi_optimizer
-            .as_ref()
-            .map_or(0.0, |o| self.rate(o.config()))
-    }
-
-    fn rate(&self, c: &OptimizerConfig) -> f64 {
-        if self.budget().is_some() {
-            return c.schedule.at(c.lr, c.lr_min, self.progress());
-        }
-        let (first, epochs) = self
-            .clock
-            .schedule
-            .unwrap_or((0, self.settings.schedule_epochs));
-        let within = match self.settings.schedule_by {
-            Tick::Epoch => 0.0,
-            Tick::Step => self.clock.step_in_epoch as f64 / self.steps_per_epoch().max(1) as f64,
-        };
-        let done = self.clock.epoch.saturating_sub(first) as f64 + within;
-        c.schedule.over(c.lr, c.lr_min, done, epochs.max(1) as f64)
-    }
-
-    /// Learning rates run their schedules over so many epochs from epoch `first` on, until this is called again: for
-    /// searches in stages. Under a budget they run over the budget.
-    pub fn schedule_over(&mut self, first: u64, epochs: u64) {
-        self.clock.schedule = Some((first, epochs));
-    }
-
-    /// Changes the L2 decay of the weights from the next step on.
-    pub fn set_weight_decay(&mut self, weight_decay: f64) {
-        self.theta_optimizer.set_weight_decay(weight_decay);
-    }
-
-    /// Starts θ, its statistics and its optimizer afresh, from another draw each time.
-    pub fn restart_weights(&mut self) {
-        self.clock.restarts += 1;
-        self.start_weights();
-        self.watch_settled();
-    }
-
-    fn start_weights(&mut self) {
-        let streams = self.streams.child("weights", self.clock.restarts);
-        self.theta = leaf(self.supernet.layout().init(streams, self.kind, self.device));
-        self.stats = self
-            .supernet
-            .stats_layout()
-            .init(streams, self.kind, self.device);
-        self.theta_optimizer = self.settings.weights.build(&self.theta);
-    }
-
-    fn start_arch(&mut self, strategy: &dyn Strategy) {
-        let streams = self.streams.child("architecture", self.clock.stage);
-        if let Some(distribution) = strategy.distribution() {
-            self.phi = leaf(distribution.init(streams, self.kind, self.device));
-            self.phi_optimizer = strategy.arch_optimizer().map(|c| c.build(&self.phi));
-        }
     }
 
     /// A new supernet and a new distribution, as the strategy now wants them.

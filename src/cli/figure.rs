@@ -82,12 +82,17 @@ impl Figure {
         }
     }
 
+    /// Reads what is to be drawn; of a comparison's runs none where only its other figures are asked for.
     fn source(&self) -> Result<Source> {
         let Some((comparison, folder)) = comparison::load(&self.what)? else {
             return Ok(Source::Run(Box::new(Record::read(&self.what)?)));
         };
-        let runs: Result<_> = comparison
-            .of_one_seed()
+        let weights = ComparisonKind::Weights.name();
+        let shown = match &self.kind {
+            Some(kind) if kind != weights => vec![],
+            _ => comparison.of_one_seed(),
+        };
+        let runs: Result<_> = shown
             .into_iter()
             .map(|i| &comparison.trials[i])
             .map(|t| Ok((t.strategy.clone(), Record::read(&folder.join(&t.run))?)))
@@ -113,17 +118,13 @@ impl Figure {
     fn write_all(&self, dir: &Path, source: &Source, figures: &[Named]) -> Result<()> {
         std::fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
         let write = |prefix: &str, figures: &[Named]| -> Result<()> {
-            figures
-                .iter()
-                .try_for_each(|(name, _, figure)| match figure {
-                    Some(figure) => {
-                        let file = dir.join(format!("{prefix}{name}.svg"));
-                        write_file(&file, figure.svg().as_bytes())?;
-                        say(file.display().to_string());
-                        Ok(())
-                    }
-                    None => Ok(()),
-                })
+            for (name, _, figure) in figures {
+                let Some(figure) = figure else { continue };
+                let file = dir.join(format!("{prefix}{name}.svg"));
+                write_file(&file, figure.svg().as_bytes())?;
+                say(file.display().to_string());
+            }
+            Ok(())
         };
         write("", figures)?;
         if let Source::Comparison(_, runs) = source {

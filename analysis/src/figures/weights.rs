@@ -80,7 +80,7 @@ pub(super) fn draw(record: &Record, edge: Option<&str>) -> Result<Option<Figure>
         [row] => format!("Weights of {}, {}", group.name, group.rows[row].name),
         _ => format!("Weights of {}", group.name),
     };
-    Ok(Some(figure(title, CAPTION.into(), longest(group), &panels)))
+    Ok(Some(figure(title, longest(group), &panels)))
 }
 
 /// One row of several runs, a panel per run under its name; without `edge` the first row. Runs without weights are left
@@ -107,11 +107,8 @@ pub(super) fn beside(runs: &[(&str, &Record)], edge: Option<&str>) -> Result<Opt
         return Ok(None);
     }
     let title = format!("Weights of {row_name}");
-    Ok(Some(figure(title, CAPTION.into(), names, &panels)))
+    Ok(Some(figure(title, names, &panels)))
 }
-
-const CAPTION: &str =
-    "Weight of every candidate over the steps of the search: what the architecture is derived by.";
 
 fn has_weights(record: &Record) -> bool {
     record.moments().iter().any(|m| m.marginals.is_some())
@@ -136,12 +133,7 @@ fn lines(record: &Record, shown: &Rows<'_>, row: usize) -> Vec<Line> {
     names.iter().enumerate().map(line).collect()
 }
 
-fn figure(
-    title: String,
-    caption: String,
-    legend: Vec<String>,
-    panels: &[(String, Vec<Line>)],
-) -> Figure {
+fn figure(title: String, legend: Vec<String>, panels: &[(String, Vec<Line>)]) -> Figure {
     // Weights of sigmoids and the like need not be between 0 and 1.
     let points = || {
         panels
@@ -163,7 +155,7 @@ fn figure(
     Figure {
         kind: "weights",
         title,
-        caption,
+        caption: "Weight of every candidate over the steps of the search: what the architecture is derived by.".into(),
         legend: look::legend(legend),
         panels: panels
             .iter()

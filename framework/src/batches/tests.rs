@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use proptest::prelude::*;
+use rand::RngExt;
 
 use super::*;
 use crate::rng::Rng;
