@@ -132,10 +132,16 @@ fn flags_for_gpus_are_set_for_every_run() {
         let set = [
             format!("trainer.tf32={on}"),
             format!("trainer.cudnn_benchmark={on}"),
+            format!("trainer.deterministic={}", !on),
         ];
-        let config = config(&[&set[0], &set[1]]).unwrap();
+        let config = config(&[&set[0], &set[1], &set[2]]).unwrap();
         search(&config, &folder(dir.path(), &config), false).unwrap();
-        assert_eq!((precision::tf32(), precision::cudnn_benchmark()), (on, on));
+        let flags = (
+            precision::tf32(),
+            precision::cudnn_benchmark(),
+            precision::deterministic(),
+        );
+        assert_eq!(flags, (on, on, !on));
     }
     assert!(!Cuda::is_available() || memory::peak(Device::Cuda(0)).is_some());
 }

@@ -1,4 +1,4 @@
-// Lower precision: autocast, TF32.
+// Precision: autocast, TF32, and results that repeat.
 
 #include <ATen/Context.h>
 #include <ATen/autocast_mode.h>
@@ -39,6 +39,18 @@ extern "C" void nasfw_set_tf32(bool allow) {
 
 extern "C" bool nasfw_tf32() {
   return at::globalContext().allowTF32CuBLAS() && at::globalContext().allowTF32CuDNN();
+}
+
+// Kernels of GPUs whose results repeat. Operations that have none are computed as ever, with a warning.
+extern "C" void nasfw_set_deterministic(bool on) {
+  at::globalContext().setDeterministicCuDNN(on);
+  at::globalContext().setDeterministicAlgorithms(on, /*warn_only=*/true);
+  // That is for programs that read what they never wrote; filling takes time.
+  at::globalContext().setDeterministicFillUninitializedMemory(false);
+}
+
+extern "C" bool nasfw_deterministic() {
+  return at::globalContext().deterministicCuDNN() && at::globalContext().deterministicAlgorithms();
 }
 
 extern "C" bool nasfw_cudnn_benchmark() { return at::globalContext().benchmarkCuDNN(); }

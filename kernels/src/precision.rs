@@ -1,4 +1,4 @@
-//! Lower precision: autocast of forward passes to bfloat16, and TF32 in matrix products on GPUs.
+//! Precision: autocast of forward passes to bfloat16; on GPUs, TF32 in matrix products and kernels whose results repeat.
 
 use std::marker::PhantomData;
 
@@ -10,6 +10,8 @@ unsafe extern "C" {
     fn nasfw_autocast_enabled(cuda: bool) -> bool;
     fn nasfw_set_tf32(allow: bool);
     fn nasfw_tf32() -> bool;
+    fn nasfw_set_deterministic(on: bool);
+    fn nasfw_deterministic() -> bool;
     fn nasfw_cudnn_benchmark() -> bool;
 }
 
@@ -66,6 +68,19 @@ pub fn tf32() -> bool {
     unsafe { nasfw_tf32() }
 }
 
+/// Whether GPUs compute, in the whole process, only by kernels that give the same bits every time, where there are any.
+/// cuBLAS repeats itself as long as one stream is used, as here.
+pub fn set_deterministic(on: bool) {
+    // SAFETY: it sets flags.
+    unsafe { nasfw_set_deterministic(on) };
+}
+
+/// What [`set_deterministic`] set.
+pub fn deterministic() -> bool {
+    // SAFETY: it reads flags.
+    unsafe { nasfw_deterministic() }
+}
+
 /// Whether cuDNN measures which algorithm of a convolution is the fastest (`tch::Cuda::cudnn_set_benchmark`).
 pub fn cudnn_benchmark() -> bool {
     // SAFETY: it reads a flag.
@@ -110,8 +125,9 @@ mod tests {
     fn flags_of_gpus_are_read_back() {
         for on in [true, false] {
             set_tf32(on);
+            set_deterministic(on);
             tch::Cuda::cudnn_set_benchmark(on);
-            assert_eq!((tf32(), cudnn_benchmark()), (on, on));
+            assert_eq!((tf32(), deterministic(), cudnn_benchmark()), (on, on, on));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::{Network, Op, Plan};
+use super::{Network, Op, Plan, average_pool};
 use crate::error::{Error, Result};
 use crate::params::Views;
 use crate::rng::{self, Streams};
@@ -226,14 +226,7 @@ impl Pass<'_> {
             Op::MaxPool(p) => {
                 x.max_pool2d([p.kernel; 2], [p.stride; 2], [p.padding; 2], [1; 2], false)
             }
-            Op::AvgPool(p) => x.avg_pool2d(
-                [p.kernel; 2],
-                [p.stride; 2],
-                [p.padding; 2],
-                false,
-                false,
-                None,
-            ),
+            Op::AvgPool(p) => average_pool(x, p.kernel, p.stride, p.padding),
             Op::Add => {
                 let mut sum = x + self.value(step.inputs[1])?;
                 for &input in &step.inputs[2..] {

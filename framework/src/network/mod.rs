@@ -22,12 +22,14 @@
 mod builder;
 mod forward;
 mod onnx;
+mod pool;
 mod standalone;
 mod weights;
 
 pub use builder::{Conv, NetworkBuilder, Value};
 pub use forward::{Logits, channels_last};
 pub use onnx::{ONNX_OPSET, ONNX_OPSETS};
+pub use pool::average_pool;
 pub use standalone::{DROP_PATH, Standalone};
 
 use serde::{Deserialize, Serialize};

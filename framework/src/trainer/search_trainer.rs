@@ -39,6 +39,8 @@ pub struct SearchTrainer {
     pub autocast: Autocast,
     /// Whether GPUs may round the factors of matrix products to TF32.
     pub tf32: bool,
+    /// Whether GPUs compute only by kernels that give the same bits every time.
+    pub deterministic: bool,
     /// Whether cuDNN measures which algorithms are the fastest.
     pub cudnn_benchmark: bool,
     /// Images a batch when nothing is differentiated.
@@ -121,6 +123,12 @@ impl Trainer for SearchTrainer {
                 "the micro-batch is chosen already: set either `trainer.micro_batch` or `trainer.memory` to 0",
             );
         }
+        if self.deterministic && self.cudnn_benchmark {
+            v.problem(
+                "trainer.cudnn_benchmark",
+                "it chooses kernels by stopwatch, so that results don't repeat: set `trainer.deterministic = false` too",
+            );
+        }
         v.at_least("trainer.eval_batch_size", self.eval_batch_size, 1);
         v.at_least("trainer.log_every", self.log_every, 1);
         v.at_least("trainer.checkpoint_every", self.checkpoint_every, 1);
@@ -175,6 +183,7 @@ impl SearchTrainer {
             tch::set_num_threads(i32::try_from(common.threads).unwrap_or(i32::MAX));
         }
         precision::set_tf32(self.tf32);
+        precision::set_deterministic(self.deterministic);
         tch::Cuda::cudnn_set_benchmark(self.cudnn_benchmark);
         if self.autocast != Autocast::None && common.kind() != Kind::Float {
             return Err(Error::Incompatible {

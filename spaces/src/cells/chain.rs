@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use nasfw_framework::network::average_pool;
 use nasfw_framework::prelude::*;
 use nasfw_kernels::fused;
 use tch::Tensor;
@@ -279,12 +280,8 @@ impl Layers {
                 (Step::MaxPool(s), flow) => {
                     flow.map(|x| x.max_pool2d([3, 3], [*s, *s], [1, 1], [1, 1], false))
                 }
-                (Step::AvgPool(s), flow) => {
-                    flow.map(|x| x.avg_pool2d([3, 3], [*s, *s], [1, 1], false, false, None))
-                }
-                (Step::Halve, flow) => {
-                    flow.map(|x| x.avg_pool2d([2, 2], [2, 2], [0, 0], false, false, None))
-                }
+                (Step::AvgPool(s), flow) => flow.map(|x| average_pool(&x, 3, *s, 1)),
+                (Step::Halve, flow) => flow.map(|x| average_pool(&x, 2, 2, 0)),
             };
         }
         flow

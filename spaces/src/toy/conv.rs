@@ -1,5 +1,6 @@
 //! A tiny convolutional cell: three edges, three candidates, 27 architectures, any images.
 
+use nasfw_framework::network::average_pool;
 use nasfw_framework::prelude::*;
 use nasfw_framework::register;
 use serde::{Deserialize, Serialize};
@@ -201,7 +202,7 @@ impl ToyConvNet {
                 }
                 (0, _) => x.shallow_clone(),
                 (1, Some(conv)) => conv.forward(pass, &x),
-                _ => x.avg_pool2d([3, 3], [1, 1], [1, 1], false, false, None),
+                _ => average_pool(&x, 3, 1, 1),
             };
             y * arch.weights[0].get(edge as i64).get(op as i64)
         });
