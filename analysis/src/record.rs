@@ -5,13 +5,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use nasfw_framework::arch::{Group, Marginals, Role, Row};
-use nasfw_framework::config::{RunConfig, flatten};
+use nasfw_framework::config::flatten;
 use nasfw_framework::events::Event;
 use nasfw_framework::run::{
     CONFIG, EVENTS, MANIFEST, Manifest, RESULT, RUN, RunFolder, read_events, read_json_if_there,
 };
+use nasfw_framework::space::SpaceConfig;
 use nasfw_framework::trainer::Outcome;
 use nasfw_framework::{Error, Result};
+use serde::Deserialize;
 use serde_json::Value;
 
 /// What to do about a file that can't be understood.
@@ -191,7 +193,7 @@ impl Record {
     /// Rows and candidates by the names that the space gives them, if they fit the run's weights.
     fn named(&self) -> Option<Vec<Group>> {
         let text = fs::read_to_string(self.path.join(RUN)).ok()?;
-        let config: RunConfig = serde_json::from_str(&text).ok()?;
+        let config: SpaceAlone = serde_json::from_str(&text).ok()?;
         let groups = config.space.build().ok()?.spec().groups().to_vec();
         let shape: Vec<Vec<usize>> = groups
             .iter()
@@ -225,6 +227,12 @@ impl Record {
         });
         groups.collect()
     }
+}
+
+/// The space of a configuration, whatever became of its other options since the run was made.
+#[derive(Deserialize)]
+struct SpaceAlone {
+    space: Box<dyn SpaceConfig>,
 }
 
 /// Number of candidates per group and row.

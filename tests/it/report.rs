@@ -51,6 +51,16 @@ fn figures_and_reports_of_runs() {
     assert_eq!(again(), again());
     // A line per candidate and a point per event, in the figure of a row.
     let svg = good(dir, &["figure", path, "weights", "--edge", "row 1"]);
+    // Rows keep their names when the trainer's options are others than when the run was made.
+    let config = fs::read_to_string(run.join("run.json")).unwrap();
+    let older = config.replacen("\"trainer\": {", "\"trainer\": {\"gone\": 1,", 1);
+    assert_ne!(older, config);
+    fs::write(run.join("run.json"), older).unwrap();
+    assert_eq!(
+        good(dir, &["figure", path, "weights", "--edge", "row 1"]),
+        svg
+    );
+    fs::write(run.join("run.json"), config).unwrap();
     let moments = read_events(&run.join(EVENTS)).unwrap();
     let mut steps: Vec<u64> = moments
         .iter()
@@ -101,6 +111,28 @@ fn figures_and_reports_of_runs() {
     );
 
     in_a_browser(dir, &page);
+}
+
+/// docs/studies/vim.md shows what its recorded runs give.
+#[test]
+fn the_studys_figures_come_from_its_recorded_runs() {
+    let study = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/studies/vim");
+    for (figure, run, kind, edge) in [
+        ("pictures", "confirmation-104", "pictures", None),
+        ("weights", "confirmation-104", "weights", None),
+        ("distribution", "confirmation-104", "distribution", None),
+        ("ingredients", "vim-ingredients", "weights", Some("0->3")),
+    ] {
+        let shown = study.join("figures").join(figure).with_extension("svg");
+        let run = study.join(run);
+        let mut line = vec!["figure", run.to_str().unwrap(), kind];
+        line.extend(edge.iter().flat_map(|edge| ["--edge", edge]));
+        assert_eq!(
+            good(&study, &line),
+            fs::read_to_string(shown).unwrap(),
+            "{figure}"
+        );
+    }
 }
 
 #[test]

