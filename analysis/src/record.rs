@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use nasfw_framework::arch::{Group, Marginals, Role, Row};
+use nasfw_framework::arch::{ArchSpec, Group, Marginals, Role, Row};
 use nasfw_framework::config::flatten;
 use nasfw_framework::events::Event;
 use nasfw_framework::run::{
@@ -13,7 +13,6 @@ use nasfw_framework::run::{
 use nasfw_framework::space::SpaceConfig;
 use nasfw_framework::trainer::Outcome;
 use nasfw_framework::{Error, Result};
-use serde::Deserialize;
 use serde_json::Value;
 
 /// What to do about a file that can't be understood.
@@ -193,8 +192,9 @@ impl Record {
     /// Rows and candidates by the names that the space gives them, if they fit the run's weights.
     fn named(&self) -> Option<Vec<Group>> {
         let text = fs::read_to_string(self.path.join(RUN)).ok()?;
-        let config: SpaceAlone = serde_json::from_str(&text).ok()?;
-        let groups = config.space.build().ok()?.spec().groups().to_vec();
+        let groups = spec_of(&serde_json::from_str(&text).ok()?)?
+            .groups()
+            .to_vec();
         let shape: Vec<Vec<usize>> = groups
             .iter()
             .map(|g| g.rows.iter().map(|r| r.candidates.len()).collect())
@@ -229,10 +229,11 @@ impl Record {
     }
 }
 
-/// The space of a configuration, whatever became of its other options since the run was made.
-#[derive(Deserialize)]
-struct SpaceAlone {
-    space: Box<dyn SpaceConfig>,
+/// The decisions of the space in a `run.json`, whatever became of its other options since the run was made; none where
+/// this program lacks the space.
+pub fn spec_of(config: &Value) -> Option<ArchSpec> {
+    let space: Box<dyn SpaceConfig> = serde_json::from_value(config.get("space")?.clone()).ok()?;
+    Some(space.build().ok()?.spec().clone())
 }
 
 /// Number of candidates per group and row.

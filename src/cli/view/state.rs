@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use nasfw_analysis::record::spec_of;
 use nasfw_framework::arch::{ArchSpec, Genotype, Role};
-use nasfw_framework::config::RunConfig;
 use nasfw_framework::distribution::row_entropy;
 use nasfw_framework::events::Event;
 use serde_json::Value;
@@ -31,14 +31,11 @@ impl About {
             Some(name) => name.to_owned(),
             None => "?".into(),
         };
-        let config: Option<RunConfig> = serde_json::from_value(json.clone()).ok();
         Self {
             run,
             parts: ["strategy", "space", "dataset"].map(name),
             seed: json["common"]["seed"].to_string(),
-            spec: config
-                .and_then(|c| c.space.build().ok())
-                .map(|s| s.spec().clone()),
+            spec: spec_of(json),
         }
     }
 }
