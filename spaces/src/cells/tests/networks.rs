@@ -5,7 +5,7 @@ use nasfw_framework::rng::normal;
 use proptest::prelude::*;
 use tch::{Device, Kind, Tensor};
 
-use super::reference::{Named, supernet};
+use super::reference::{Named, supernet, with_rounding};
 use super::*;
 use crate::layers::Role;
 
@@ -106,23 +106,70 @@ pub fn arch_equals_reference(
     arch: &RelaxedArch,
 ) -> f64 {
     let (net, theta, images) = setup(space, seed, side, options);
-    // What stands in the padding of a shorter row means nothing, nor does its gradient.
+    let ours = forward(net.as_ref(), &theta, &images, &within_rows(space, arch));
+    let plain = plain(space, net.as_ref(), &theta, &images, options, arch);
+    compare(&ours, &plain, &leaves(&theta, arch))
+}
+
+/// How many times a rounding error before batch norms is multiplied on its way to outputs and gradients of the plain
+/// network. Mostly 1 to 1000; beyond any bound where the norms of a path that no image reaches divide it by √ε again
+/// and again.
+pub fn condition(
+    space: &CellSpace,
+    seed: u64,
+    side: i64,
+    options: &SupernetOptions,
+    arch: &RelaxedArch,
+) -> f64 {
+    const ERROR: f64 = 1e-12;
+    let (net, theta, images) = setup(space, seed, side, options);
+    let run = || plain(space, net.as_ref(), &theta, &images, options, arch);
+    let exact = run();
+    let rounded = with_rounding(ERROR, run);
+    compare(&rounded, &exact, &leaves(&theta, arch)) / ERROR
+}
+
+/// Networks with a larger condition are not compared.
+pub const ILL: f64 = 1e4;
+
+/// The deviation that rounding may explain: a hundred times what 3000 made-up networks had.
+pub fn rounding(condition: f64) -> f64 {
+    1e-9 * condition.max(1.0)
+}
+
+fn plain(
+    space: &CellSpace,
+    net: &dyn Supernet,
+    theta: &Tensor,
+    images: &Tensor,
+    options: &SupernetOptions,
+    arch: &RelaxedArch,
+) -> Tensor {
+    let named = Named::new(net.layout(), theta);
+    let arch = within_rows(space, arch);
+    supernet(space, options, &named, images, &arch, Streams::new(5))
+}
+
+/// What stands in the padding of a shorter row means nothing, nor does its gradient.
+fn within_rows(space: &CellSpace, arch: &RelaxedArch) -> RelaxedArch {
     let mask = |g: &Group| g.mask(Device::Cpu).to_kind(Kind::Double);
-    let groups = || space.spec().groups().iter().zip(&arch.weights);
+    let groups = space.spec().groups().iter().zip(&arch.weights);
     let copies = |of: &Vec<Tensor>| of.iter().map(Tensor::shallow_clone).collect();
-    let there = || RelaxedArch {
-        weights: groups().map(|(g, w)| w * mask(g)).collect(),
+    RelaxedArch {
+        weights: groups.map(|(g, w)| w * mask(g)).collect(),
         active: arch.active.clone(),
         offsets: arch.offsets.as_ref().map(copies),
         log_prob: Option::None,
         scalars: arch.scalars.clone(),
-    };
-    let ours = forward(net.as_ref(), &theta, &images, &there());
-    let named = Named::new(net.layout(), &theta);
-    let plain = supernet(space, options, &named, &images, &there(), Streams::new(5));
-    let mut leaves: Vec<&Tensor> = std::iter::once(&theta).chain(&arch.weights).collect();
-    leaves.extend(arch.offsets.iter().flatten());
-    compare(&ours, &plain, &leaves)
+    }
+}
+
+fn leaves<'a>(theta: &'a Tensor, arch: &'a RelaxedArch) -> Vec<&'a Tensor> {
+    let offsets = arch.offsets.iter().flatten();
+    std::iter::once(theta)
+        .chain(&arch.weights)
+        .chain(offsets)
+        .collect()
 }
 
 /// Weights of the network of a genotype, taken from those of the supernet; scales one and shifts zero where the
@@ -179,9 +226,8 @@ fn carried(space: &CellSpace, choice: &Choice, from: &Named, network: &ParamLayo
     Tensor::cat(&parts.collect::<Vec<_>>(), 0)
 }
 
-/// A choice in the supernet against its standalone network and against the supernet without a mask.
-fn equals_standalone(space: &CellSpace, seed: u64, side: i64) -> f64 {
-    let (net, theta, images) = setup(space, seed, side, &nothing_asked(false));
+/// A random choice in the space.
+fn any_choice(space: &CellSpace, seed: u64) -> Choice {
     // Noise draws its own numbers in either network, so it is left out.
     let quiet = space.cells.iter().cloned().map(|mut cell| {
         for edge in &mut cell.edges {
@@ -193,9 +239,13 @@ fn equals_standalone(space: &CellSpace, seed: u64, side: i64) -> f64 {
     });
     let quiet = CellSpace::new("quiet", quiet.collect(), space.skeleton, 2, space.count).unwrap();
     let drawn = quiet.genotype(&quiet.random(&mut Streams::new(seed).at("choice", 0)));
-    let choice = space.choice(&drawn).unwrap();
-    let spec = space.spec();
-    let masked = choice.one_hot(spec, Kind::Double, Device::Cpu);
+    space.choice(&drawn).unwrap()
+}
+
+/// A choice in the supernet against its standalone network and against the supernet without a mask.
+fn equals_standalone(space: &CellSpace, choice: &Choice, seed: u64, side: i64) -> f64 {
+    let (net, theta, images) = setup(space, seed, side, &nothing_asked(false));
+    let masked = choice.one_hot(space.spec(), Kind::Double, Device::Cpu);
     let dense = RelaxedArch::new(masked.weights.iter().map(Tensor::copy).collect());
     let ours = forward(net.as_ref(), &theta, &images, &masked);
     let unmasked = forward(net.as_ref(), &theta, &images, &dense);
@@ -205,13 +255,13 @@ fn equals_standalone(space: &CellSpace, seed: u64, side: i64) -> f64 {
         cells: Some(space.count),
         auxiliary: false,
     };
-    let genotype = space.genotype(&choice);
+    let genotype = space.genotype(choice);
     let named = Named::new(net.layout(), &theta);
     let mut alone = |role: Role| {
         let network = space
             .standalone(&genotype, task(side), &options, role)
             .unwrap();
-        let params = carried(space, &choice, &named, network.layout());
+        let params = carried(space, choice, &named, network.layout());
         let streams = Streams::new(0);
         let stats = network
             .stats_layout()
@@ -250,15 +300,24 @@ proptest! {
     #[test]
     fn made_up_supernets_equal_the_plain_reference(seed in any::<u64>(), signed in any::<bool>(), side in prop::sample::select(vec![16i64, 20]), plain in any::<bool>()) {
         let space = any_space(seed);
-        let worst = equals_reference(&space, seed, signed, side, &nothing_asked(plain));
-        prop_assert!(worst < 1e-8, "{space:?} {worst}");
+        let options = nothing_asked(plain);
+        let arch = RelaxedArch::new(relaxed(&space, seed, signed));
+        let condition = condition(&space, seed, side, &options, &arch);
+        prop_assume!(condition < ILL);
+        let worst = arch_equals_reference(&space, seed, side, &options, &arch);
+        prop_assert!(worst < rounding(condition), "{space:?} {condition} {worst}");
     }
 
     #[test]
     fn choices_of_made_up_spaces_equal_their_networks(seed in any::<u64>()) {
         let space = any_space(seed);
-        let worst = equals_standalone(&space, seed, SIDE);
-        prop_assert!(worst < 1e-8, "{space:?} {worst}");
+        let choice = any_choice(&space, seed);
+        let mut arch = choice.one_hot(space.spec(), Kind::Double, Device::Cpu);
+        arch.weights = arch.weights.iter().map(|w| w.set_requires_grad(true)).collect();
+        let condition = condition(&space, seed, SIDE, &nothing_asked(false), &arch);
+        prop_assume!(condition < ILL);
+        let worst = equals_standalone(&space, &choice, seed, SIDE);
+        prop_assert!(worst < rounding(condition), "{space:?} {condition} {worst}");
     }
 }
 
@@ -276,7 +335,8 @@ fn registered_supernets_equal_the_plain_reference() {
 #[test]
 fn choices_of_every_registered_space_equal_their_networks() {
     for (seed, name) in NAMES.into_iter().enumerate() {
-        let worst = equals_standalone(&parts(name), seed as u64, SIDE);
+        let (space, seed) = (parts(name), seed as u64);
+        let worst = equals_standalone(&space, &any_choice(&space, seed), seed, SIDE);
         assert!(worst < 1e-8, "{name} {worst}");
     }
 }

@@ -1,6 +1,7 @@
 //! Plain networks straight from the papers' descriptions: one module per edge and candidate, each output multiplied by
 //! its weight, nothing shared, masked or batched.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 
 use nasfw_framework::rng;
@@ -31,8 +32,27 @@ impl Named {
     }
 }
 
+thread_local! {
+    static ROUNDING: Cell<f64> = const { Cell::new(0.0) };
+}
+
+/// What `run` gives where each input of a batch norm has random relative errors of this size.
+pub fn with_rounding<T>(error: f64, run: impl FnOnce() -> T) -> T {
+    ROUNDING.set(error);
+    let result = run();
+    ROUNDING.set(0.0);
+    result
+}
+
 /// Batch norm by its definition, with the batch's own statistics.
 pub fn norm(x: &Tensor) -> Tensor {
+    let x = &match ROUNDING.get() {
+        0.0 => x.shallow_clone(),
+        error => {
+            let rng = &mut Streams::new(0).at("rounding", 0);
+            x * (1.0 + rng::normal(rng, &x.size(), x.kind(), x.device()) * error)
+        }
+    };
     let mean = x.mean_dim([0i64, 2, 3].as_slice(), true, x.kind());
     let var = (x - &mean)
         .square()
