@@ -38,6 +38,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             "native/precision.cpp",
             "native/profile.cpp",
             "native/surrogate.cpp",
+            "native/version.cpp",
             "native/views.cpp",
             "native/fused/fused.cpp",
         ]);

@@ -4,6 +4,7 @@ use std::ffi::{CStr, CString};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
+pub use nasfw_kernels::libtorch_version;
 use nasfw_kernels::memory;
 use tch::{Cuda, Device};
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use nasfw_framework::device::{self, CudaLibrary, load_cuda};
+use nasfw_framework::device::{self, CudaLibrary, libtorch_version, load_cuda};
 use nasfw_framework::registry::{Kind, Registry};
 use nasfw_framework::{Error, Result, run};
 use tch::{Cuda, Device, Kind as TensorKind, Tensor};
@@ -25,7 +25,7 @@ impl Doctor {
         say(format!(
             "nasfw      {}, for libtorch {}",
             env!("CARGO_PKG_VERSION"),
-            run::LIBTORCH
+            libtorch_version()
         ));
         let folder = device::libtorch_folder();
         say(format!(

@@ -13,6 +13,7 @@ mod bad_input;
 mod bench;
 mod compare;
 mod custom;
+mod doctor;
 mod genotype;
 mod interrupts;
 mod perf;

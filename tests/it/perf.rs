@@ -16,9 +16,9 @@ const QUICK: [&str; 6] = ["--steps", "2", "--warmup", "1", "--threads", "1"];
 const SMALL: [&str; 8] = [
     "--space",
     "darts",
-    "-o",
+    "--set",
     "space.channels=2",
-    "-o",
+    "--set",
     "space.cells=3",
     "--batch",
     "4",
@@ -161,11 +161,15 @@ fn what_can_not_be_measured_is_refused_with_what_to_type() {
             "nasfw list strategies",
         ),
         (
-            &["-S", "toy-conv", "-o", "space.chanels=2"],
+            &["-S", "toy-conv", "--set", "space.chanels=2"],
             2,
             "space.channels",
         ),
-        (&["-S", "toy-conv", "-o", "space.channels"], 2, "KEY=VALUE"),
+        (
+            &["-S", "toy-conv", "--set", "space.channels"],
+            2,
+            "KEY=VALUE",
+        ),
         (&["-S", "toy-conv", "--batch", "4096"], 2, "only 512"),
     ];
     for (more, code, says) in cases {

@@ -7,15 +7,12 @@ use serde::{Deserialize, Serialize};
 use crate::error::Result;
 use crate::registry::Registry;
 
-/// libtorch that this framework is built for.
-pub const LIBTORCH: &str = "2.13.0";
-
 /// Versions, device and data of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     /// Version of the framework.
     pub nasfw: String,
-    /// Version of libtorch.
+    /// Version of the libtorch that the program was built with.
     pub libtorch: String,
     /// Version of every crate that registers a plugin.
     pub plugins: BTreeMap<String, String>,
@@ -54,7 +51,7 @@ impl Manifest {
             .collect();
         Ok(Self {
             nasfw: env!("CARGO_PKG_VERSION").into(),
-            libtorch: LIBTORCH.into(),
+            libtorch: crate::device::libtorch_version().into(),
             plugins,
             device,
             platform: format!("{} {}", std::env::consts::ARCH, std::env::consts::OS),

@@ -9,7 +9,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 pub use event_log::{EventLog, read_events};
-pub use manifest::{LIBTORCH, Manifest};
+pub use manifest::Manifest;
 pub use tensorboard::TensorBoard;
 
 use serde::de::DeserializeOwned;

@@ -69,8 +69,8 @@ pub struct Perf {
     /// Write the numbers as JSON, with `-` to standard output and nothing else there
     #[arg(long, value_name = "FILE|-")]
     json: Option<PathBuf>,
-    /// Any other setting, for example `-o space.channels=8`
-    #[arg(long = "set", short = 'o', value_name = "KEY=VALUE")]
+    /// Any other setting, for example `--set space.channels=8`
+    #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
 }
 

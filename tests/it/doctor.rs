@@ -1,0 +1,34 @@
+//! `nasfw doctor`.
+
+use std::fs;
+use std::path::Path;
+
+use crate::program::{good, skipped};
+
+/// It knows the libtorch that is loaded: the version that the program was built with is the one that lies there.
+#[test]
+fn doctor_names_the_libtorch_in_use() {
+    let dir = tempfile::tempdir().unwrap();
+    let said = good(dir.path(), &["doctor"]);
+    let line = |name: &str| {
+        let mut lines = said.lines().filter_map(|l| l.strip_prefix(name));
+        lines.next().unwrap_or_else(|| panic!("{said}")).trim()
+    };
+    let version = line("nasfw").rsplit_once("for libtorch ").unwrap().1;
+    let parts: Vec<_> = version.split('.').map(str::parse::<u32>).collect();
+    assert!(
+        parts.len() == 3 && parts.iter().all(Result::is_ok),
+        "{said}"
+    );
+    // Python packages of libtorch say what they are; other forms need not.
+    let beside = Path::new(line("libtorch")).join("../version.py");
+    match fs::read_to_string(beside) {
+        Ok(text) => {
+            let local = format!("__version__ = '{version}+");
+            let plain = format!("__version__ = '{version}'");
+            assert!(text.contains(&local) || text.contains(&plain), "{text}");
+        }
+        Err(_) => skipped("doctor", "this libtorch is no Python package"),
+    }
+    assert!(dir.path().join("runs").is_dir());
+}
