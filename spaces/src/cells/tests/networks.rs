@@ -5,7 +5,7 @@ use nasfw_framework::rng::normal;
 use proptest::prelude::*;
 use tch::{Device, Kind, Tensor};
 
-use super::reference::{Named, supernet, with_rounding};
+use super::reference::{ILL, Named, growth, leaves, supernet};
 use super::*;
 use crate::layers::Role;
 
@@ -111,9 +111,7 @@ pub fn arch_equals_reference(
     compare(&ours, &plain, &leaves(&theta, arch))
 }
 
-/// How many times a rounding error before batch norms is multiplied on its way to outputs and gradients of the plain
-/// network. Mostly 1 to 1000; beyond any bound where the norms of a path that no image reaches divide it by √ε again
-/// and again.
+/// [`growth`] in the plain network.
 pub fn condition(
     space: &CellSpace,
     seed: u64,
@@ -121,20 +119,9 @@ pub fn condition(
     options: &SupernetOptions,
     arch: &RelaxedArch,
 ) -> f64 {
-    const ERROR: f64 = 1e-12;
     let (net, theta, images) = setup(space, seed, side, options);
     let run = || plain(space, net.as_ref(), &theta, &images, options, arch);
-    let exact = run();
-    let rounded = with_rounding(ERROR, run);
-    compare(&rounded, &exact, &leaves(&theta, arch)) / ERROR
-}
-
-/// Networks with a larger condition are not compared.
-pub const ILL: f64 = 1e4;
-
-/// The deviation that rounding may explain: a hundred times what 3000 made-up networks had.
-pub fn rounding(condition: f64) -> f64 {
-    1e-9 * condition.max(1.0)
+    growth(run, |a, b| compare(a, b, &leaves(&theta, arch)))
 }
 
 fn plain(
@@ -162,14 +149,6 @@ fn within_rows(space: &CellSpace, arch: &RelaxedArch) -> RelaxedArch {
         log_prob: Option::None,
         scalars: arch.scalars.clone(),
     }
-}
-
-fn leaves<'a>(theta: &'a Tensor, arch: &'a RelaxedArch) -> Vec<&'a Tensor> {
-    let offsets = arch.offsets.iter().flatten();
-    std::iter::once(theta)
-        .chain(&arch.weights)
-        .chain(offsets)
-        .collect()
 }
 
 /// Weights of the network of a genotype, taken from those of the supernet; scales one and shifts zero where the
@@ -305,7 +284,7 @@ proptest! {
         let condition = condition(&space, seed, side, &options, &arch);
         prop_assume!(condition < ILL);
         let worst = arch_equals_reference(&space, seed, side, &options, &arch);
-        prop_assert!(worst < rounding(condition), "{space:?} {condition} {worst}");
+        prop_assert!(worst < 1e-8, "{space:?} {condition} {worst}");
     }
 
     #[test]
@@ -317,7 +296,7 @@ proptest! {
         let condition = condition(&space, seed, SIDE, &nothing_asked(false), &arch);
         prop_assume!(condition < ILL);
         let worst = equals_standalone(&space, &choice, seed, SIDE);
-        prop_assert!(worst < rounding(condition), "{space:?} {condition} {worst}");
+        prop_assert!(worst < 1e-8, "{space:?} {condition} {worst}");
     }
 }
 

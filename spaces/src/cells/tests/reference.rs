@@ -36,12 +36,28 @@ thread_local! {
     static ROUNDING: Cell<f64> = const { Cell::new(0.0) };
 }
 
-/// What `run` gives where each input of a batch norm has random relative errors of this size.
-pub fn with_rounding<T>(error: f64, run: impl FnOnce() -> T) -> T {
-    ROUNDING.set(error);
-    let result = run();
+/// How many times rounding errors in the inputs of batch norms are multiplied on their way to what `off` compares, of the
+/// plain network that `run` computes. Mostly 1 to 100; beyond any bound where the norms of a path that no image reaches
+/// divide them by √ε again and again.
+pub fn growth(run: impl Fn() -> Tensor, off: impl Fn(&Tensor, &Tensor) -> f64) -> f64 {
+    const ERROR: f64 = 1e-12;
+    let exact = run();
+    ROUNDING.set(ERROR);
+    let rounded = run();
     ROUNDING.set(0.0);
-    result
+    off(&rounded, &exact) / ERROR
+}
+
+/// Networks in which they grow more are not compared.
+pub const ILL: f64 = 300.0;
+
+/// What a relaxed network is differentiated by: weights, architecture and offsets.
+pub fn leaves<'a>(theta: &'a Tensor, arch: &'a RelaxedArch) -> Vec<&'a Tensor> {
+    let offsets = arch.offsets.iter().flatten();
+    std::iter::once(theta)
+        .chain(&arch.weights)
+        .chain(offsets)
+        .collect()
 }
 
 /// Batch norm by its definition, with the batch's own statistics.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use tch::Tensor;
 
 use super::*;
-use crate::cells::tests::reference::{dropped, shuffle};
+use crate::cells::tests::reference::{dropped, norm, shuffle};
 
 /// Parameters by name, as pieces of the flat vector that keep their gradient.
 pub struct Named(HashMap<String, Tensor>);
@@ -50,13 +50,9 @@ impl Named {
             [1, 1],
             1,
         );
-        let mean = y.mean_dim([0i64, 2, 3].as_slice(), true, y.kind());
-        let var = (&y - &mean)
-            .square()
-            .mean_dim([0i64, 2, 3].as_slice(), true, y.kind());
         let scale = get("bn.weight").view([1, -1, 1, 1]);
         let shift = get("bn.bias").view([1, -1, 1, 1]);
-        ((y - mean) / (var + 1e-5).sqrt() * scale + shift).relu()
+        (norm(&y) * scale + shift).relu()
     }
 
     fn operation(&self, node: &str, op: usize, x: &Tensor) -> Tensor {
@@ -106,12 +102,7 @@ impl Named {
         let y =
             x.relu()
                 .conv2d::<Tensor>(&self.0["last.conv.weight"], None, [1, 1], [0, 0], [1, 1], 1);
-        let mean = y.mean_dim([0i64, 2, 3].as_slice(), true, y.kind());
-        let var = (&y - &mean)
-            .square()
-            .mean_dim([0i64, 2, 3].as_slice(), true, y.kind());
-        let y = (y - mean) / (var + 1e-5).sqrt();
-        let pooled = y.mean_dim([2i64, 3].as_slice(), false, y.kind());
+        let pooled = norm(&y).mean_dim([2i64, 3].as_slice(), false, y.kind());
         pooled.matmul(&self.0["classifier.weight"].tr()) + &self.0["classifier.bias"]
     }
 }
