@@ -1,18 +1,18 @@
 //! A run folder, read. Nothing in it is changed or locked, so a run that is still going can be read, too.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use nasfw_framework::arch::{ArchSpec, Group, Marginals, Role, Row};
 use nasfw_framework::config::flatten;
 use nasfw_framework::events::Event;
 use nasfw_framework::run::{
-    CONFIG, EVENTS, MANIFEST, Manifest, RESULT, RUN, RunFolder, read_events, read_json_if_there,
+    CONFIG, EVENTS, FILE_LIMIT, MANIFEST, Manifest, RESULT, RUN, RunFolder, read_events, read_json,
+    read_json_if_there,
 };
 use nasfw_framework::space::SpaceConfig;
 use nasfw_framework::trainer::Outcome;
-use nasfw_framework::{Error, Result};
+use nasfw_framework::{Error, Result, input};
 use serde_json::Value;
 
 /// What to do about a file that can't be understood.
@@ -94,7 +94,8 @@ impl Record {
             });
         }
         let config_path = path.join(CONFIG);
-        let config = fs::read_to_string(&config_path).map_err(Error::io("read", &config_path))?;
+        let config =
+            input::read_text(&config_path, FILE_LIMIT).map_err(Error::io("read", &config_path))?;
         let value: Value = toml::from_str(&config).map_err(|e| Error::Run {
             path: config_path.clone(),
             problem: format!("it can't be understood: {e}"),
@@ -191,10 +192,8 @@ impl Record {
 
     /// Rows and candidates by the names that the space gives them, if they fit the run's weights.
     fn named(&self) -> Option<Vec<Group>> {
-        let text = fs::read_to_string(self.path.join(RUN)).ok()?;
-        let groups = spec_of(&serde_json::from_str(&text).ok()?)?
-            .groups()
-            .to_vec();
+        let config: Value = read_json(&self.path.join(RUN), HELP).ok()?;
+        let groups = spec_of(&config)?.groups().to_vec();
         let shape: Vec<Vec<usize>> = groups
             .iter()
             .map(|g| g.rows.iter().map(|r| r.candidates.len()).collect())

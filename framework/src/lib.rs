@@ -19,6 +19,7 @@ pub mod distribution;
 pub mod draw;
 mod error;
 pub mod events;
+pub mod input;
 pub mod network;
 pub mod optim;
 pub mod params;

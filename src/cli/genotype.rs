@@ -4,8 +4,8 @@ use std::path::Path;
 
 use clap::{Args, ValueEnum};
 use nasfw_framework::arch::Genotype as Architecture;
-use nasfw_framework::run::RESULT;
-use nasfw_framework::{Error, Result};
+use nasfw_framework::run::{FILE_LIMIT, RESULT};
+use nasfw_framework::{Error, Result, input};
 use nasfw_spaces::{formats, published};
 
 use super::output::say;
@@ -131,7 +131,7 @@ pub fn load(what: &str, others: &[&str]) -> Result<Architecture> {
 }
 
 fn file(path: &Path) -> Result<Architecture> {
-    let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+    let text = input::read_text(path, FILE_LIMIT).map_err(Error::io("read", path))?;
     formats::read(&text).map_err(|e| Error::Data {
         path: path.into(),
         problem: e.to_string(),

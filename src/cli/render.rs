@@ -6,8 +6,8 @@ use std::io::{IsTerminal, Write};
 use miette::{
     Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode,
 };
-use nasfw_framework::Error;
-use nasfw_framework::config::Origin;
+use nasfw_framework::config::{Origin, TEXT_LIMIT};
+use nasfw_framework::{Error, input};
 
 use super::view;
 
@@ -55,7 +55,7 @@ impl Shown {
         let mut rest = String::new();
         for p in &config.problems {
             if let Some(Origin::File { path, span, .. }) = &p.origin
-                && let Ok(text) = std::fs::read_to_string(path)
+                && let Ok(text) = input::read_text(path, TEXT_LIMIT)
                 && span.end <= text.len()
             {
                 let hint = p.hint.as_ref().map_or(String::new(), |h| format!("; {h}"));

@@ -7,7 +7,7 @@ use nasfw_framework::arch::Genotype;
 use nasfw_framework::config::{RunConfig, flatten};
 use nasfw_framework::device::load_cuda;
 use nasfw_framework::registry::{Kind, Registry};
-use nasfw_framework::run::RUN;
+use nasfw_framework::run::{RUN, read_json};
 use nasfw_framework::{Error, Result};
 use serde_json::Value;
 
@@ -137,12 +137,9 @@ impl Origin {
         if !file.is_file() {
             return Ok(Self::default());
         }
-        let text = std::fs::read_to_string(&file).map_err(Error::io("read", &file))?;
-        let run: Value = serde_json::from_str(&text).map_err(|e| Error::Run {
-            path: file,
-            problem: format!("it can't be understood: {e}"),
-            help: "give the run's result.json instead of its folder, and name the data with `--dataset`".into(),
-        })?;
+        let help =
+            "give the run's result.json instead of its folder, and name the data with `--dataset`";
+        let run: Value = read_json(&file, help)?;
         let mut data: Vec<(String, Value)> = flatten(&run["dataset"])
             .into_iter()
             .map(|(key, value)| (format!("dataset.{key}"), value))

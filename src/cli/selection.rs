@@ -1,11 +1,11 @@
 //! What `run`, `config show` and `retrain` have in common: which parts, with which settings.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use nasfw_framework::config::{ConfigError, Layer, Resolved, resolve};
+use nasfw_framework::config::{ConfigError, Layer, Resolved, TEXT_LIMIT, resolve};
 use nasfw_framework::registry::Registry;
-use nasfw_framework::{Error, Result};
+use nasfw_framework::{Error, Result, input};
 
 /// An option: dotted key, value as typed, and how it was typed for messages.
 pub type Pair = (String, String, String);
@@ -86,7 +86,7 @@ impl Settings {
     ) -> Result<Resolved> {
         let mut layers = vec![Layer::CommandLine(weakest)];
         if let Some(path) = &self.config {
-            let text = std::fs::read_to_string(path).map_err(|e| {
+            let text = input::read_text(path, TEXT_LIMIT).map_err(|e| {
                 let problem = format!("{} can't be read: {e}", path.display());
                 let help = "`nasfw config show --toml > my.toml` writes a file to begin with";
                 Error::Config(Box::new(
@@ -146,7 +146,7 @@ pub fn space_options(key: &str, space: &str) -> Result<Vec<Pair>> {
     if !space.ends_with(".toml") {
         return Ok(vec![set(key, space)]);
     }
-    let text = std::fs::read_to_string(space).map_err(|e| {
+    let text = input::read_text(Path::new(space), TEXT_LIMIT).map_err(|e| {
         let problem = format!("{space} can't be read: {e}");
         let help = "`nasfw describe custom` shows what such a file looks like";
         Error::Config(Box::new(

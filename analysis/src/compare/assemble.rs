@@ -1,12 +1,11 @@
 //! Reads a comparison's folder.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use nasfw_framework::run::{RESULT, RUN, read_json_if_there};
 use nasfw_framework::trainer::{CurvePoint, Outcome};
-use nasfw_framework::{Error, Result};
+use nasfw_framework::{Error, Result, input};
 use serde_json::Value;
 
 use super::figures::{Labels, Measured, figures, ranks};
@@ -22,6 +21,9 @@ pub const TRIALS: &str = "trials";
 pub const LOGS: &str = "logs";
 /// File of a [`Ranking`] in a run folder.
 pub const RANKING: &str = "ranking.json";
+
+/// So many bytes of what a trial said last are read.
+pub const LOG_END: u64 = 64 << 10;
 
 /// What a failed trial said last is kept here.
 pub fn error_file(folder: &Path, id: &str) -> PathBuf {
@@ -166,7 +168,7 @@ fn measure(
     let value = |of: Option<&BTreeMap<String, f64>>| of?.get(metric.as_deref()?).copied();
     runs.iter()
         .map(|(trial, run, found)| {
-            let error = fs::read_to_string(error_file(folder, &trial.id)).ok();
+            let error = input::last_lines(&error_file(folder, &trial.id), LOG_END).ok();
             let state = match (found, &error) {
                 (Some(_), _) => State::Done,
                 (None, Some(_)) => State::Failed,

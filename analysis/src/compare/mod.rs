@@ -12,7 +12,7 @@ mod trials;
 #[cfg(test)]
 mod tests;
 
-pub use assemble::{LOGS, RANKING, TRIALS, assemble, choose_metric, error_file};
+pub use assemble::{LOG_END, LOGS, RANKING, TRIALS, assemble, choose_metric, error_file};
 pub use comparison::*;
 pub use figures::{Labels, Measured, figures, pairs, ranks, verdicts};
 pub use nasfw_framework::budget::{Budget, Unit};

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use nasfw_framework::config::{ConfigError, Document, Problem};
+use nasfw_framework::config::{ConfigError, Document, Problem, TEXT_LIMIT};
 use nasfw_framework::registry::similar;
-use nasfw_framework::{Error, Result};
+use nasfw_framework::{Error, Result, input};
 use serde::de::value::MapAccessDeserializer;
 use serde::{Deserialize, Deserializer};
 
@@ -177,7 +177,7 @@ impl PlanFile {
     /// A file that can't be read or is no TOML, unknown keys, wrong types, values out of range, and labels that come
     /// twice, each with its place in the file.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|e| {
+        let text = input::read_text(path, TEXT_LIMIT).map_err(|e| {
             let problem = format!("{} can't be read: {e}", path.display());
             let help = "docs/comparing.md shows what a plan looks like";
             Error::Config(Box::new(

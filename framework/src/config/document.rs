@@ -9,6 +9,9 @@ use toml_edit::TableLike;
 use super::{ConfigError, Origin};
 use crate::error::{Error, Result};
 
+/// The most bytes of a file that people write: a configuration, a plan, a space.
+pub const TEXT_LIMIT: u64 = 1 << 20;
+
 /// A TOML file with the place of everything that it says.
 #[derive(Debug, Clone)]
 pub struct Document {

@@ -10,7 +10,7 @@ mod layers;
 mod run_config;
 mod validate;
 
-pub use document::Document;
+pub use document::{Document, TEXT_LIMIT};
 pub use error::{ConfigError, Problem};
 pub use layers::{Layer, Origin, Resolved, environment_key, flatten, resolve};
 pub use run_config::{Common, Precision, RunConfig};

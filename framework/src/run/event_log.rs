@@ -1,11 +1,15 @@
 //! The event file: JSON, one line an event, appended.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
+use std::io::{BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::events::{Event, Subscriber};
+use crate::input;
+
+/// The most bytes of an event.
+pub const EVENT_LIMIT: u64 = 16 << 20;
 
 /// Appends events to a file.
 #[derive(Debug)]
@@ -74,23 +78,28 @@ impl Subscriber for EventLog {
     }
 }
 
-/// Reads an event file; a last line that was cut by a crash is left out.
+/// Reads an event file of events of at most [`EVENT_LIMIT`] bytes; a last line that was cut by a crash is left out.
 pub fn read_events(path: &Path) -> Result<Vec<Event>> {
     let file = File::open(path).map_err(Error::io("read", path))?;
     let mut events = Vec::new();
-    let mut lines = BufReader::new(file).lines().enumerate().peekable();
-    while let Some((i, line)) = lines.next() {
-        let line = line.map_err(Error::io("read", path))?;
-        match serde_json::from_str(&line) {
+    let mut file = BufReader::new(file);
+    let mut line = Vec::new();
+    let mut wrong: Option<String> = None;
+    for i in 1_u64.. {
+        if !input::next_line(&mut file, &mut line, EVENT_LIMIT).map_err(Error::io("read", path))? {
+            break;
+        }
+        // A line that another one follows was not cut by a crash.
+        if let Some(problem) = wrong {
+            return Err(Error::Run {
+                path: path.to_owned(),
+                problem,
+                help: "the file was edited or made by another version of nasfw".into(),
+            });
+        }
+        match serde_json::from_slice(&line) {
             Ok(event) => events.push(event),
-            Err(_) if lines.peek().is_none() => break,
-            Err(e) => {
-                return Err(Error::Run {
-                    path: path.to_owned(),
-                    problem: format!("line {}: {e}", i + 1),
-                    help: "the file was edited or made by another version of nasfw".into(),
-                });
-            }
+            Err(e) => wrong = Some(format!("line {i}: {e}")),
         }
     }
     Ok(events)

@@ -8,13 +8,14 @@ use std::fs::{self, File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-pub use event_log::{EventLog, read_events};
+pub use event_log::{EVENT_LIMIT, EventLog, read_events};
 pub use manifest::Manifest;
 pub use tensorboard::TensorBoard;
 
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
+use crate::input;
 
 /// File of the resolved configuration, as TOML for people.
 pub const CONFIG: &str = "config.toml";
@@ -30,6 +31,9 @@ pub const RESULT: &str = "result.json";
 pub const TENSORBOARD: &str = "tensorboard";
 /// Folder of checkpoints.
 pub const CHECKPOINTS: &str = "checkpoints";
+
+/// The most bytes of a JSON file or a configuration in a run folder or a comparison's.
+pub const FILE_LIMIT: u64 = 64 << 20;
 
 /// A run folder, locked for this process.
 #[derive(Debug)]
@@ -139,9 +143,9 @@ impl RunFolder {
 /// Reads a JSON file.
 ///
 /// # Errors
-/// A file that can't be read; one that can't be understood, with `help` as what to type then.
+/// A file that can't be read or has more than [`FILE_LIMIT`] bytes; one that can't be understood, with `help` as what to type then.
 pub fn read_json<T: DeserializeOwned>(path: &Path, help: &str) -> Result<T> {
-    let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
+    let text = input::read_text(path, FILE_LIMIT).map_err(Error::io("read", path))?;
     serde_json::from_str(&text).map_err(|e| Error::Run {
         path: path.to_owned(),
         problem: format!("it can't be understood: {e}"),

@@ -8,6 +8,7 @@ mod control;
 mod export;
 mod fixture;
 mod hooks;
+mod input;
 mod micro;
 mod network;
 mod optimizers;

@@ -5,7 +5,6 @@
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -13,11 +12,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::HumanDuration;
-use nasfw_analysis::compare::{LOGS, RANKING, Rank, Ranking, TRIALS, Trial, error_file};
+use nasfw_analysis::compare::{LOG_END, LOGS, RANKING, Rank, Ranking, TRIALS, Trial, error_file};
 use nasfw_framework::config::environment_key;
 use nasfw_framework::run::{RESULT, RUN, RunFolder, read_json, write_whole};
 use nasfw_framework::trainer::Outcome;
-use nasfw_framework::{Error, Result};
+use nasfw_framework::{Error, Result, input};
 
 use super::run_folder;
 use crate::cli::progress;
@@ -335,20 +334,9 @@ enum Next {
 }
 
 fn last_lines(log: &Path) -> String {
-    let Ok(file) = File::open(log) else {
-        return String::new();
-    };
-    let mut last = VecDeque::new();
-    for line in BufReader::new(file)
-        .lines()
-        .map_while(std::result::Result::ok)
-    {
-        if last.len() == LAST_LINES {
-            last.pop_front();
-        }
-        last.push_back(line);
-    }
-    last.into_iter().collect::<Vec<_>>().join("\n")
+    let text = input::last_lines(log, LOG_END).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
 }
 
 /// Asks all processes to save and end, and waits until they have.
