@@ -267,6 +267,20 @@ mod tests {
     }
 
     #[test]
+    fn the_example_without_none_is_darts_space_but_for_it() {
+        let file = include_str!("../../examples/spaces/darts-without-none.toml");
+        let space = custom(file).space().unwrap();
+        let darts = crate::cells::tests::registered("darts");
+        for (ours, darts) in space.spec().groups().iter().zip(darts.spec().groups()) {
+            assert_eq!((&ours.name, &ours.edges), (&darts.name, &darts.edges));
+            for (ours, darts) in ours.rows.iter().zip(&darts.rows) {
+                assert_eq!(darts.candidates[0], "none");
+                assert_eq!(ours.candidates, darts.candidates[1..]);
+            }
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_said_with_its_line() {
         for (from, to, says) in [
             (

@@ -3,8 +3,8 @@
 use nasfw_framework::network::{Conv, Network, NetworkBuilder, NetworkOptions, Value};
 use nasfw_framework::prelude::*;
 
-use super::CellSpace;
 use super::skeleton::{Block, Chain};
+use super::{CellSpace, Skeleton, Stem};
 use crate::layers::{Layer, Op, Role};
 
 impl CellSpace {
@@ -86,7 +86,7 @@ impl CellSpace {
                     let y = cells[*kind].build(&mut b, name, inputs, *channels, *reduce, role);
                     states.push(y);
                     if *head && options.auxiliary {
-                        auxiliary = Some(auxiliary_head(&mut b, &self.name, y, task.classes)?);
+                        auxiliary = Some(auxiliary_head(&mut b, self, y, task.classes)?);
                     }
                 }
             }
@@ -229,13 +229,18 @@ fn chain(b: &mut NetworkBuilder, chain: &Chain, x: Value) -> Value {
 
 /// The auxiliary head of DARTS: ReLU, mean over 5×5 windows to 2×2, 1×1 convolution to 128, 2×2 convolution to 768,
 /// each with batch norm and ReLU, classifier. The windows' stride is what makes 2×2: 3 on CIFAR (8×8), 2 on ImageNet
-/// (7×7), as published. The last batch norm is P-DARTS's; DARTS's own ImageNet head leaves it out.
-fn auxiliary_head(b: &mut NetworkBuilder, space: &str, x: Value, classes: i64) -> Result<Value> {
+/// (7×7), as published. Behind ImageNet's stem the last batch norm is left out, as in DARTS's code for it.
+fn auxiliary_head(
+    b: &mut NetworkBuilder,
+    space: &CellSpace,
+    x: Value,
+    classes: i64,
+) -> Result<Value> {
     let [_, h, w] = b.shape(x);
     let side = h.min(w);
     if side < 6 {
         return Err(Error::Incompatible {
-            what: format!("an auxiliary classifier on space `{space}`"),
+            what: format!("an auxiliary classifier on space `{}`", space.name),
             why: format!("the map in front of it has {h}×{w} pixels, it needs 6×6"),
             help: "train it with `--set space.auxiliary=0`".into(),
         });
@@ -251,7 +256,10 @@ fn auxiliary_head(b: &mut NetworkBuilder, space: &str, x: Value, classes: i64) -
         ..Conv::same(1)
     };
     let x = b.conv("auxiliary.2", x, 768, conv);
-    let x = b.batch_norm("auxiliary.3", x, true);
+    let x = match space.skeleton {
+        Skeleton::Darts(Stem::ImageNet) => x,
+        _ => b.batch_norm("auxiliary.3", x, true),
+    };
     let x = b.relu(x);
     Ok(b.linear("auxiliary.classifier", x, classes))
 }

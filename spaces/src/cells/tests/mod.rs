@@ -26,7 +26,7 @@ const NAMES: [&str; 7] = [
 ];
 
 /// A registered space with a small supernet.
-fn registered(name: &str) -> Box<dyn SearchSpace> {
+pub fn registered(name: &str) -> Box<dyn SearchSpace> {
     let registry = Registry::load().unwrap();
     let plugin = registry.get(Kind::Space, name).unwrap();
     let mut section = plugin.default_section().unwrap();
