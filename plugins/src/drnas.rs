@@ -96,6 +96,7 @@ impl StrategyConfig for DrnasConfig {
             config: self.clone(),
             spec: cx.spec.clone(),
             dirichlet: Dirichlet::new(cx.spec, self.init_std),
+            first: Dirichlet::new(cx.spec, self.init_std),
             stage: Stage::default(),
         };
         // Where edges into a node compete `none` can't win, and is no candidate (as in the authors' code).
@@ -119,6 +120,7 @@ impl StrategyConfig for DrnasConfig {
                 help: "give it another one, or take the edge out of the space".into(),
             });
         }
+        drnas.first.allow(allowed.clone());
         drnas.enter(Stage {
             number: 0,
             since: 0,
@@ -162,6 +164,9 @@ struct Drnas {
     config: DrnasConfig,
     spec: ArchSpec,
     dirichlet: Dirichlet,
+    /// The distribution of the first stage, over all candidates: the divergence counts them in every stage, also those that
+    /// are gone, as in the authors' code.
+    first: Dirichlet,
     stage: Stage,
 }
 
@@ -180,7 +185,7 @@ impl Strategy for Drnas {
         if search.epoch() >= self.stage.since + self.config.frozen_epochs {
             let mut loss = bilevel::validation_loss(search, &self.dirichlet)?;
             if self.config.kl > 0.0 {
-                loss += self.dirichlet.divergence_from_uniform(&search.phi()) * self.config.kl;
+                loss += self.first.divergence_from_uniform(&search.phi()) * self.config.kl;
             }
             bilevel::descend_architecture(search, &loss)?;
         }

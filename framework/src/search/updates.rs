@@ -54,6 +54,11 @@ impl Search {
         &self.theta_optimizer
     }
 
+    /// The optimizer of φ: its settings and moments; none where the strategy names none.
+    pub fn phi_optimizer(&self) -> Option<&FlatOptimizer> {
+        self.phi_optimizer.as_ref()
+    }
+
     /// The current learning rate of θ.
     pub fn theta_lr(&self) -> f64 {
         let (done, warmup) = (self.clock.epoch + 1, self.settings.warmup_epochs);

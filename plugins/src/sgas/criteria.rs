@@ -64,9 +64,9 @@ pub(super) fn of(spec: &ArchSpec, now: &Marginals, history: Option<&[Marginals]>
         .collect()
 }
 
-/// Probability that an edge is anything but `none`.
-fn importance(p: &[f64], none: Option<usize>) -> f64 {
-    without(p, none).sum()
+/// Probability that an edge is anything but `none`: exactly 1 where it can't be.
+pub(super) fn importance(p: &[f64], none: Option<usize>) -> f64 {
+    none.map_or(1.0, |none| 1.0 - p[none])
 }
 
 fn without(p: &[f64], none: Option<usize>) -> impl Iterator<Item = f64> {
@@ -76,7 +76,7 @@ fn without(p: &[f64], none: Option<usize>) -> impl Iterator<Item = f64> {
 
 /// Probabilities of what is not `none`, given that it is not.
 fn real(p: &[f64], none: Option<usize>) -> Vec<f64> {
-    let sum = importance(p, none);
+    let sum: f64 = without(p, none).sum();
     without(p, none).map(|p| p / sum).collect()
 }
 
@@ -107,6 +107,7 @@ fn stretched(values: &[f64]) -> Vec<f64> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
     use proptest::prelude::*;
 
@@ -131,6 +132,31 @@ mod tests {
         assert!(near(stability(&[0.5, 0.5], &[]), 0.0));
         assert_eq!(stretched(&[2.0, 4.0, 3.0]), [0.0, 1.0, 0.5]);
         assert_eq!(stretched(&[2.0, 2.0]), [1.0, 1.0]);
+    }
+
+    /// Rows of probabilities sum to one but for rounding, which must not become a score.
+    #[test]
+    fn where_nothing_is_none_importance_tells_nothing() {
+        let row = |name: &str| Row {
+            name: name.into(),
+            candidates: ["a", "b", "c"].map(String::from).to_vec(),
+            keep: 1,
+        };
+        let group = Group {
+            name: "cell".into(),
+            role: Role::Operations,
+            rows: ["0->2", "1->2"].map(row).to_vec(),
+            edges: Some(Edges {
+                ends: vec![(0, 2), (1, 2)],
+                keep: Some(2),
+            }),
+        };
+        let spec = ArchSpec::new(vec![group]).unwrap();
+        let now = vec![vec![vec![0.7, 0.1, 0.2], vec![0.3, 0.3, 0.4]]];
+        assert!(now[0][0].iter().sum::<f64>() < 1.0);
+        let found = of(&spec, &now, None).remove(0);
+        assert_eq!(found.importance, [1.0, 1.0]);
+        assert_eq!(found.score, [1.0, 0.0]);
     }
 
     proptest! {

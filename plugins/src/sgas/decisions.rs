@@ -4,7 +4,7 @@ use nasfw_framework::prelude::*;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
-use super::criteria::Criteria;
+use super::criteria::{self, Criteria};
 
 /// Per group and row what it keeps; none where that is open. A row that keeps nothing is an edge that was pruned.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -70,8 +70,23 @@ impl Decided {
         }
     }
 
-    /// Gives what is decided weights that no probability exceeds.
-    pub fn put_first(&self, weights: &mut Marginals) {
+    /// Weights that the space's rule derives the cell from as it stands: no probability exceeds what is decided. Where
+    /// edges into a node compete, the open ones do so by importance, the probability that they are not `none`, and not
+    /// by their best candidates (`parse_gene_force` of the authors); where none of them can be `none`, that tells
+    /// nothing, and DARTS's rule stands.
+    pub fn rank(&self, spec: &ArchSpec, weights: &mut Marginals) {
+        for (g, group) in spec.groups().iter().enumerate() {
+            let rows = || group.rows.iter().enumerate();
+            if keep(group).is_none() || rows().all(|(_, row)| row.column("none").is_none()) {
+                continue;
+            }
+            for (r, row) in rows() {
+                let (none, p) = (row.column("none"), &mut weights[g][r]);
+                let importance = criteria::importance(p, none);
+                let best = top(p, 1, none).first().map_or(1.0, |&c| p[c]);
+                p.iter_mut().for_each(|p| *p = *p / best * importance);
+            }
+        }
         for (g, r, kept) in self.rows() {
             weights[g][r].fill(0.0);
             for &c in kept {
@@ -206,5 +221,82 @@ impl ArchDistribution for DecidedSoftmax {
                 rows.map(|((p, open), kept)| p * open + kept).collect()
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+
+    const CANDIDATES: [&str; 4] = ["a", "none", "b", "c"];
+
+    /// A cell of two inputs and three nodes: nine edges, of which two a node are kept.
+    fn spec() -> ArchSpec {
+        let ends: Vec<(usize, usize)> = (2..5)
+            .flat_map(|to| (0..to).map(move |from| (from, to)))
+            .collect();
+        let row = |(from, to): &(usize, usize)| Row {
+            name: format!("{from}->{to}"),
+            candidates: CANDIDATES.map(String::from).to_vec(),
+            keep: 1,
+        };
+        let group = Group {
+            name: "cell".into(),
+            role: Role::Operations,
+            rows: ends.iter().map(row).collect(),
+            edges: Some(Edges {
+                ends,
+                keep: Some(2),
+            }),
+        };
+        ArchSpec::new(vec![group]).unwrap()
+    }
+
+    /// DARTS's rule: the two edges into each node with the largest weights of candidates other than `none`.
+    fn darts(spec: &ArchSpec, weights: &Marginals) -> Vec<Vec<usize>> {
+        let group = &spec.groups()[0];
+        let best = |r: usize| top(&weights[0][r], 1, Some(1))[0];
+        let mut kept = vec![vec![]; group.rows.len()];
+        for mut node in group.nodes() {
+            node.sort_by(|&a, &b| weights[0][b][best(b)].total_cmp(&weights[0][a][best(a)]));
+            node.iter().take(2).for_each(|&r| kept[r] = vec![best(r)]);
+        }
+        kept
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Whatever is decided stays; the rest of a node's two edges are those that are least likely `none`, each with its
+        /// most probable candidate.
+        #[test]
+        fn open_edges_are_ranked_by_importance(
+            p in prop::collection::vec(prop::collection::vec(0.01f64..1.0, 4), 9),
+            score in prop::collection::vec(0.0f64..1.0, 9),
+            rounds in 0usize..7,
+        ) {
+            let spec = spec();
+            let p = vec![p.iter().map(|row| row.iter().map(|x| x / row.iter().sum::<f64>()).collect()).collect()];
+            let criteria = [Criteria { score, ..Criteria::default() }];
+            let mut decided = Decided::default();
+            (0..rounds).for_each(|_| decided.greedily(&spec, &criteria, &p));
+            let mut weights = p.clone();
+            decided.rank(&spec, &mut weights);
+            let found = darts(&spec, &weights);
+            for node in spec.groups()[0].nodes() {
+                let fixed = |r: usize| decided.0.first().and_then(|g| g[r].clone());
+                let mut open: Vec<usize> = node.iter().copied().filter(|&r| fixed(r).is_none()).collect();
+                open.sort_by(|&a, &b| p[0][a][1].total_cmp(&p[0][b][1]));
+                let full = node.iter().filter(|&&r| fixed(r).is_some_and(|k| !k.is_empty())).count();
+                for &r in &node {
+                    let chosen = open.iter().position(|&o| o == r).is_some_and(|at| at < 2 - full);
+                    let best = [0, 2, 3].into_iter().fold(0, |a, b| if p[0][r][b] > p[0][r][a] { b } else { a });
+                    let expected = fixed(r).unwrap_or(if chosen { vec![best] } else { vec![] });
+                    prop_assert_eq!(&found[r], &expected, "row {}", r);
+                }
+            }
+        }
     }
 }

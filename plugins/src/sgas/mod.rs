@@ -157,11 +157,11 @@ impl Strategy for Sgas {
         })
     }
 
-    /// What is decided; of the rest, what the space's rule makes of the probabilities.
+    /// What is decided; of the rest, the most important edges with their most probable candidates.
     fn derive(&self, search: &Search) -> Result<Choice> {
         let spec = search.space().spec();
         let mut weights = spec.to_marginals(&no_grad(|| self.softmax.mean(&search.phi()))?);
-        self.state.decided.put_first(&mut weights);
+        self.state.decided.rank(spec, &mut weights);
         Ok(search.space().derive(&weights))
     }
 

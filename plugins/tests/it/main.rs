@@ -11,7 +11,10 @@
 use nasfw_plugins as _;
 
 mod coupling;
+mod derivations;
 mod distribution;
+mod drnas;
+mod families;
 mod generator;
 mod options;
 mod partial;
@@ -19,6 +22,7 @@ mod progressive;
 mod rsps;
 mod sgas;
 mod spied;
+mod steps;
 
 use nasfw_framework::prelude::*;
 use nasfw_framework::registry::{Kind as Plugins, Registry};

@@ -1,0 +1,71 @@
+//! Published settings on families of spaces: what a strategy is given where nothing is set.
+
+use nasfw_framework::config::{Layer, resolve};
+use nasfw_spaces as _;
+
+use super::*;
+
+/// Strategy, space, and what stands in the resolved configuration.
+type Published = (
+    &'static str,
+    &'static str,
+    &'static [(&'static str, &'static str)],
+);
+
+const PUBLISHED: &[Published] = &[
+    // Dong & Yang 2019: the paper and the authors' code for the NASNet space leave the other candidates out.
+    (
+        "gdas",
+        "darts",
+        &[
+            ("strategy.gradient", "\"paper\""),
+            ("strategy.tau_min", "0.1"),
+            ("strategy.arch.clip", "0.0"),
+            ("trainer.batch_size", "256"),
+            ("trainer.weights.nesterov", "true"),
+        ],
+    ),
+    ("gdas", "robust-s2", &[("strategy.gradient", "\"paper\"")]),
+    // Dong & Yang 2020, `forward_gdas`.
+    (
+        "gdas",
+        "nasbench201",
+        &[
+            ("strategy.gradient", "\"official\""),
+            ("strategy.tau_min", "0.1"),
+            ("trainer.batch_size", "64"),
+            ("trainer.weights.weight_decay", "0.0005"),
+        ],
+    ),
+    // Zela et al. 2020, `optimizers/gdas`.
+    (
+        "gdas",
+        "nasbench1shot1-s1",
+        &[
+            ("strategy.gradient", "\"paper\""),
+            ("strategy.tau_min", "1.09"),
+            ("strategy.arch.clip", "5.0"),
+            ("trainer.epochs", "100"),
+            ("trainer.weights.nesterov", "false"),
+        ],
+    ),
+];
+
+#[test]
+fn strategies_bring_published_settings_to_families_of_spaces() {
+    let registry = Registry::load().unwrap();
+    for (strategy, space, settings) in PUBLISHED {
+        let given = [
+            ("strategy.name", strategy),
+            ("space.name", space),
+            ("dataset.name", &"blots"),
+        ];
+        let options = given.map(|(key, name)| (key.into(), (*name).into(), format!("--{key}")));
+        let resolved = resolve(&registry, &[Layer::CommandLine(options.into())]).unwrap();
+        for (key, expected) in *settings {
+            let found = key.split('.').fold(&resolved.value, |at, key| &at[key]);
+            let expected: Value = serde_json::from_str(expected).unwrap();
+            assert_eq!(found, &expected, "{strategy} on {space}: {key}");
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Whole update steps through the real trainer against the papers' equations in plain operators, in double precision: the
+//! weights, the architecture and both optimizers' states after every step. Batches, random numbers and the start are the
+//! search's own; the networks ([`plain`]) and the rules ([`rules`]) are written down here once more.
+
+mod plain;
+mod rules;
+
+use std::cell::RefCell;
+
+use nasfw_framework::config::{Layer, RunConfig, resolve};
+use nasfw_framework::register;
+use nasfw_framework::trainer::advance;
+use nasfw_spaces as _;
+use serde::{Deserialize, Serialize};
+use tch::no_grad;
+
+use super::*;
+use rules::{Reference, State, Step};
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Blots {}
+
+register! {
+    dataset "blots" => Blots,
+    summary: "coloured noise in three classes",
+    source: "tests",
+    defaults: "",
+    example: "nasfw run --dataset blots",
+}
+
+#[typetag::serde(name = "blots")]
+impl Dataset for Blots {
+    fn load(&self, source: &DataSource) -> Result<ImageData> {
+        let part = |n: usize, seed: u64| {
+            let rng = &mut Streams::new(seed).at("pixels", 0);
+            let pixels =
+                nasfw_framework::rng::uniform(rng, &[n as i64 * 192], Kind::Float, Device::Cpu)
+                    * 255.0;
+            Part {
+                images: Vec::<u8>::try_from(pixels.to_kind(Kind::Uint8))
+                    .unwrap()
+                    .into(),
+                labels: (0..n).map(|i| (i % 3) as u16).collect(),
+            }
+        };
+        let task = Task {
+            channels: 3,
+            height: 8,
+            width: 8,
+            classes: 3,
+        };
+        ImageData {
+            task,
+            train: part(16, 1),
+            test: part(4, 2),
+            split: None,
+            mean: vec![0.5; 3],
+            std: vec![0.25; 3],
+            classes: ["a", "b", "c"].map(String::from).to_vec(),
+        }
+        .check(source.dir.clone().unwrap_or_default())
+    }
+}
+
+fn config(set: &[&str]) -> RunConfig {
+    let base = [
+        "device=cpu",
+        "threads=1",
+        "precision=double",
+        "dataset.name=blots",
+        "trainer.batch_size=4",
+        "trainer.epochs=3",
+    ];
+    let option = |s: &&str| {
+        let (key, value) = s.split_once('=').unwrap();
+        (key.to_owned(), value.to_owned(), format!("--set {s}"))
+    };
+    let registry = Registry::load().unwrap();
+    let options = base.iter().chain(set).map(option).collect();
+    let resolved = resolve(&registry, &[Layer::CommandLine(options)]).unwrap();
+    RunConfig::new(&registry, &resolved).unwrap()
+}
+
+/// Largest difference relative to the largest number.
+fn off(ours: &Tensor, expected: &Tensor) -> f64 {
+    let largest = |t: &Tensor| t.abs().max().double_value(&[]);
+    largest(&(ours - expected)) / largest(expected).max(1e-300)
+}
+
+/// Steps of a search: two epochs' worth of schedules, two steps each.
+const STEPS: u64 = 3;
+const LIMIT: f64 = 1e-10;
+
+fn steps_are_the_papers(space: &str, small: &[&str], strategy: &[&str]) {
+    let name = format!("space.name={space}");
+    let config = config(&[&[name.as_str()], small, strategy].concat());
+    let (mut search, mut strategy) = config.trainer.start(&config).unwrap();
+    // The same search once more gives the batches.
+    let (twin, _) = config.trainer.start(&config).unwrap();
+    let settings = |value: serde_json::Result<Value>| value.unwrap();
+    let twin = RefCell::new(twin);
+    let next = |split| twin.borrow_mut().batch(split).unwrap();
+    let trainer = settings(serde_json::to_value(&config.trainer));
+    let of_strategy = settings(serde_json::to_value(&config.strategy));
+    let of_space = settings(serde_json::to_value(&config.space));
+    let spec = search.space().spec().clone();
+    let layout = search.supernet().layout().clone();
+    let reference = Reference {
+        spec: &spec,
+        layout: &layout,
+        space,
+        cells: of_space["cells"].as_u64().unwrap() as usize,
+        trainer: &trainer,
+        strategy: &of_strategy,
+    };
+    let zeros = |t: &Tensor| t.detach().zeros_like();
+    let (w, alpha) = (search.theta().detach().copy(), search.phi().detach().copy());
+    let mut state = State {
+        momentum: zeros(&w),
+        moments: [zeros(&alpha), zeros(&alpha)],
+        w,
+        alpha,
+        steps: 0,
+    };
+    for number in 0..STEPS {
+        let per_epoch = search.steps_per_epoch();
+        assert_eq!(per_epoch, 2);
+        let draw = |alpha: &Tensor, stream: &str| {
+            let distribution = of(&*strategy);
+            let arch = no_grad(|| distribution.sample(alpha, &mut search.rng(stream)));
+            arch.unwrap().weights
+        };
+        reference.step(
+            &mut state,
+            &Step {
+                train: next(Split::Train),
+                val: &|| next(Split::Val),
+                epoch: search.epoch() as f64,
+                within: (number % per_epoch) as f64 / per_epoch as f64,
+                rng: &|stream| search.rng(stream),
+                draw: &draw,
+            },
+        );
+        advance(&mut search, strategy.as_mut()).unwrap();
+        let ([(_, first), (_, second)], taken) = search.phi_optimizer().unwrap().state();
+        assert_eq!(taken, i64::from(state.steps));
+        let [m, v] = &state.moments;
+        for (what, ours, expected) in [
+            ("weights", &search.theta(), &state.w),
+            (
+                "momentum",
+                search.theta_optimizer().momentum_buffer(),
+                &state.momentum,
+            ),
+            ("architecture", &search.phi(), &state.alpha),
+            ("first moment", first, m),
+            ("second moment", second, v),
+        ] {
+            let off = off(ours, expected);
+            println!(
+                "{space} {} step {number}: {what} off by {off:.1e}",
+                of_strategy["name"]
+            );
+            assert!(
+                off < LIMIT,
+                "{space}, {}, step {number}: {what} off by {off:.3e}",
+                of_strategy["name"]
+            );
+        }
+    }
+    assert!(state.steps > 0, "the architecture has not moved");
+}
+
+const SPACES: [(&str, &[&str]); 3] = [
+    ("darts", &["space.channels=4", "space.cells=3"]),
+    ("nasbench201", &["space.channels=4", "space.cells=1"]),
+    ("nasbench1shot1-s1", &["space.channels=4", "space.cells=3"]),
+];
+
+macro_rules! steps {
+    ($($test:ident: $($set:literal),+;)+) => {$(
+        #[test]
+        fn $test() {
+            for (space, small) in SPACES {
+                steps_are_the_papers(space, small, &[$($set),+]);
+            }
+        }
+    )+};
+}
+
+steps! {
+    darts: "strategy.name=darts", "strategy.init_std=0.5";
+    darts_of_second_order: "strategy.name=darts", "strategy.order=2", "strategy.init_std=0.5";
+    pc_darts: "strategy.name=pc-darts", "strategy.partial_channels=2", "strategy.arch_start=0.1", "strategy.init_std=0.5";
+    fair_darts: "strategy.name=fair-darts";
+    sdarts_rs: "strategy.name=sdarts-rs", "strategy.base.init_std=0.5";
+    sdarts_adv: "strategy.name=sdarts-adv", "strategy.attack_steps=3", "strategy.base.init_std=0.5";
+    drnas: "strategy.name=drnas", "strategy.init_std=0.5";
+    gdas: "strategy.name=gdas", "strategy.init_std=0.5";
+}
+
+/// The form of the gradient that is not the default of each space.
+#[test]
+fn gdas_the_other_way() {
+    let of = ["official", "paper", "official"].map(|form| format!("strategy.gradient={form}"));
+    for ((space, small), form) in SPACES.into_iter().zip(&of) {
+        let set = ["strategy.name=gdas", "strategy.init_std=0.5", form];
+        steps_are_the_papers(space, small, &set);
+    }
+}
