@@ -8,8 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use fast_image_resize::images::{CroppedImage, Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedCroppedImage, TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use image::RgbImage;
 use nasfw_framework::config::Validator;
 use nasfw_framework::dataset::{DataSource, Dataset, ImageData, ImageSource, Images, Part};
@@ -528,19 +529,16 @@ impl View {
     /// The pixels of this view, scaled bilinearly with antialiasing as Pillow does.
     fn of(self, image: &RgbImage) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
         let [left, top, width, height] = self.seen;
-        let pixels = ImageRef::new(
-            image.width(),
-            image.height(),
-            image.as_raw(),
-            PixelType::U8x3,
-        )?;
-        let seen = CroppedImage::new(&pixels, left, top, width, height)?;
-        let mut square = Image::new(self.size, self.size, PixelType::U8x3);
+        // Of one type of pixels: the untyped call would compile the resizer of all thirteen into this crate.
+        let pixels =
+            TypedImageRef::<U8x3>::from_buffer(image.width(), image.height(), image.as_raw())?;
+        let seen = TypedCroppedImage::from_ref(&pixels, left, top, width, height)?;
+        let mut square = TypedImage::<U8x3>::new(self.size, self.size);
         let [left, top, width, height] = self.part;
         let options = ResizeOptions::new()
             .resize_alg(ResizeAlg::Convolution(FilterType::Bilinear))
             .crop(left, top, width, height);
-        Resizer::new().resize(&seen, &mut square, &options)?;
-        Ok(square.into_vec())
+        Resizer::new().resize_typed(&seen, &mut square, &options)?;
+        Ok(square.pixels().iter().flat_map(|pixel| pixel.0).collect())
     }
 }
