@@ -2,6 +2,7 @@
 //! operations; of any other, the next batches are decoded on threads while the device works on the present one.
 
 mod augment;
+mod halves;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +25,7 @@ use crate::rng::Streams;
 use crate::space::Task;
 use crate::strategy::Split;
 pub use augment::Augment;
+use halves::Halves;
 
 /// How many batches are decoded ahead, for each split.
 const AHEAD: usize = 2;
@@ -91,8 +93,7 @@ pub(crate) struct Draw {
 pub(crate) struct Batches {
     train: Held,
     test: Held,
-    /// Training images that belong to the weights.
-    split: usize,
+    halves: Halves,
     ahead: BTreeMap<Split, Ahead<Draw>>,
     /// The order of a pass over each split, kept because shuffling a million images takes longer than a small batch.
     shuffled: RefCell<BTreeMap<Split, (u64, Vec<i64>)>>,
@@ -272,7 +273,13 @@ impl Batches {
         Ok(Self {
             train: Held::new(&data.train, data.task, device)?,
             test: Held::new(&data.test, data.task, device)?,
-            split: data.split.unwrap_or(data.train.len() / 2),
+            halves: match data.split {
+                Some(weights) => Halves {
+                    weights,
+                    drawn: None,
+                },
+                None => Halves::of(&data.train.labels),
+            },
             ahead: BTreeMap::new(),
             shuffled: RefCell::default(),
             mean: scale(&data.mean),
@@ -283,19 +290,30 @@ impl Batches {
         })
     }
 
-    /// First index and length of a split, in file order.
-    fn range(&self, split: Split) -> (usize, usize) {
-        let (n, at) = (self.train.len(), self.split);
+    /// Number of images of a split.
+    fn len(&self, split: Split) -> usize {
+        let (n, weights) = (self.train.len(), self.halves.weights);
         match split {
-            Split::Full => (0, n),
-            Split::Train => (0, at),
-            Split::Val => (at, n - at),
+            Split::Full => n,
+            Split::Train => weights,
+            Split::Val => n - weights,
         }
+    }
+
+    /// The training image at a place of a split.
+    fn row(&self, split: Split, place: usize) -> i64 {
+        let place = match split {
+            Split::Full => return place as i64,
+            Split::Train => place,
+            Split::Val => self.halves.weights + place,
+        };
+        let drawn = self.halves.drawn.as_ref();
+        drawn.map_or(place as i64, |order| order[place])
     }
 
     /// Batches in one pass over a split; the last one may be smaller.
     pub fn per_pass(&self, split: Split, batch_size: usize) -> u64 {
-        self.range(split).1.div_ceil(batch_size) as u64
+        self.len(split).div_ceil(batch_size) as u64
     }
 
     /// The batch that follows, if nothing unforeseen happens.
@@ -314,7 +332,7 @@ impl Batches {
 
     /// Which training images a batch consists of.
     fn rows(&self, draw: Draw) -> Vec<i64> {
-        let (first, len) = self.range(draw.split);
+        let len = self.len(draw.split);
         let name = format!("batch {:?}", draw.split);
         match draw.order {
             Order::Shuffled => {
@@ -322,7 +340,7 @@ impl Batches {
                 let (pass, all) = shuffled.entry(draw.split).or_default();
                 if all.is_empty() || *pass != draw.pass {
                     *pass = draw.pass;
-                    *all = (first as i64..(first + len) as i64).collect();
+                    *all = (0..len).map(|place| self.row(draw.split, place)).collect();
                     all.shuffle(&mut self.streams.at(&name, draw.pass));
                 }
                 let from = (draw.index as usize * draw.batch_size).min(len);
@@ -332,7 +350,7 @@ impl Batches {
                 let mut rng = self.streams.child(&name, draw.pass).at("fresh", draw.index);
                 rand::seq::index::sample(&mut rng, len, draw.batch_size.min(len))
                     .into_iter()
-                    .map(|i| (first + i) as i64)
+                    .map(|place| self.row(draw.split, place))
                     .collect()
             }
         }
@@ -387,8 +405,8 @@ impl Batches {
         batch_size: usize,
         limit: usize,
     ) -> impl Iterator<Item = Result<Batch>> + '_ {
-        let all = (0, self.test.len());
-        self.in_order(&self.test, all, batch_size, limit, None)
+        let (len, row) = (self.test.len(), |place| place as i64);
+        self.in_order(&self.test, (len, row), batch_size, limit, None)
     }
 
     /// The first `limit` batches of a split in file order, not augmented.
@@ -398,23 +416,28 @@ impl Batches {
         batch_size: usize,
         limit: usize,
     ) -> impl Iterator<Item = Result<Batch>> + '_ {
-        let range = self.range(split);
-        self.in_order(&self.train, range, batch_size, limit, Some(split))
+        let row = move |place| self.row(split, place);
+        self.in_order(
+            &self.train,
+            (self.len(split), row),
+            batch_size,
+            limit,
+            Some(split),
+        )
     }
 
     fn in_order<'a>(
         &'a self,
         part: &'a Held,
-        (first, len): (usize, usize),
+        (len, row): (usize, impl Fn(usize) -> i64 + 'a),
         batch_size: usize,
         limit: usize,
         split: Option<Split>,
     ) -> impl Iterator<Item = Result<Batch>> + 'a {
         let batches = len.div_ceil(batch_size).min(limit);
         let rows = move |i: usize| -> Vec<i64> {
-            let from = first + i * batch_size;
-            let to = (from + batch_size).min(first + len);
-            (from as i64..to as i64).collect()
+            let from = i * batch_size;
+            (from..(from + batch_size).min(len)).map(&row).collect()
         };
         let mut ahead = Ahead(VecDeque::new());
         (0..batches).map(move |i| {

@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::config::Validator;
 use crate::error::{Error, Result};
@@ -18,6 +18,34 @@ pub struct DataSource {
     pub download: bool,
     /// Seed for datasets that are made up.
     pub seed: u64,
+    /// What loading has to say that belongs to the results.
+    pub notes: Notes,
+}
+
+/// What whoever reads a result should know of its data, for example that the files are not the published ones: logged
+/// as a warning, and kept in the run's manifest.
+#[derive(Debug, Clone, Default)]
+pub struct Notes(Arc<Mutex<Vec<String>>>);
+
+impl Notes {
+    /// Adds one.
+    pub fn warn(&self, note: impl Into<String>) {
+        let note = note.into();
+        tracing::warn!("{note}");
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(note);
+    }
+
+    /// All so far.
+    #[must_use]
+    pub fn all(&self) -> Vec<String> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
 }
 
 /// nasfw's own folder for files that outlive a run: `$XDG_CACHE_HOME/nasfw`, by default `~/.cache/nasfw`. Downloaded
@@ -97,7 +125,7 @@ pub struct ImageData {
     /// Test images.
     pub test: Part,
     /// How many training images, the first ones, belong to the weights where a strategy splits them; the others are
-    /// the architecture's. None is half of them.
+    /// the architecture's. None is half of them, drawn class by class where the images are in the order of their classes.
     pub split: Option<usize>,
     /// Mean of every channel, in units of [0, 1].
     pub mean: Vec<f64>,

@@ -317,6 +317,9 @@ fn provenance(record: &Record) -> Markup {
         ("Data (BLAKE3)", code(&m.data)),
         ("Settings (BLAKE3)", code(&m.fingerprint)),
     ];
+    for note in &m.notes {
+        rows.push(("Warning of the data", html! { (clean(note)) }));
+    }
     if let Some(benchmark) = &m.benchmark {
         rows.push(("Benchmark's table", code(benchmark)));
     }

@@ -63,6 +63,7 @@ impl Common {
             dir,
             download: self.download,
             seed: self.seed,
+            ..DataSource::default()
         }
     }
 }

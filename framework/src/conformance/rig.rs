@@ -119,7 +119,8 @@ impl<'a> Rig<'a> {
     /// A search before its first step.
     pub fn start(&self) -> Result<(Search, Box<dyn Strategy>)> {
         let config = self.config(0)?;
-        let (search, strategy, _) = self.problem.trainer.assemble(&config, None)?;
+        let source = config.common.source();
+        let (search, strategy, _) = self.problem.trainer.assemble(&config, None, &source)?;
         Ok((search, strategy))
     }
 

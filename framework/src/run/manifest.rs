@@ -27,6 +27,9 @@ pub struct Manifest {
     pub micro_batch: Option<usize>,
     /// BLAKE3 of all images and labels.
     pub data: String,
+    /// What loading the data warned of, for example of other files than the published ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// Checksum of the benchmark's table; none without one.
     #[serde(default)]
     pub benchmark: Option<String>,
@@ -58,6 +61,7 @@ impl Manifest {
             threads: tch::get_num_threads(),
             micro_batch: None,
             data,
+            notes: vec![],
             benchmark,
             fingerprint,
             started: jiff::Timestamp::now().to_string(),

@@ -13,7 +13,7 @@ use crate::batches::{Augment, Order};
 use crate::benchmark::Benchmark;
 use crate::budget::{Budget, Unit};
 use crate::config::{RunConfig, Validator};
-use crate::dataset::ImageData;
+use crate::dataset::{DataSource, ImageData};
 use crate::device;
 use crate::error::{Error, Result};
 use crate::optim::OptimizerConfig;
@@ -87,7 +87,7 @@ impl Trainer for SearchTrainer {
     }
 
     fn start(&self, config: &RunConfig) -> Result<(Search, Box<dyn Strategy>)> {
-        let (search, strategy, _) = self.assemble(config, None)?;
+        let (search, strategy, _) = self.assemble(config, None, &config.common.source())?;
         Ok((search, strategy))
     }
 
@@ -100,7 +100,8 @@ impl Trainer for SearchTrainer {
                 help: format!("go on with `nasfw resume {}`", job.run.path().display()),
             })?,
         };
-        let (mut search, strategy, data) = self.assemble(job.config, Some(&restored))?;
+        let source = job.config.common.source();
+        let (mut search, strategy, data) = self.assemble(job.config, Some(&restored), &source)?;
         restored.restore(&mut search)?;
         Ok(Reopened {
             choice: strategy.derive(&search)?,
@@ -176,6 +177,7 @@ impl SearchTrainer {
         &self,
         config: &RunConfig,
         restored: Option<&Checkpoint>,
+        source: &DataSource,
     ) -> Result<(Search, Box<dyn Strategy>, ImageData)> {
         let common = &config.common;
         let device = device::choose(&common.device)?;
@@ -196,7 +198,7 @@ impl SearchTrainer {
         if let Some(checkpoint) = restored {
             plugins.strategy.restore(checkpoint.strategy_state())?;
         }
-        let data = config.dataset.load(&common.source())?;
+        let data = config.dataset.load(source)?;
         let mut settings = self.settings();
         if self.memory > 0 && restored.is_none() {
             let size = planner::largest(self.batch_size, self.memory, |size| {

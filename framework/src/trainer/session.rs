@@ -40,7 +40,8 @@ impl<'a> Session<'a> {
         let config = job.config;
         let fingerprint = config.fingerprint()?;
         let restored = checkpoint::newest(job.run, &fingerprint)?;
-        let (mut search, strategy, data) = trainer.assemble(config, restored.as_ref())?;
+        let source = config.common.source();
+        let (mut search, strategy, data) = trainer.assemble(config, restored.as_ref(), &source)?;
         let checksum = data.checksum();
         let table = search.benchmark().and_then(|b| b.provenance().checksum);
         match &restored {
@@ -48,6 +49,7 @@ impl<'a> Session<'a> {
                 run::MANIFEST,
                 &Manifest {
                     micro_batch: search.settings.micro_batch,
+                    notes: source.notes.all(),
                     ..Manifest::now(
                         device::describe(search.device()),
                         checksum,

@@ -35,7 +35,7 @@ impl Dataset for Halves {
             },
             train: part(self.images),
             test: part(2),
-            split: None,
+            split: Some(self.images / 2),
             mean: vec![0.0],
             std: vec![1.0],
             classes: vec!["first half".into(), "second half".into()],
