@@ -8,6 +8,9 @@ use nasfw_framework::{Result, register};
 use rand_distr::{Distribution, StandardNormal};
 use serde::{Deserialize, Serialize};
 
+/// The most bytes of all images.
+const MOST_BYTES: u128 = 4 << 30;
+
 /// A made-up dataset of any size.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -94,6 +97,18 @@ impl Dataset for Synthetic {
         v.range("dataset.channels", self.channels, 1, 16);
         v.range("dataset.size", self.size, 1, 256);
         v.range("dataset.noise", self.noise, 0.0, 100.0);
+        // Both are in memory at once.
+        let images = self.images.saturating_add(self.test_images) as u128;
+        let image = [self.channels, self.size, self.size]
+            .map(|n| u128::from(n.unsigned_abs()))
+            .iter()
+            .product::<u128>();
+        if images * image > MOST_BYTES {
+            let message = format!(
+                "{images} images of {image} bytes are too many, {MOST_BYTES} bytes are the most"
+            );
+            v.problem("dataset.images", message);
+        }
     }
 }
 

@@ -68,11 +68,14 @@ impl StrategyConfig for EvolutionConfig {
     }
 
     fn validate(&self, v: &mut Validator) {
-        v.at_least("strategy.population", self.population, 1);
-        v.at_least("strategy.sample", self.sample, 1);
+        v.range("strategy.population", self.population, 1, MOST);
+        v.range("strategy.sample", self.sample, 1, MOST);
         v.at_least("strategy.cycles", self.cycles, 1);
     }
 }
+
+/// The most members of a population or a tournament.
+const MOST: usize = 1_000_000;
 
 /// So many architectures one after the other that a partial table lacks end a search.
 const MISSING: u64 = 1000;
@@ -107,10 +110,9 @@ impl Evolution {
     /// The best of a tournament; of equals the first drawn.
     fn parent(&self, rng: &mut Rng) -> Option<&Member> {
         let alive = &self.state.population;
-        let drawn: Vec<&Member> = (0..self.config.sample)
-            .filter_map(|_| alive.get(rng.random_range(0..alive.len())))
-            .collect();
-        drawn.into_iter().reduce(|best, other| {
+        let drawn =
+            (0..self.config.sample).filter_map(|_| alive.get(rng.random_range(0..alive.len())));
+        drawn.reduce(|best, other| {
             if other.score > best.score {
                 other
             } else {

@@ -80,7 +80,7 @@ impl StrategyConfig for RspsConfig {
     }
 
     fn validate(&self, v: &mut Validator) {
-        v.at_least("strategy.samples", self.samples, 1);
+        v.range("strategy.samples", self.samples, 1, 1_000_000);
     }
 }
 

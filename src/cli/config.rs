@@ -8,6 +8,9 @@ use nasfw_framework::registry::Registry;
 use super::output::say;
 use super::selection::Selection;
 
+/// Origins stand in one column, but for those of settings longer than this.
+const WIDEST: usize = 160;
+
 /// What to do with a configuration.
 #[derive(Debug, Subcommand)]
 pub enum Config {
@@ -37,16 +40,18 @@ impl Config {
             return Ok(());
         }
         let leaves = flatten(&resolved.value);
-        let width = leaves
+        let settings: Vec<(&String, String)> = leaves
             .iter()
-            .map(|(k, v)| k.len() + v.to_string().len() + 3)
-            .max()
-            .unwrap_or(0);
-        for (key, value) in &leaves {
+            .map(|(key, value)| (key, format!("{key} = {value}")))
+            .collect();
+        let lengths = settings.iter().map(|(_, s)| s.chars().count());
+        // The text of a declared space is no reason to push every origin out of sight.
+        let width = lengths.filter(|n| *n <= WIDEST).max().unwrap_or(0);
+        for (key, setting) in &settings {
             let origin = resolved
                 .origin(key)
                 .map_or(String::new(), ToString::to_string);
-            say(format!("{:width$}  # {origin}", format!("{key} = {value}")));
+            say(format!("{setting:width$}  # {origin}"));
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use nasfw_framework::Result;
 use nasfw_framework::config::RunConfig;
 use nasfw_framework::device::load_cuda;
 use nasfw_framework::registry::{Kind, Parse, Registry};
-use nasfw_framework::run::{RUN, RunFolder};
+use nasfw_framework::run::RunFolder;
 use nasfw_framework::trainer::{Reopen, Reopened};
 
 use super::logging;
@@ -23,7 +23,7 @@ pub fn open(what: &Path, change: impl FnOnce(&mut RunConfig) -> Result<()>) -> R
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => here,
     })?;
-    let mut config: RunConfig = run.read_json(RUN)?;
+    let mut config = RunConfig::of_run(&run)?;
     let fingerprint = config.fingerprint()?;
     change(&mut config)?;
     config.trainer.reopen(Reopen {

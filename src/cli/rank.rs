@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use nasfw_analysis::compare::{RANKING, Ranked, Ranking, choose_metric};
+use nasfw_analysis::compare::{MOST_RANKED, RANKING, Ranked, Ranking, choose_metric};
 use nasfw_analysis::stats::kendall;
 use nasfw_framework::config::RunConfig;
 use nasfw_framework::device::load_cuda;
 use nasfw_framework::registry::Registry;
-use nasfw_framework::run::{RUN, RunFolder};
+use nasfw_framework::run::RunFolder;
 use nasfw_framework::trainer::Reopen;
 use nasfw_framework::{Error, Result};
 
@@ -21,7 +21,7 @@ pub struct Rank {
     /// The run folder
     run: PathBuf,
     /// Architectures drawn uniformly, without repetition
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(2..))]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(2..=MOST_RANKED))]
     architectures: u64,
     /// Batches of the validation half for each [default: all]
     #[arg(long, value_name = "M", value_parser = clap::value_parser!(u64).range(1..))]
@@ -47,7 +47,7 @@ impl Rank {
         logging::to_terminal();
         Registry::load()?;
         let folder = RunFolder::open(&self.run)?;
-        let mut config: RunConfig = folder.read_json(RUN)?;
+        let mut config = RunConfig::of_run(&folder)?;
         let fingerprint = config.fingerprint()?;
         if let Some(dir) = self.data_dir {
             config.common.data_dir = dir;

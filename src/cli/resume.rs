@@ -7,7 +7,7 @@ use nasfw_framework::Result;
 use nasfw_framework::config::RunConfig;
 use nasfw_framework::device::load_cuda;
 use nasfw_framework::registry::Registry;
-use nasfw_framework::run::{RESULT, RUN, RunFolder};
+use nasfw_framework::run::{RESULT, RunFolder};
 use nasfw_framework::trainer::Outcome;
 
 use super::output::say;
@@ -34,7 +34,7 @@ impl Resume {
         logging::to_terminal();
         Registry::load()?;
         let folder = RunFolder::open(&self.run)?;
-        let mut config: RunConfig = folder.read_json(RUN)?;
+        let mut config = RunConfig::of_run(&folder)?;
         if folder.path().join(RESULT).exists() {
             say("this run is finished");
             let outcome: Outcome = folder.read_json(RESULT)?;

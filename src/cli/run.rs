@@ -52,6 +52,15 @@ pub fn name_of(resolved: &Resolved, kind: Kind) -> String {
         .to_owned()
 }
 
+/// What was typed after the program's name, in one line. What is not UTF-8 in it becomes `\u{fffd}`.
+pub fn typed() -> String {
+    let words: Vec<String> = std::env::args_os()
+        .skip(1)
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    words.join(" ").replace(char::is_control, " ")
+}
+
 /// Trains in a new run folder called `name`, or else after `parts`, the seed and the time.
 pub fn begin(
     config: &RunConfig,
@@ -77,9 +86,7 @@ pub fn begin(
         ),
     };
     let run = RunFolder::create(&config.common.out, &name)?;
-    let command: Vec<String> = std::env::args().skip(1).collect();
-    let command = command.join(" ").replace(char::is_control, " ");
-    let header = format!("# Made by: nasfw {command}\n\n");
+    let header = format!("# Made by: nasfw {}\n\n", typed());
     let outcome = run
         .write(CONFIG, (header + &resolved.to_toml()).as_bytes())
         .and_then(|()| run.write_json(RUN, config))
@@ -140,7 +147,7 @@ pub fn next(run: &Path, config: &RunConfig, genotype: &Genotype) -> Vec<String> 
     let run = run.display();
     let again = format!(
         "nasfw run --config {run}/{CONFIG} --seed {}",
-        config.common.seed + 1
+        config.common.seed.wrapping_add(1)
     );
     if config.strategy.typetag_name() == "train" {
         return vec![

@@ -1,9 +1,12 @@
 //! What `run`, `config show` and `retrain` have in common: which parts, with which settings.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use nasfw_framework::config::{ConfigError, Layer, Resolved, TEXT_LIMIT, resolve};
+use nasfw_framework::config::{
+    ConfigError, Layer, Origin, Resolved, TEXT_LIMIT, environment_key, resolve,
+};
 use nasfw_framework::registry::Registry;
 use nasfw_framework::{Error, Result, input};
 
@@ -95,11 +98,7 @@ impl Settings {
             })?;
             layers.push(Layer::File(path.clone(), text));
         }
-        layers.push(Layer::Environment(
-            std::env::vars_os()
-                .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
-                .collect(),
-        ));
+        layers.push(Layer::Environment(environment()?));
         layers.push(Layer::CommandLine(self.options(parts)?));
         resolve(registry, &layers)
     }
@@ -108,15 +107,18 @@ impl Settings {
         let number = |key: &str, option: &str, value: Option<u64>| {
             value.map(|v| (key.to_owned(), v.to_string(), format!("--{option} {v}")))
         };
-        let path = |p: &Option<PathBuf>| p.as_ref().map(|p| p.display().to_string());
+        let path = |option: &str, path: &Option<PathBuf>| {
+            let path = path.as_ref().map(|path| in_words(option, path.as_os_str()));
+            path.transpose()
+        };
         let own = [
             text("dataset.name", "dataset", &self.dataset),
             number("seed", "seed", self.seed),
             number("trainer.epochs", "epochs", self.epochs),
             text("device", "device", &self.device),
             number("threads", "threads", self.threads),
-            text("data_dir", "data-dir", &path(&self.data_dir)),
-            text("out", "out", &path(&self.out)),
+            text("data_dir", "data-dir", &path("--data-dir", &self.data_dir)?),
+            text("out", "out", &path("--out", &self.out)?),
             self.tensorboard.then(|| {
                 let option = "--tensorboard".to_owned();
                 ("tensorboard".into(), "true".into(), option)
@@ -137,6 +139,31 @@ impl Settings {
         }
         Ok(options)
     }
+}
+
+/// The environment as far as settings may be in it.
+fn environment() -> Result<Vec<(String, String)>> {
+    let mut variables = vec![];
+    for (name, value) in std::env::vars_os() {
+        if let Some(name) = name.to_str().filter(|name| environment_key(name).is_some()) {
+            variables.push((name.to_owned(), in_words(name, &value)?));
+        }
+    }
+    Ok(variables)
+}
+
+/// A value as text: what a run is made of is kept in files of text.
+fn in_words(option: &str, value: &OsStr) -> Result<String> {
+    value.to_str().map(str::to_owned).ok_or_else(|| {
+        let shown = value.to_string_lossy();
+        let problem = format!("`{shown}` is not UTF-8, which a configuration is kept in");
+        let origin = Origin::CommandLine(option.to_owned());
+        let help =
+            "give it in UTF-8; a folder with such a name can be renamed, or linked to with `ln -s`";
+        Error::Config(Box::new(
+            ConfigError::one("", problem, Some(origin)).with_help(help),
+        ))
+    })
 }
 
 /// Settings that choose a space, at `key`: by name or, for the name of a TOML file, with its text as the definition.

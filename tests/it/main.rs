@@ -16,6 +16,7 @@ mod custom;
 mod doctor;
 mod genotype;
 mod interrupts;
+mod limits;
 mod perf;
 mod program;
 mod readme;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use nasfw_framework::config::ConfigError;
 use nasfw_framework::{Error, Result};
 
-use super::plan::HELP;
+use super::plan::{HELP, MOST_RANKED, MOST_SEEDS, MOST_TRIALS};
 use super::trials::{leaves, short};
 use super::{Budget, PlanFile, RANDOM, RANDOM_ARCHITECTURES, Unit};
 
@@ -25,6 +25,27 @@ pub(super) fn check(file: &PlanFile) -> Result<()> {
         if empty {
             wrong(list, "there must be at least one".into());
         }
+    }
+    let seeds = plan.seeds.count();
+    let trials = [
+        plan.strategies.len(),
+        plan.spaces.len(),
+        plan.datasets.len().max(1),
+        plan.budgets.len(),
+    ]
+    .iter()
+    .fold(seeds, |product, n| product.saturating_mul(*n as u64));
+    if seeds > MOST_SEEDS {
+        wrong(
+            "seeds",
+            format!("{seeds} are too many, {MOST_SEEDS} are the most"),
+        );
+    } else if trials > MOST_TRIALS {
+        let what = "strategies × spaces × datasets × seeds × budgets";
+        wrong(
+            "",
+            format!("{what} are {trials} trials, {MOST_TRIALS} are the most"),
+        );
     }
     let mut seen = BTreeSet::new();
     for (i, s) in plan.strategies.iter().enumerate() {
@@ -110,8 +131,9 @@ pub(super) fn check(file: &PlanFile) -> Result<()> {
         );
     }
     if let Some(rank) = plan.rank {
-        if rank.architectures < 2 {
-            wrong("rank.architectures", "it must be at least 2".into());
+        if !(2..=MOST_RANKED).contains(&(rank.architectures as u64)) {
+            let message = format!("it must be from 2 to {MOST_RANKED}");
+            wrong("rank.architectures", message);
         }
         if rank.batches == Some(0) {
             wrong(

@@ -16,7 +16,7 @@ pub use assemble::{LOG_END, LOGS, RANKING, TRIALS, assemble, choose_metric, erro
 pub use comparison::*;
 pub use figures::{Labels, Measured, figures, pairs, ranks, verdicts};
 pub use nasfw_framework::budget::{Budget, Unit};
-pub use plan::{Entry, Plan, PlanFile, RANDOM, RANDOM_ARCHITECTURES, Rank, Seeds};
+pub use plan::{Entry, MOST_RANKED, Plan, PlanFile, RANDOM, RANDOM_ARCHITECTURES, Rank, Seeds};
 pub use simulation::{Noise, Rates, Simulation};
 pub use text::text;
 pub use trials::{Trial, differences};

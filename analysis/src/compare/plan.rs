@@ -126,6 +126,13 @@ impl<'de> Deserialize<'de> for Entry {
     }
 }
 
+/// The most seeds of a plan.
+pub const MOST_SEEDS: u64 = 100_000;
+/// The most architectures that a supernet is compared with a table over.
+pub const MOST_RANKED: u64 = 1_000_000;
+/// The most trials of a plan.
+pub const MOST_TRIALS: u64 = 1_000_000;
+
 /// How often, or with which seeds, everything is repeated.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged, expecting = "a number of seeds, or a list of seeds")]
@@ -137,10 +144,18 @@ pub enum Seeds {
 }
 
 impl Seeds {
-    /// All of them.
+    /// How many.
+    pub fn count(&self) -> u64 {
+        match self {
+            Self::Count(n) => *n,
+            Self::List(seeds) => seeds.len() as u64,
+        }
+    }
+
+    /// All of them; of a count at most [`MOST_SEEDS`].
     pub fn list(&self) -> Vec<u64> {
         match self {
-            Self::Count(n) => (0..*n).collect(),
+            Self::Count(n) => (0..(*n).min(MOST_SEEDS)).collect(),
             Self::List(seeds) => seeds.clone(),
         }
     }

@@ -66,7 +66,8 @@ fn panel(title: String, ranks: &Ranks, blocks: &str) -> Option<Panel> {
         .collect();
     sorted.sort_by(|a, b| a.1.total_cmp(&b.1));
     let n = sorted.len();
-    if n < 2 || !ranks.critical_difference.is_finite() {
+    let difference = ranks.critical_difference;
+    if n < 2 || !difference.is_finite() || difference < 0.0 {
         return None;
     }
     // The better half is named at the right, the best one uppermost; the others at the left, the worst one uppermost.

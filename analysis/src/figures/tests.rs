@@ -49,6 +49,19 @@ fn all(record: &Record) -> Vec<Figure> {
         .collect()
 }
 
+/// As a file says that was edited: there is nothing to draw then.
+#[test]
+fn a_critical_difference_that_is_none_has_no_diagram() {
+    for difference in [-1.0, f64::NEG_INFINITY, f64::NAN] {
+        let mut comparison = comparison();
+        for setting in &mut comparison.settings {
+            setting.ranks.as_mut().unwrap().critical_difference = difference;
+        }
+        let drawn = ComparisonKind::Ranks.draw(&comparison, &[], None);
+        assert!(drawn.unwrap().is_none(), "{difference}");
+    }
+}
+
 #[test]
 fn a_line_per_candidate_and_a_point_per_event() {
     let record = record();

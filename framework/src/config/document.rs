@@ -17,6 +17,8 @@ pub const TEXT_LIMIT: u64 = 1 << 20;
 pub struct Document {
     path: PathBuf,
     text: String,
+    /// Where every line but the first begins.
+    lines: Vec<usize>,
     /// Dotted path, with indices of lists (`strategies[0].name`), to the bytes of the value.
     spans: BTreeMap<String, Range<usize>>,
     /// Dotted paths of what is no table; lists are leaves.
@@ -32,6 +34,7 @@ impl Document {
         let parsed = text.parse::<toml_edit::Document<String>>();
         let mut document = Self {
             path: path.to_owned(),
+            lines: text.match_indices('\n').map(|(at, _)| at + 1).collect(),
             text,
             spans: BTreeMap::new(),
             leaves: BTreeSet::new(),
@@ -54,10 +57,9 @@ impl Document {
 
     /// The place of some of its bytes.
     pub fn at(&self, span: Range<usize>) -> Origin {
-        let before = &self.text[..self.text.floor_char_boundary(span.start)];
         Origin::File {
             path: self.path.clone(),
-            line: before.matches('\n').count() + 1,
+            line: self.lines.partition_point(|begin| *begin <= span.start) + 1,
             span,
         }
     }

@@ -67,6 +67,11 @@ const RESERVED: [&str; 6] = [
     "NASFW_SKIP_LOG",
 ];
 
+/// The most parts of a dotted key.
+const DEEPEST: usize = 32;
+/// So many unknown options are named one by one; where there are more, the file is another kind of file.
+const NAMED: usize = 20;
+
 /// Merged configuration with the origin of every leaf.
 #[derive(Debug, Clone)]
 pub struct Resolved {
@@ -150,11 +155,29 @@ pub fn environment_key(name: &str) -> Option<String> {
     Some(rest.to_lowercase().replace("__", "."))
 }
 
+/// Trees are walked by recursion.
+fn check_depth(key: &str, origin: &Origin) -> Result<()> {
+    let parts = key.split('.').count();
+    if parts <= DEEPEST {
+        return Ok(());
+    }
+    let start: String = key.chars().take(40).collect();
+    let message = format!("{parts} parts are too many for a dotted key, {DEEPEST} are the most");
+    Err(config_error(
+        &format!("{start}…"),
+        message,
+        Some(origin.clone()),
+    ))
+}
+
 fn environment(variables: &[(String, String)]) -> Result<Source> {
     let mine: Vec<_> = variables
         .iter()
         .filter_map(|(n, v)| Some((environment_key(n)?, n, v)))
         .collect();
+    for (key, name, _) in &mine {
+        check_depth(key, &Origin::Environment((*name).clone()))?;
+    }
     let leaves = mine
         .iter()
         .map(|(k, n, _)| (k.clone(), Origin::Environment((*n).clone())))
@@ -193,6 +216,7 @@ fn command_line(options: &[(String, String, String)]) -> Result<Source> {
             .ok()
             .and_then(|mut t| t.remove("v"))
             .unwrap_or_else(|| toml::Value::String(text.clone()));
+        check_depth(key, &origin)?;
         let mut table = &mut tree;
         let mut parts: Vec<&str> = key.split('.').collect();
         let last = parts.pop().unwrap_or_default();
@@ -460,24 +484,34 @@ fn placed(
 }
 
 fn refuse_unknown(sources: &[Source], known: &BTreeMap<String, ()>) -> Result<()> {
-    let mut problems = Vec::new();
-    for s in sources.iter().filter(|s| s.from_user) {
-        for (key, origin) in &s.leaves {
-            // A whole default table may be replaced by a leaf only by mistake; serde reports that with its type.
-            let inside = |k: &String| k.starts_with(&format!("{key}."));
-            if known.contains_key(key) || known.keys().any(inside) {
-                continue;
-            }
-            problems.push(Problem {
-                key: key.clone(),
-                message: "there is no such option".into(),
-                hint: nearest(key, known).map(|k| format!("did you mean `{k}`?")),
-                origin: Some(origin.clone()),
-            });
-        }
-    }
+    let unknown = |key: &String| {
+        // A whole default table may be replaced by a leaf only by mistake; serde reports that with its type.
+        let inside = format!("{key}.");
+        let next = known.range(inside.clone()..).next();
+        !known.contains_key(key) && !next.is_some_and(|(k, ())| k.starts_with(&inside))
+    };
+    let all: Vec<(&String, &Origin)> = sources
+        .iter()
+        .filter(|s| s.from_user)
+        .flat_map(|s| s.leaves.iter().filter(|(key, _)| unknown(key)))
+        .collect();
+    let problem = |(key, origin): &(&String, &Origin)| Problem {
+        key: (*key).clone(),
+        message: "there is no such option".into(),
+        hint: nearest(key, known).map(|k| format!("did you mean `{k}`?")),
+        origin: Some((*origin).clone()),
+    };
+    let mut problems: Vec<Problem> = all.iter().take(NAMED).map(problem).collect();
     if problems.is_empty() {
         return Ok(());
+    }
+    if all.len() > NAMED {
+        problems.push(Problem {
+            key: String::new(),
+            message: format!("{} more options are unknown", all.len() - NAMED),
+            hint: None,
+            origin: None,
+        });
     }
     Err(Error::Config(Box::new(ConfigError {
         problems,

@@ -1,19 +1,23 @@
 //! The typed configuration of a run, as kept in the run folder.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 use tch::Kind as TensorKind;
 
-use super::{ConfigError, Resolved, Validator};
+use super::{ConfigError, Resolved, Validator, flatten};
 use crate::benchmark::BenchmarkConfig;
 use crate::dataset::{DataSource, Dataset};
 use crate::error::{Error, Result};
 use crate::registry::{Kind, Parse, Registry};
+use crate::run::{CONFIG, RUN, RunFolder};
 use crate::space::SpaceConfig;
 use crate::strategy::StrategyConfig;
 use crate::trainer::Trainer;
+
+/// The most CPU threads.
+const MOST_THREADS: usize = 1024;
 
 /// Floating-point width.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,8 +39,10 @@ pub struct Common {
     /// CPU threads, 0 for one per core.
     pub threads: usize,
     /// Folder of run folders.
+    #[serde(serialize_with = "in_words")]
     pub out: PathBuf,
     /// Folder of the dataset's files, empty for the dataset's own idea.
+    #[serde(serialize_with = "in_words")]
     pub data_dir: PathBuf,
     /// Whether missing data files may be fetched.
     pub download: bool,
@@ -45,6 +51,11 @@ pub struct Common {
     pub tensorboard: bool,
     /// Width of floating-point numbers.
     pub precision: Precision,
+}
+
+/// A path as text. What is not UTF-8 in it (`nasfw resume --data-dir`) becomes `\u{fffd}`: it is used, not kept.
+fn in_words<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path.to_string_lossy())
 }
 
 impl Common {
@@ -138,13 +149,42 @@ impl RunConfig {
             dataset: typed!(Dataset),
             benchmark,
         };
-        let mut v = Validator::default();
-        config.trainer.validate(&mut v);
-        config.space.validate(&mut v);
-        config.strategy.validate(&mut v);
-        config.dataset.validate(&mut v);
-        v.into_result().map_err(|e| located(e, "", resolved))?;
+        config.check().map_err(|e| located(e, "", resolved))?;
         Ok(config)
+    }
+
+    /// The configuration of a run folder, checked as that of a new run is.
+    ///
+    /// # Errors
+    /// A file that can't be read or understood, values out of range.
+    pub fn of_run(run: &RunFolder) -> Result<Self> {
+        let config: Self = run.read_json(RUN)?;
+        config.check().map_err(|e| Error::Run {
+            path: run.path().join(RUN),
+            problem: e.to_string(),
+            help: format!(
+                "the file was edited, or made by another version of nasfw; start a new run with `nasfw run --config \
+                 {}/{CONFIG}` and change the value with `--set`",
+                run.path().display()
+            ),
+        })?;
+        Ok(config)
+    }
+
+    /// What is out of range.
+    fn check(&self) -> Result<(), ConfigError> {
+        let mut v = Validator::default();
+        v.range("threads", self.common.threads, 0, MOST_THREADS);
+        // A value that can't be written is reported where it is kept.
+        for (key, value) in self.to_value().iter().flat_map(flatten) {
+            let key = key.strip_prefix("common.").unwrap_or(&key);
+            v.counts(key, &value);
+        }
+        self.trainer.validate(&mut v);
+        self.space.validate(&mut v);
+        self.strategy.validate(&mut v);
+        self.dataset.validate(&mut v);
+        v.into_result()
     }
 
     /// BLAKE3 of the settings that decide the numbers of a run: everything but where files lie and which

@@ -1,6 +1,21 @@
 //! Range checks that collect every problem instead of stopping at the first.
 
+use serde_json::{Number, Value};
+
 use super::{ConfigError, Problem};
+
+/// No setting counts further: sums and products of two counts fit in 64 bits.
+const MOST: u64 = 1_000_000_000;
+/// Last parts of keys of whole numbers that are no counts.
+const UNBOUNDED: [&str; 2] = ["seed", "memory"];
+
+fn is_beyond(n: &Number) -> bool {
+    let most = MOST.cast_signed();
+    match n.as_i64() {
+        Some(n) => !(-most..=most).contains(&n),
+        None => n.is_u64(),
+    }
+}
 
 /// Collects what is wrong with typed settings.
 #[derive(Debug, Default)]
@@ -27,6 +42,27 @@ impl Validator {
                 key,
                 format!("{value} is out of range, it must be at least {min}"),
             );
+        }
+    }
+
+    /// Requires that no whole number of a setting is beyond [`MOST`], whatever it counts, but for seeds and bytes
+    /// ([`UNBOUNDED`]).
+    pub(super) fn counts(&mut self, key: &str, value: &Value) {
+        let last = key.rsplit('.').next().unwrap_or(key);
+        if UNBOUNDED.contains(&last) {
+            return;
+        }
+        match value {
+            Value::Number(n) if is_beyond(n) => self.problem(
+                key,
+                format!("{n} is out of range, no count can be beyond {MOST}"),
+            ),
+            Value::Array(list) => {
+                for (i, value) in list.iter().enumerate() {
+                    self.counts(&format!("{key}[{i}]"), value);
+                }
+            }
+            _ => {}
         }
     }
 

@@ -69,6 +69,9 @@ pub struct SearchTrainer {
     pub augment: Augment,
 }
 
+/// The most images of a batch.
+const MOST_IMAGES: usize = 1 << 20;
+
 /// `[trainer]`, with DARTS's settings (Liu et al. 2019) where a space or strategy says nothing else.
 const DEFAULTS: &str = include_str!("defaults.toml");
 
@@ -117,7 +120,7 @@ impl Trainer for SearchTrainer {
     fn validate(&self, v: &mut Validator) {
         v.at_least("trainer.epochs", self.epochs, 1);
         // A batch of one image has no variance, which batch norm divides by.
-        v.at_least("trainer.batch_size", self.batch_size, 2);
+        v.range("trainer.batch_size", self.batch_size, 2, MOST_IMAGES);
         if self.micro_batch > 0 && self.memory > 0 {
             v.problem(
                 "trainer.memory",
@@ -130,7 +133,12 @@ impl Trainer for SearchTrainer {
                 "it chooses kernels by stopwatch, so that results don't repeat: set `trainer.deterministic = false` too",
             );
         }
-        v.at_least("trainer.eval_batch_size", self.eval_batch_size, 1);
+        v.range(
+            "trainer.eval_batch_size",
+            self.eval_batch_size,
+            1,
+            MOST_IMAGES,
+        );
         v.at_least("trainer.log_every", self.log_every, 1);
         v.at_least("trainer.checkpoint_every", self.checkpoint_every, 1);
         v.range(
@@ -139,7 +147,7 @@ impl Trainer for SearchTrainer {
             0,
             64,
         );
-        v.at_least("trainer.augment.cutout", self.augment.cutout, 0);
+        v.range("trainer.augment.cutout", self.augment.cutout, 0, 4096);
         v.range(
             "trainer.augment.cutout_probability",
             self.augment.cutout_probability,

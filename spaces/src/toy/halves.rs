@@ -44,6 +44,6 @@ impl Dataset for Halves {
     }
 
     fn validate(&self, v: &mut Validator) {
-        v.at_least("dataset.images", self.images, 4);
+        v.range("dataset.images", self.images, 4, 10_000_000);
     }
 }

@@ -74,7 +74,7 @@ impl Compare {
         let ended = runner.run(&trials, &interrupt)?;
         let comparison = assemble(&file, &trials, &path)?;
         folder.write_json(COMPARISON, &comparison)?;
-        let again = format!("type the same command again: nasfw {}", typed());
+        let again = format!("type the same command again: nasfw {}", super::run::typed());
         match ended {
             Ended::Interrupted { done } => Err(Error::Stopped {
                 what: format!(
@@ -102,11 +102,6 @@ impl Compare {
             }
         }
     }
-}
-
-fn typed() -> String {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    words.join(" ").replace(char::is_control, " ")
 }
 
 /// Refuses a plan that is no longer the one that the folder was begun with.
