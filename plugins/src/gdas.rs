@@ -66,9 +66,12 @@ topology = "soft"
 # Standard deviation of the logits at the start.
 init_std = 1e-3
 "#, crate::arch_adam!("3e-4"), r#"
+# The authors' search script, which is that of NAS-Bench-201, too.
 [trainer]
 epochs = 250
 batch_size = 256
+schedule_by = "step"
+val_order = "fresh"
 
 [trainer.weights]
 nesterov = true
@@ -100,6 +103,8 @@ clip = 5.0
 [trainer]
 epochs = 100
 batch_size = 96
+schedule_by = "epoch"
+val_order = "shuffled"
 
 [trainer.weights]
 nesterov = false

@@ -70,7 +70,11 @@ batch_size = 64
 lr = 0.025
 lr_min = 0.001
 "#),
-        ("nasbench1shot1", r#"[strategy.arch]
+        // Zela et al. 2020, `optimizers/pc_darts`, where the architecture does not rest.
+        ("nasbench1shot1", r#"[strategy]
+arch_start = 0.0
+
+[strategy.arch]
 lr = 3e-4
 
 [trainer]

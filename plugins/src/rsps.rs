@@ -42,6 +42,7 @@ select_every = 0
 epochs = 50
 "#,
     example: "nasfw run --strategy rsps --space nasbench201 --set space.preset=small",
+    presets: &[("nasbench1shot1", NASBENCH1SHOT1)],
     families: &[
         ("darts", DARTS),
         ("robust", DARTS),
@@ -65,6 +66,18 @@ samples = 1000
 eval_batches = 10
 finalists = 10
 [trainer]
+eval_batch_size = 64
+[trainer.weights]
+clip = 0.25
+";
+
+/// NAS-Bench-1Shot1's code, which scores as many: no default there, since that takes longer than the search.
+const NASBENCH1SHOT1: &str = "[strategy]
+samples = 1000
+eval_batches = 10
+finalists = 5
+[trainer]
+batch_size = 64
 eval_batch_size = 64
 [trainer.weights]
 clip = 0.25

@@ -73,7 +73,7 @@ end = 0.3
 name = "darts"
 "#,
     example: "nasfw run --strategy sdarts-rs --space nasbench201 --set strategy.base.name=pc-darts",
-    families: &[("nasbench201", "[trainer]\nepochs = 100\n")],
+    families: FAMILIES,
 }
 
 register! {
@@ -95,8 +95,24 @@ end = 0.3
 name = "darts"
 "#,
     example: "nasfw run --strategy sdarts-adv --space robust-s2",
-    families: &[("nasbench201", "[trainer]\nepochs = 100\n")],
+    families: FAMILIES,
 }
+
+/// The authors' searches on both benchmarks.
+const FAMILIES: &[(&str, &str)] = &[
+    (
+        "nasbench201",
+        r#"[trainer]
+epochs = 100
+schedule_by = "epoch"
+
+[trainer.weights]
+nesterov = false
+weight_decay = 3e-4
+"#,
+    ),
+    ("nasbench1shot1", "[trainer]\nepochs = 100\n"),
+];
 
 #[typetag::serde(name = "sdarts-rs")]
 impl StrategyConfig for SdartsRsConfig {
