@@ -78,7 +78,7 @@ nesterov = true
 weight_decay = 5e-4
 "#),
     example: "nasfw run --strategy gdas --space nasbench201",
-    presets: &[("paper", "[strategy]\ngradient = \"paper\"\n")],
+    presets: &[("official", "[strategy]\ngradient = \"official\"\n")],
     families: &[
         ("nasbench201", NASBENCH201),
         ("nasbench1shot1", NASBENCH1SHOT1),
