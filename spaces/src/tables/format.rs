@@ -18,6 +18,8 @@ pub const VERSION: u32 = 1;
 const PREAMBLE: usize = 48;
 /// A longer header is no header.
 const MAX_HEADER: u32 = 1 << 20;
+/// A longer row is no row.
+const MAX_ROW: usize = 1 << 20;
 /// Rows are hashed in pieces of about so many bytes.
 const PIECE: usize = 1 << 20;
 
@@ -424,8 +426,12 @@ impl Table {
             .map_err(|e| bad(format!("its header can't be understood: {e}")))?;
         let row_bytes = header
             .row_bytes()
-            .filter(|n| *n > 0)
+            .filter(|n| (1..=MAX_ROW).contains(n))
             .ok_or_else(|| bad("its header can't be understood: the width of a row".into()))?;
+        let divisors = header.metrics.iter().flat_map(|m| &m.columns);
+        if divisors.map(|c| c.divisor).any(|d| !d.is_normal()) {
+            return Err(bad("its header can't be understood: a divisor".into()));
+        }
         let body = PREAMBLE as u64 + u64::from(length);
         let expected = header
             .rows

@@ -5,6 +5,7 @@
 
 mod format;
 mod lookup;
+mod official;
 mod pickle;
 mod source;
 mod tfrecord;

@@ -31,6 +31,11 @@ const EPOCHS: [u64; 4] = [108, 36, 12, 4];
 /// Images that the published accuracies are over: whole batches of 256 from 10,000.
 const IMAGES: f64 = 9_984.0;
 
+/// The longest metrics of a record, in base 64; the published ones have a few hundred bytes.
+const MAX_METRICS: usize = 1 << 16;
+/// The most runs of one cell.
+const MAX_RUNS: usize = 40;
+
 /// The family.
 pub const FAMILY: Family = Family {
     name: "nasbench101",
@@ -288,14 +293,19 @@ fn from_records(path: &Path, file: Box<dyn BufRead>) -> Result<Builder> {
         let (hash, epochs, adjacency, labels, metrics): (String, u64, String, String, String) =
             serde_json::from_slice(&record)
                 .map_err(|e| wrong(format!("not of the published form: {e}")))?;
-        let key = bytes(&hash).ok_or_else(|| wrong(format!("`{hash}` is no hash")))?;
+        let key =
+            bytes(&hash).ok_or_else(|| wrong(format!("`{}` is no hash", source::short(&hash))))?;
         let spec = graph(&adjacency, &labels).map_err(&wrong)?;
         let known = models.get(&key).is_some_and(|m| m.spec == spec);
         if !known && spec.hash() != hash {
             return Err(wrong(format!(
-                "its graph has the hash {}, not {hash}",
-                spec.hash()
+                "its graph has the hash {}, not {}",
+                spec.hash(),
+                source::short(&hash)
             )));
+        }
+        if metrics.len() > MAX_METRICS {
+            return Err(wrong("its metrics are longer than 64 KiB".into()));
         }
         let message = STANDARD
             .decode(&metrics)
@@ -308,6 +318,12 @@ fn from_records(path: &Path, file: Box<dyn BufRead>) -> Result<Builder> {
             params: metrics.trainable_parameters.map(f64::from),
             runs: vec![],
         });
+        if model.runs.len() >= MAX_RUNS {
+            return Err(wrong(format!(
+                "this architecture has more than {MAX_RUNS} runs; {} are published",
+                3 * EPOCHS.len()
+            )));
+        }
         model.runs.push(run);
     }
     let lengths: Vec<(u64, usize)> = EPOCHS
@@ -365,7 +381,8 @@ fn graph(adjacency: &str, labels: &str) -> Result<ModelSpec, String> {
         .filter(|d| d.len() == labels.len() * labels.len())
         .ok_or_else(|| {
             format!(
-                "`{adjacency}` is no adjacency matrix of {} vertices",
+                "`{}` is no adjacency matrix of {} vertices",
+                source::short(adjacency),
                 labels.len()
             )
         })?;

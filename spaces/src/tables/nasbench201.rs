@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::format::{Builder, Measure};
 use super::source::{self, Csv, bad};
-use super::{Family, TableConfig, foreign, pickle};
+use super::{Family, TableConfig, foreign, official, pickle};
 use crate::formats::NASBENCH201_OPERATIONS as OPERATIONS;
 
 /// Target and source of every edge, in the order of a key's digits.
@@ -136,8 +136,13 @@ fn import(files: &[PathBuf]) -> Result<Builder> {
             help: format!("it takes {}", FAMILY.takes),
         });
     };
+    if first.is_dir() {
+        official::refuse(first, None)?;
+    }
     let mut file = source::open(first)?;
-    if source::peek(first, &mut *file)?.first() == Some(&0x80) {
+    let start = source::peek(first, &mut *file)?;
+    official::refuse(first, Some(start))?;
+    if start.first() == Some(&0x80) {
         return from_pickles(files);
     }
     match others {
@@ -288,7 +293,12 @@ fn from_pickles(files: &[PathBuf]) -> Result<Builder> {
         ]);
         let width: usize = measures.iter().map(|m| m.repeats).sum();
         for (key, one) in pickled {
-            let wrong = |why: &str| bad(path, format!("architecture `{key}`: {why}"));
+            let wrong = |why: &str| {
+                bad(
+                    path,
+                    format!("architecture `{}`: {why}", source::short(&key)),
+                )
+            };
             if !is_key(key.as_bytes()) {
                 return Err(wrong("six digits from 0 to 4 are expected"));
             }

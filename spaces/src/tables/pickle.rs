@@ -7,6 +7,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
+/// The most values that may wait on the stack; Python's pickler leaves two thousand there.
+const DEEPEST: usize = 1 << 21;
+
 /// What the file holds.
 pub(super) type Tables = BTreeMap<String, BTreeMap<String, Vec<f64>>>;
 
@@ -146,6 +149,9 @@ impl<'a> Machine<'a> {
     /// One instruction; the result at the last one.
     fn step(&mut self) -> Result<Option<Tables>, String> {
         let [instruction] = self.array()?;
+        if self.stack.len() >= DEEPEST {
+            return Err("it puts more than two million values on the stack".into());
+        }
         match instruction {
             // PROTO, FRAME
             0x80 => self.take(1).map(|_| ())?,

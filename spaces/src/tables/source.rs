@@ -1,13 +1,18 @@
 //! Reading published files: plain or gzip-compressed, CSV with line numbers.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
+use std::rc::Rc;
 
 use csv::StringRecord;
 use flate2::bufread::MultiGzDecoder;
 use nasfw_framework::{Error, Result};
+
+/// A longer line of a CSV file is none of a benchmark; the longest real one has 300 bytes.
+const LONGEST_LINE: usize = 1 << 16;
 
 /// A published file that can't be used.
 pub(super) fn bad(path: &Path, problem: impl Into<String>) -> Error {
@@ -18,6 +23,11 @@ pub(super) fn bad(path: &Path, problem: impl Into<String>) -> Error {
             "get the file again; docs/tables.md says which files are understood, and their columns"
                 .into(),
     }
+}
+
+/// The beginning of a text of a file, for messages.
+pub(super) fn short(text: &str) -> String {
+    text.chars().take(40).collect()
 }
 
 /// What the file is called, for the source line of a header.
@@ -48,10 +58,34 @@ pub(super) fn peek<'a>(path: &Path, file: &'a mut dyn BufRead) -> Result<&'a [u8
         .map_err(|e| bad(path, format!("cannot be read: {e}")))
 }
 
+/// A stream that gives out so many bytes until it is allowed more: a record has no end of its own in a CSV file that is
+/// one long line, or one long quotation.
+struct Metered {
+    file: Box<dyn BufRead>,
+    left: Rc<Cell<usize>>,
+}
+
+impl Read for Metered {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let room = bytes.len().min(self.left.get());
+        let read = self.file.read(&mut bytes[..room])?;
+        if read == 0 && room < bytes.len() && !self.file.fill_buf()?.is_empty() {
+            return Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                format!("a line is longer than {} KiB", LONGEST_LINE >> 10),
+            ));
+        }
+        self.left.set(self.left.get() - read);
+        Ok(read)
+    }
+}
+
 /// A CSV file whose first line names its columns, in any order.
 pub(super) struct Csv<'a> {
     path: &'a Path,
-    reader: csv::Reader<Box<dyn Read>>,
+    reader: csv::Reader<Metered>,
+    /// Bytes that the next line may take.
+    left: Rc<Cell<usize>>,
     columns: Vec<String>,
     record: StringRecord,
     line: u64,
@@ -65,7 +99,11 @@ impl<'a> Csv<'a> {
         required: &[&str],
         optional: &[&str],
     ) -> Result<Self> {
-        let mut reader = csv::ReaderBuilder::new().from_reader(Box::new(file) as Box<dyn Read>);
+        let left = Rc::new(Cell::new(LONGEST_LINE));
+        let mut reader = csv::ReaderBuilder::new().from_reader(Metered {
+            file,
+            left: Rc::clone(&left),
+        });
         let columns: Vec<String> = reader
             .headers()
             .map_err(|e| bad(path, format!("line 1: {e}")))?
@@ -78,13 +116,16 @@ impl<'a> Csv<'a> {
             if !known {
                 return Err(bad(
                     path,
-                    format!("line 1: there is no column `{column}` in this format"),
+                    format!(
+                        "line 1: there is no column `{}` in this format",
+                        short(column)
+                    ),
                 ));
             }
             if !seen.insert(column) {
                 return Err(bad(
                     path,
-                    format!("line 1: two columns are called `{column}`"),
+                    format!("line 1: two columns are called `{}`", short(column)),
                 ));
             }
         }
@@ -102,6 +143,7 @@ impl<'a> Csv<'a> {
         Ok(Self {
             path,
             reader,
+            left,
             columns,
             record: StringRecord::new(),
             line: 1,
@@ -110,6 +152,7 @@ impl<'a> Csv<'a> {
 
     /// Goes to the next line; false at the end.
     pub(super) fn next(&mut self) -> Result<bool> {
+        self.left.set(LONGEST_LINE);
         let more = self
             .reader
             .read_record(&mut self.record)
@@ -137,7 +180,7 @@ impl<'a> Csv<'a> {
         }
         match text.parse::<f64>() {
             Ok(number) if number.is_finite() => Ok(Some(number)),
-            _ => Err(self.wrong(column, format!("`{text}` is no number"))),
+            _ => Err(self.wrong(column, format!("`{}` is no number", short(text)))),
         }
     }
 

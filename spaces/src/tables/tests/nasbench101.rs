@@ -194,6 +194,29 @@ fn records_become_means_and_repeats() {
     assert_eq!(mean(&short, &key(1), "test"), mean(&full, &key(1), "test"));
 }
 
+/// Records can be repeated and metrics be padded without end: both have a limit.
+#[test]
+fn endless_records_are_refused() {
+    let m = metrics(MODELS[0].3, 108, 1.0, fraction(9_000), fraction(8_000));
+    let refused = |bytes: &[u8]| refused(&FAMILY, "a.tfrecord", bytes);
+    let again = refused(&record(0, 108, &m).repeat(41));
+    assert!(
+        again.contains("record 41: this architecture has more than 40 runs"),
+        "{again}"
+    );
+    // Two bytes each, which would become a message of a hundred.
+    let padded = [m, b"\x0a\x00".repeat(30_000)].concat();
+    let padded = refused(&record(0, 108, &padded));
+    assert!(
+        padded.contains("record 1: its metrics are longer than 64 KiB"),
+        "{padded}"
+    );
+    // A text of the file does not fill the screen.
+    let (_, matrix, labels, _) = MODELS[0];
+    let text = json!(["x".repeat(9_999), 108, matrix, labels, ""]).to_string();
+    assert!(refused(&framed(text.as_bytes())).len() < 300);
+}
+
 #[test]
 fn every_damaged_byte_of_a_record_file_is_noticed() {
     let good = file(&[108]);

@@ -292,6 +292,68 @@ fn wrong_csv_is_refused_with_the_line() {
     );
 }
 
+/// The official files are recognised, whatever they are called.
+#[test]
+fn official_files_are_recognised() {
+    let torch = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.\x80\x02M\xe9\x03.";
+    for (name, content, words) in [
+        ("NAS-Bench-201-v1_1-096897.pth", &torch[..], "torch.save"),
+        (
+            "new.pth",
+            b"PK\x03\x04\x00\x00archive/data.pkl",
+            "torch.save",
+        ),
+        (
+            "NATS-tss-v1_0-3ffb9.pickle.pbz2",
+            b"BZh91AY&SY",
+            "NATS-Bench's pickles",
+        ),
+    ] {
+        let text = refused(&FAMILY, name, content);
+        assert!(
+            text.contains(words) && text.contains("authors' own Python package"),
+            "{text}"
+        );
+    }
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("000000.pickle.pbz2"), "BZh9").unwrap();
+    let error = import(&FAMILY, &[dir.path()], &dir).unwrap_err();
+    assert!(error.to_string().contains("as NATS-Bench's is"), "{error}");
+    assert!(
+        error
+            .help()
+            .unwrap()
+            .contains("bench import nasbench201 nasbench201.csv")
+    );
+}
+
+/// A megabyte of gzip that is a gigabyte of one line, or of one quotation: the line is refused, not held.
+#[test]
+fn a_line_without_an_end_is_refused() {
+    use std::io::Write;
+    let rows = BTreeMap::from([("012340".to_owned(), row("1"))]);
+    for begin in [String::new(), csv(&rows), csv(&rows) + "\""] {
+        for byte in [b'1', b'\n', b','] {
+            let mut gzip = flate2::write::GzEncoder::new(vec![], flate2::Compression::best());
+            gzip.write_all(begin.as_bytes()).unwrap();
+            gzip.write_all(&vec![byte; 300_000]).unwrap();
+            let text = refused(&FAMILY, "a.csv.gz", &gzip.finish().unwrap());
+            assert!(
+                text.contains("line is longer than 64 KiB"),
+                "{byte}: {text}"
+            );
+        }
+    }
+}
+
+/// A million values that wait on the stack.
+#[test]
+fn a_pickle_that_only_piles_up_is_refused() {
+    let piled = [&b"\x80\x04"[..], &vec![b'}'; 3 << 20], b"."].concat();
+    let text = refused(&FAMILY, "cifar10.pkl", &piled);
+    assert!(text.contains("more than two million values"), "{text}");
+}
+
 type Sample = BTreeMap<&'static str, BTreeMap<&'static str, Vec<f64>>>;
 
 fn sample() -> Sample {
