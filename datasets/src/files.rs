@@ -99,18 +99,18 @@ fn again(path: &Path) -> String {
 const OR_DOWNLOAD: &str = "; with `--set download=true` nasfw fetches what is missing";
 
 /// No folder holds the dataset.
-pub fn missing(dataset: &str, first_file: &str, folders: &[PathBuf]) -> Error {
+pub fn missing(dataset: &str, first_file: &str, folders: &[PathBuf], source: &DataSource) -> Error {
     let places: Vec<String> = folders
         .iter()
         .map(|folder| folder.display().to_string())
         .collect();
-    let absent = folders.first().is_some_and(|folder| !folder.is_dir());
+    let absent = source.dir.as_ref().is_some_and(|folder| !folder.is_dir());
     Error::Data {
         path: folders
             .first()
             .cloned()
             .unwrap_or_else(|| PathBuf::from(dataset)),
-        problem: if folders.len() == 2 && absent {
+        problem: if absent {
             "there is no such folder".into()
         } else {
             format!("no {first_file} of {dataset} in {}", places.join(", "))

@@ -1,41 +1,69 @@
 //! ImageNet16 (Chrabaszcz, Loshchilov, Hutter 2017, arXiv:1707.08819): ImageNet scaled down to 16×16 pixels, in
 //! pickled batches of Python. NAS-Bench-201 uses its first 120 classes.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
-use md5::{Digest, Md5};
 use nasfw_framework::config::Validator;
 use nasfw_framework::dataset::{DataSource, Dataset, ImageData, Part};
 use nasfw_framework::space::Task;
 use nasfw_framework::{Error, Result, register};
 use serde::{Deserialize, Serialize};
-use serde_pickle::{DeOptions, HashableValue, Value};
 
-use crate::{files, subset};
+use crate::published::{Check, Sum};
+use crate::{files, numpy, subset};
 
 /// Bytes of an image: the red, green and blue planes.
 const IMAGE: usize = 3 * 16 * 16;
 /// The longest file that is read; the real ones have up to 99 MB.
-const LIMIT: usize = 1 << 30;
+const LIMIT: usize = 256 << 20;
 /// Of NAS-Bench-201, in units of [0, 255].
 const MEAN: [f64; 3] = [122.68, 116.66, 104.01];
 const STD: [f64; 3] = [63.22, 61.26, 65.09];
 
 /// The files with their published MD5 sums (AutoDL-Projects, `DownsampledImageNet.py`); the last one holds the
 /// validation images.
-const FILES: [(&str, &str); 11] = [
-    ("train_data_batch_1", "27846dcaa50de8e21a7d1a35f30f0e91"),
-    ("train_data_batch_2", "c7254a054e0e795c69120a5727050e3f"),
-    ("train_data_batch_3", "4333d3df2e5ffb114b05d2ffc19b1e87"),
-    ("train_data_batch_4", "1620cdf193304f4a92677b695d70d10f"),
-    ("train_data_batch_5", "348b3c2fdbb3940c4e9e834affd3b18d"),
-    ("train_data_batch_6", "6e765307c242a1b3d7d5ef9139b48945"),
-    ("train_data_batch_7", "564926d8cbf8fc4818ba23d2faac7564"),
-    ("train_data_batch_8", "f4755871f718ccb653440b9dd0ebac66"),
-    ("train_data_batch_9", "bb6dd660c38c58552125b1a92f86b5d4"),
-    ("train_data_batch_10", "8f03f34ac4b42271a294f91bf480f29b"),
-    ("val_data", "3410e3017fdaefba8d5073aaa65e4bd6"),
+const FILES: [(&str, Sum); 11] = [
+    (
+        "train_data_batch_1",
+        Sum::Md5("27846dcaa50de8e21a7d1a35f30f0e91"),
+    ),
+    (
+        "train_data_batch_2",
+        Sum::Md5("c7254a054e0e795c69120a5727050e3f"),
+    ),
+    (
+        "train_data_batch_3",
+        Sum::Md5("4333d3df2e5ffb114b05d2ffc19b1e87"),
+    ),
+    (
+        "train_data_batch_4",
+        Sum::Md5("1620cdf193304f4a92677b695d70d10f"),
+    ),
+    (
+        "train_data_batch_5",
+        Sum::Md5("348b3c2fdbb3940c4e9e834affd3b18d"),
+    ),
+    (
+        "train_data_batch_6",
+        Sum::Md5("6e765307c242a1b3d7d5ef9139b48945"),
+    ),
+    (
+        "train_data_batch_7",
+        Sum::Md5("564926d8cbf8fc4818ba23d2faac7564"),
+    ),
+    (
+        "train_data_batch_8",
+        Sum::Md5("f4755871f718ccb653440b9dd0ebac66"),
+    ),
+    (
+        "train_data_batch_9",
+        Sum::Md5("bb6dd660c38c58552125b1a92f86b5d4"),
+    ),
+    (
+        "train_data_batch_10",
+        Sum::Md5("8f03f34ac4b42271a294f91bf480f29b"),
+    ),
+    ("val_data", Sum::Md5("3410e3017fdaefba8d5073aaa65e4bd6")),
 ];
 
 /// ImageNet16's first classes.
@@ -91,7 +119,7 @@ impl Dataset for ImageNet16 {
                     .into(),
             });
         };
-        let data = self.read_folder(folder)?;
+        let data = self.read_folder(folder, source)?;
         let expected = match self.classes {
             120 => Some((151_700, 6_000)),
             1_000 => Some((1_281_167, 50_000)),
@@ -117,21 +145,19 @@ impl Dataset for ImageNet16 {
 }
 
 impl ImageNet16 {
-    /// Reads the eleven files, whatever number of images they hold. Another MD5 sum than the published one is a
-    /// warning: files that were pickled again with the same content are good, and all sizes are checked.
-    fn read_folder(&self, folder: &Path) -> Result<ImageData> {
-        let part = |files: &[(&str, &str)]| -> Result<Part> {
+    /// Reads the eleven files, whatever number of images they hold. Another MD5 sum than the published one is
+    /// noted: files that were pickled again with the same content are good, and all sizes are checked.
+    ///
+    /// # Errors
+    /// A missing or corrupt file, a label that is none of 1 to 1,000.
+    pub fn read_folder(&self, folder: &Path, source: &DataSource) -> Result<ImageData> {
+        let mut check = Check::default();
+        let mut part = |files: &[(&'static str, Sum)]| -> Result<Part> {
             let (mut images, mut labels) = (vec![], vec![]);
-            for (name, md5) in files {
+            for &(name, sum) in files {
                 let path = folder.join(name);
                 let bytes = files::read(&path, LIMIT)?;
-                let sum: String = Md5::digest(&bytes)
-                    .iter()
-                    .map(|b| format!("{b:02x}"))
-                    .collect();
-                if sum != *md5 {
-                    tracing::warn!("{}: MD5 sum {sum}, published is {md5}", path.display());
-                }
+                check.file(name, &bytes, sum);
                 let batch = unpickle(&bytes).map_err(|problem| files::corrupt(&path, problem))?;
                 for (image, label) in batch.images.chunks_exact(IMAGE).zip(batch.labels) {
                     if label <= self.classes {
@@ -146,6 +172,8 @@ impl ImageNet16 {
             })
         };
         let [train @ .., test] = &FILES;
+        let (train, test) = (part(train)?, part(&[*test])?);
+        check.tell("imagenet16", folder, source);
         let scaled = |values: [f64; 3]| values.map(|v| v / 255.0).to_vec();
         let data = ImageData {
             task: Task {
@@ -154,8 +182,8 @@ impl ImageNet16 {
                 width: 16,
                 classes: i64::from(self.classes),
             },
-            train: part(train)?,
-            test: part(&[*test])?,
+            train,
+            test,
             split: None,
             mean: scaled(MEAN),
             std: scaled(STD),
@@ -171,182 +199,31 @@ struct Batch {
     labels: Vec<u16>,
 }
 
-/// Reads a pickled dictionary with the NumPy array `data` `[n, 768]` of bytes and the list `labels`. Nothing in the
-/// file is executed: objects come as the tuples that they would be made from.
+/// Reads a pickled batch. Nothing in the file is executed.
 fn unpickle(bytes: &[u8]) -> Result<Batch, String> {
-    let options = DeOptions::new()
-        .keep_restore_state()
-        .replace_unresolved_globals();
-    let value = serde_pickle::value_from_slice(bytes, options).map_err(|e| {
-        // The text of an error may quote a whole array.
-        let text: String = e.to_string().chars().take(200).collect();
-        format!("is no pickled batch: {text}")
-    })?;
-    let Value::Dict(mut entries) = value else {
-        return Err("holds no dictionary".into());
-    };
-    let mut entry =
-        |name: &str| take(&mut entries, name).ok_or(format!("its dictionary has no `{name}`"));
-    let (data, labels) = (entry("data")?, entry("labels")?);
-    let (rows, images) = array(data).ok_or(format!(
-        "`data` is no array [n, {IMAGE}] of bytes in row order"
-    ))?;
-    let Value::List(labels) = labels else {
-        return Err("`labels` is no list".into());
-    };
-    if labels.len() != rows {
-        return Err(format!("holds {rows} images and {} labels", labels.len()));
-    }
-    let labels = labels.iter().enumerate().map(|(i, label)| match label {
-        Value::I64(label @ 1..=1000) => Ok(*label as u16),
-        Value::I64(other) => Err(format!(
-            "image {i} (from 0) has label {other}, labels are 1 to 1,000"
-        )),
-        _ => Err(format!("the label of image {i} (from 0) is no number")),
-    });
+    let (images, labels) = numpy::batch(bytes, IMAGE, &["labels"])?;
+    let labels = labels
+        .into_iter()
+        .enumerate()
+        .map(|(i, label)| match label {
+            1..=1000 => Ok(label as u16),
+            other => Err(format!(
+                "image {i} (from 0) has label {other}, labels are 1 to 1,000"
+            )),
+        });
     Ok(Batch {
         images,
         labels: labels.collect::<Result<_, _>>()?,
     })
 }
 
-/// Python 2 pickles a string as bytes, Python 3 as text.
-fn take(entries: &mut BTreeMap<HashableValue, Value>, name: &str) -> Option<Value> {
-    let text = HashableValue::String(name.into());
-    let bytes = HashableValue::Bytes(name.into());
-    entries.remove(&text).or_else(|| entries.remove(&bytes))
-}
-
-/// Rows and bytes of a NumPy array of shape [rows, 768]. Its state is (version, shape, type, column order, bytes); from
-/// protocol 5 on an array is made from (bytes, type, shape, order).
-fn array(value: Value) -> Option<(usize, Vec<u8>)> {
-    let Value::Tuple(state) = value else {
-        return None;
-    };
-    let (mut shape, mut images) = (None, None);
-    for item in state {
-        match item {
-            Value::Tuple(items) => {
-                if let [Value::I64(rows), Value::I64(columns)] = items[..] {
-                    shape = Some((usize::try_from(rows).ok()?, usize::try_from(columns).ok()?));
-                }
-            }
-            Value::Bytes(bytes) if bytes.len() > 1 => images = Some(bytes),
-            Value::Bool(true) => return None,
-            Value::String(order) if order == "F" => return None,
-            _ => {}
-        }
-    }
-    let ((rows, IMAGE), images) = (shape?, images?) else {
-        return None;
-    };
-    (images.len() == rows.checked_mul(IMAGE)?).then_some((rows, images))
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
+    use crate::test_pickles::{PROTOCOLS, Pickle};
     use proptest::prelude::*;
     use std::fs;
-
-    /// A batch as NumPy pickles it in protocols 2 (by Python 2 or 3), 4 and 5, opcode by opcode.
-    struct Pickle {
-        bytes: Vec<u8>,
-        protocol: u8,
-    }
-
-    impl Pickle {
-        fn put(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
-            self.bytes.extend_from_slice(bytes.as_ref());
-            self
-        }
-
-        fn text(&mut self, text: &str) -> &mut Self {
-            let length = text.len() as u8;
-            match self.protocol {
-                1 => self.put([b'U', length]), // SHORT_BINSTRING, a string of Python 2
-                2 => self.put([b'X', length, 0, 0, 0]), // BINUNICODE
-                _ => self.put([0x8c, length]), // SHORT_BINUNICODE
-            };
-            self.put(text)
-        }
-
-        fn global(&mut self, module: &str, name: &str) -> &mut Self {
-            match self.protocol {
-                1 | 2 => self.put(format!("c{module}\n{name}\n")),
-                _ => self.text(module).text(name).put([0x93]), // STACK_GLOBAL
-            }
-        }
-
-        fn int(&mut self, number: u32) -> &mut Self {
-            self.put(b"J").put(number.to_le_bytes())
-        }
-
-        fn data(&mut self, data: &[u8]) -> &mut Self {
-            let length = data.len() as u32;
-            match self.protocol {
-                1 => self.put(b"T").put(length.to_le_bytes()).put(data), // BINSTRING
-                2 => {
-                    // Python 3 writes bytes as a text that `_codecs.encode` turns into Latin-1.
-                    let text: String = data.iter().map(|&b| char::from(b)).collect();
-                    self.global("_codecs", "encode")
-                        .put(b"X")
-                        .put((text.len() as u32).to_le_bytes());
-                    self.put(text).text("latin1").put([0x86, b'R'])
-                }
-                4 => self.put(b"B").put(length.to_le_bytes()).put(data), // BINBYTES
-                _ => self
-                    .put([0x96])
-                    .put(u64::from(length).to_le_bytes())
-                    .put(data), // BYTEARRAY8
-            }
-        }
-
-        /// dtype('u1') with its state.
-        fn dtype(&mut self) -> &mut Self {
-            self.global("numpy", "dtype")
-                .text("u1")
-                .put([0x89, 0x88, 0x87, b'R', b'('])
-                .int(3)
-                .text("|");
-            self.put("NNN").int(u32::MAX).int(u32::MAX).int(0).put("tb")
-        }
-
-        fn batch(protocol: u8, rows: u32, data: &[u8], labels: &[u32]) -> Vec<u8> {
-            let mut p = Self {
-                bytes: vec![0x80, protocol.max(2)],
-                protocol,
-            };
-            p.put("}(").text("data");
-            if protocol < 5 {
-                p.global("numpy.core.multiarray", "_reconstruct")
-                    .global("numpy", "ndarray");
-                p.int(0).put([0x85]).text("b").put([0x87, b'R', b'(']); // TUPLE1, TUPLE3, REDUCE, MARK
-                p.int(1)
-                    .int(rows)
-                    .int(768)
-                    .put([0x86])
-                    .dtype()
-                    .put([0x89])
-                    .data(data)
-                    .put("tb");
-            } else {
-                p.global("numpy.core.numeric", "_frombuffer")
-                    .put("(")
-                    .data(data)
-                    .dtype();
-                p.int(rows).int(768).put([0x86]).text("C").put("tR");
-            }
-            p.text("labels").put("](");
-            for label in labels {
-                p.int(*label);
-            }
-            p.put("eu.").bytes.clone()
-        }
-    }
-
-    const PROTOCOLS: [u8; 4] = [1, 2, 4, 5];
 
     fn data(rows: usize, salt: usize) -> Vec<u8> {
         (0..rows * IMAGE)
@@ -359,7 +236,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for (i, (name, _)) in FILES.iter().enumerate() {
             let protocol = PROTOCOLS[i % PROTOCOLS.len()];
-            let batch = Pickle::batch(protocol, 3, &data(3, i), &[1, 120, 121]);
+            let batch = Pickle::batch(protocol, [3, 768], &data(3, i), &[1, 120, 121], "labels");
             fs::write(dir.path().join(name), batch).unwrap();
         }
         dir
@@ -375,14 +252,18 @@ mod tests {
     #[test]
     fn the_first_classes_are_kept_in_file_order() {
         let dir = write();
-        let read = dataset(120).read_folder(dir.path()).unwrap();
+        let read = dataset(120)
+            .read_folder(dir.path(), &DataSource::default())
+            .unwrap();
         assert_eq!(read.train.labels, [0, 119].repeat(10));
         assert_eq!(read.test.labels, [0, 119]);
         let expected: Vec<u8> = (0..10).flat_map(|i| data(2, i)).collect();
         assert_eq!(read.train.images.bytes(), expected);
         assert_eq!(read.test.images.bytes(), data(2, 10));
         assert!((read.mean[0] - 0.481_098).abs() < 1e-6);
-        let more = dataset(150).read_folder(dir.path()).unwrap();
+        let more = dataset(150)
+            .read_folder(dir.path(), &DataSource::default())
+            .unwrap();
         assert_eq!(more.train.len(), 30);
         assert_eq!(more.train.labels[..3], [0, 119, 120]);
     }
@@ -392,16 +273,22 @@ mod tests {
         let images = data(2, 0);
         for protocol in PROTOCOLS {
             let wrong = |rows: u32, data: &[u8], labels: &[u32], words: &str| {
-                let error = unpickle(&Pickle::batch(protocol, rows, data, labels))
-                    .err()
-                    .unwrap();
+                let error = unpickle(&Pickle::batch(
+                    protocol,
+                    [rows, 768],
+                    data,
+                    labels,
+                    "labels",
+                ))
+                .err()
+                .unwrap();
                 assert!(error.contains(words), "{error}");
             };
             wrong(2, &images, &[1], "holds 2 images and 1 labels");
             wrong(2, &images[1..], &[1, 2], "`data` is no array [n, 768]");
             wrong(2, &images, &[1, 0], "image 1 (from 0) has label 0");
             wrong(2, &images, &[1, 1001], "has label 1001");
-            let whole = Pickle::batch(protocol, 2, &images, &[1, 2]);
+            let whole = Pickle::batch(protocol, [2, 768], &images, &[1, 2], "labels");
             for cut in [0, 1, 50, 900, whole.len() - 1] {
                 let error = unpickle(&whole[..cut]).err().unwrap();
                 assert!(error.len() < 300, "{error}");
@@ -467,7 +354,7 @@ mod tests {
         fn damage_is_an_error_or_harmless(
             which in 0usize..4, at in 0.0f64..1.0, value in any::<u8>(), end in any::<bool>(), cut in any::<bool>(),
         ) {
-            let mut bytes = Pickle::batch(PROTOCOLS[which], 2, &data(2, 0), &[1, 2]);
+            let mut bytes = Pickle::batch(PROTOCOLS[which], [2, 768], &data(2, 0), &[1, 2], "labels");
             // Half of the time outside of the pixels, where the structure is.
             let from = if end { bytes.len() - 60 } else { 0 };
             let at = from + ((bytes.len() - from - 1) as f64 * at) as usize;

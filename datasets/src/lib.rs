@@ -8,8 +8,8 @@
 //! | `cifar10` | 50,000 + 10,000 of 3×32×32, 10 classes | the binary version's batches |
 //! | `cifar100` | 50,000 + 10,000 of 3×32×32, 100 classes | the binary version's two files |
 //! | `imagenet16-120` | 151,700 + 6,000 of 3×16×16, 120 classes | eleven pickled batches |
-//! | `imagenet` | 1,281,167 + 50,000, 1,000 classes | folders of JPEG files |
-//! | `image-folder` | your own | folders of JPEG and PNG files |
+//! | `imagenet` | 1,281,167 + 50,000, 1,000 classes | folders of image files |
+//! | `image-folder` | your own | folders of image files |
 //! | `synthetic` | any | a seed |
 
 pub mod cifar;
@@ -20,8 +20,13 @@ mod files;
 pub mod folder;
 pub mod idx;
 pub mod imagenet16;
+mod numpy;
+mod pickle;
+mod published;
 mod subset;
 pub mod synthetic;
+#[cfg(test)]
+mod test_pickles;
 
 pub use cifar::{Cifar10, Cifar100};
 pub use fashion_mnist::FashionMnist;

@@ -1,14 +1,18 @@
 //! Folders of images that these tests make, against plain loops.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::collections::HashMap;
+mod layouts;
 
+use std::collections::HashMap;
+use std::fs;
+
+use image::RgbImage;
 use image::codecs::jpeg::JpegEncoder;
-use nasfw_framework::rng::Streams;
+use nasfw_framework::rng::{Rng, Streams};
 use proptest::prelude::*;
 
+use super::view::{View, middle_view, random_view};
 use super::*;
-use nasfw_framework::rng::Rng;
 
 fn settings() -> Folders {
     Folders {
@@ -149,7 +153,7 @@ fn classes_labels_and_splits_follow_the_folders() {
         arch_fraction: 0.1,
         ..settings()
     };
-    let data = some.load(dir.path()).unwrap();
+    let data = some.load(dir.path(), &DataSource::default()).unwrap();
     assert_eq!(
         (data.split, data.train.labels),
         (Some(4), vec![0, 0, 1, 2, 0, 1])
@@ -529,7 +533,7 @@ fn speed() {
         resize: 256,
         ..settings()
     };
-    let data = imagenet.load(dir.path()).unwrap();
+    let data = imagenet.load(dir.path(), &DataSource::default()).unwrap();
     let bytes = fs::metadata(dir.path().join("train/a/0.jpg"))
         .unwrap()
         .len();
