@@ -145,19 +145,7 @@ fn vertices(cell: &Cell, node: impl Fn(usize) -> Vertex) -> Vec<Vertex> {
 
 fn cell_graph(cell: &Cell) -> Graph {
     let output = cell.inputs.len() + cell.nodes.len();
-    let mut used = vec![false; output];
-    cell.output
-        .iter()
-        .filter(|&&s| s < output)
-        .for_each(|&s| used[s] = true);
-    for (k, node) in cell.nodes.iter().enumerate().rev() {
-        if used[cell.inputs.len() + k] {
-            node.inputs
-                .iter()
-                .filter(|e| e.from < output)
-                .for_each(|e| used[e.from] = true);
-        }
-    }
+    let used = cell.used();
     let style = |state: usize| {
         if used[state] {
             Style::Plain

@@ -15,8 +15,8 @@ use super::selection::space_options;
 /// Options of `draw`.
 #[derive(Debug, Args)]
 pub struct Draw {
-    /// A space's name, a TOML file that declares a space, a run folder, a file with a genotype, a published cell's
-    /// name, or a genotype as text
+    /// A space's name, a TOML file that declares a space, a run folder, a file with a genotype, FILE:NAME where a file has
+    /// several, a published cell's name, or a genotype as text
     what: String,
     /// Format [default: by the ending of FILE, else svg]
     #[arg(long)]

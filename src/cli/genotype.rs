@@ -4,16 +4,18 @@ use std::path::Path;
 
 use clap::{Args, ValueEnum};
 use nasfw_framework::arch::Genotype as Architecture;
-use nasfw_framework::run::{FILE_LIMIT, RESULT};
+use nasfw_framework::run::RESULT;
 use nasfw_framework::{Error, Result, input};
-use nasfw_spaces::{formats, published};
+use nasfw_spaces::formats::{self, FormatError};
+use nasfw_spaces::published;
+use tracing::info;
 
 use super::output::say;
 
 /// Options of `genotype`.
 #[derive(Debug, Args)]
 pub struct Genotype {
-    /// A run folder, a file, a published cell's name, or a genotype as text
+    /// A run folder, a file, FILE:NAME where a file has several, a published cell's name, or a genotype as text
     #[arg(required_unless_present = "list")]
     what: Option<String>,
     /// Form to print it in
@@ -85,8 +87,8 @@ fn list() -> Result<()> {
     Ok(())
 }
 
-/// The architecture that `what` names: a run folder's result, a file in any form, a published cell, or text in any
-/// form. `others` are names that the caller understands besides, for the suggestion.
+/// The architecture that `what` names: a run folder's result, a file in any form, one of several in a file
+/// (`FILE:NAME`), a published cell, or text in any form. `others` are names that the caller understands besides, for the suggestion.
 ///
 /// # Errors
 /// What is wrong with the file or the text, and where; for an unknown name the most similar one.
@@ -101,10 +103,15 @@ pub fn load(what: &str, others: &[&str]) -> Result<Architecture> {
                 help: format!("if it is a run, finish it with `nasfw resume {what}`"),
             });
         }
-        return file(&result);
+        return file(&result, None);
     }
     if path.exists() {
-        return file(path);
+        return file(path, None);
+    }
+    if let Some((path, which)) = what.rsplit_once(':')
+        && Path::new(path).is_file()
+    {
+        return file(Path::new(path), Some(which));
     }
     if formats::Format::of(what).is_some() {
         return formats::read(what).map_err(|e| Error::Incompatible {
@@ -130,13 +137,33 @@ pub fn load(what: &str, others: &[&str]) -> Result<Architecture> {
     })
 }
 
-fn file(path: &Path) -> Result<Architecture> {
-    let text = input::read_text(path, FILE_LIMIT).map_err(Error::io("read", path))?;
-    formats::read(&text).map_err(|e| Error::Data {
+/// The genotype `which` of a file, or the only one.
+fn file(path: &Path, which: Option<&str>) -> Result<Architecture> {
+    let bytes = input::read(path, formats::MAX_BYTES as u64).map_err(Error::io("read", path))?;
+    let chosen = formats::decode(&bytes).and_then(|text| formats::choose(&text, which));
+    let chosen = chosen.map_err(|e| Error::Data {
         path: path.into(),
+        help: match &e {
+            FormatError::Several { example, .. } => format!(
+                "choose one by its name or line, or the `first` or `last`: {}:{example}",
+                path.display()
+            ),
+            FormatError::NoSuch { .. } => format!(
+                "choose one by its name or line, or the `first` or `last`: {}:last",
+                path.display()
+            ),
+            _ => "give a run folder, its result.json, or a file with a genotype: JSON, or the text form of DARTS, \
+                  NAS-Bench-201 or NAS-Bench-101"
+                .into(),
+        },
         problem: e.to_string(),
-        help: "give a run folder, its result.json, or a file with a genotype: JSON, or the text form of DARTS, \
-               NAS-Bench-201 or NAS-Bench-101"
-            .into(),
-    })
+    })?;
+    if !chosen.passed_over.is_empty() {
+        info!(
+            "passed over in {}: {}",
+            path.display(),
+            chosen.passed_over.join(", ")
+        );
+    }
+    Ok(chosen.genotype)
 }

@@ -17,7 +17,8 @@ use super::{genotype, logging, run};
 /// Options of `retrain`.
 #[derive(Debug, Args)]
 pub struct Retrain {
-    /// The architecture: a run folder, a file, a published cell's name, or a genotype as text
+    /// The architecture: a run folder, a file, FILE:NAME where a file has several, a published cell's name, or a genotype
+    /// as text
     what: String,
     /// The space whose network is built, by name or TOML file [default: the architecture's own; `darts-imagenet` for
     /// the large network of a DARTS cell]

@@ -47,7 +47,7 @@ fn what_is_wrong_with_a_genotype_is_said() {
     let dir = dir.path();
     fs::create_dir(dir.join("empty")).unwrap();
     fs::write(dir.join("bad.txt"), "Genotype(normal=[('sep_conv_3x3', 2)").unwrap();
-    fs::write(dir.join("bytes"), [0xff, 0xfe]).unwrap();
+    fs::write(dir.join("bytes"), [0xff, 0, 1, 0xfe]).unwrap();
     for (args, code, says) in [
         (&["genotype", "DARTS_V9"][..], 2, "did you mean `DARTS_V2`?"),
         (
@@ -75,7 +75,11 @@ fn what_is_wrong_with_a_genotype_is_said() {
             4,
             "there is no result in this folder yet",
         ),
-        (&["genotype", "bytes"], 5, "UTF-8"),
+        (
+            &["genotype", "bytes"],
+            3,
+            "this is no text: it is a binary file",
+        ),
         (&["genotype"], 2, "required"),
     ] {
         let out = nasfw(dir, args);

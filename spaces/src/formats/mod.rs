@@ -1,4 +1,4 @@
-//! Genotypes as text: nasfw's own JSON, and the forms in which papers and benchmarks print their cells.
+//! Genotypes as text: nasfw's own JSON, and the forms in which papers, benchmarks and logs have their cells.
 //!
 //! | format | looks like | cells |
 //! |---|---|---|
@@ -7,21 +7,32 @@
 //! | NAS-Bench-201 | `\|nor_conv_3x3~0\|+\|none~0\|skip_connect~1\|+…` | NAS-Bench-201 |
 //! | NAS-Bench-101 | `{"matrix": [[0, 1, …], …], "ops": ["input", …, "output"]}` | NAS-Bench-101 and 1Shot1 |
 //!
-//! Reading is strict and never panics; what is wrong is said with its line and column.
+//! A text is read in three steps, none of which runs anything: [`literal`] makes values of what Python, JSON and NumPy
+//! write; [`find`] looks where among log lines, comments, variables and keys there are values of a format; each format
+//! reads its own from the value. Reading never panics, and what is wrong is said with its line and column. A text may
+//! have up to [`MAX_BYTES`] bytes, 1,000,000 values, 10,000 genotypes, and brackets nested 64 deep; sizes of genotypes
+//! are bounded by [`Genotype::MAX_EDGES`] and its like.
 
+mod choose;
 mod darts;
+mod find;
+mod literal;
 mod nasbench101;
 mod nasbench201;
-mod scan;
+mod own;
 #[cfg(test)]
 mod tests;
+mod text;
+mod value;
 
 use nasfw_framework::arch::Genotype;
 use thiserror::Error;
 
+pub use choose::{Chosen, choose};
 pub use darts::OPERATIONS as DARTS_OPERATIONS;
 pub use nasbench101::spec as nasbench101_spec;
 pub use nasbench201::OPERATIONS as NASBENCH201_OPERATIONS;
+pub use text::{MAX_BYTES, decode};
 
 /// A text form of genotypes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,20 +58,39 @@ impl Format {
         }
     }
 
-    /// The format that a text looks like, by how it begins; none where it looks like no genotype at all.
+    /// The format that a text resembles; none where it resembles no genotype at all, as a name does.
     pub fn of(text: &str) -> Option<Self> {
-        let text = text.trim_start();
-        if text.starts_with('{') {
-            let about = |key| text.contains(&format!("\"{key}\""));
-            let bench = about("matrix") && !about("cells");
-            Some(if bench { Self::Nasbench101 } else { Self::Json })
-        } else if text.starts_with('|') {
+        let has = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
+        if has(&["cells\"", "cells'"]) {
+            Some(Self::Json)
+        } else if has(&["Genotype(", "normal=", "normal\"", "normal'", "normal ="]) {
+            Some(Self::Darts)
+        } else if has(&["ModelSpec(", "matrix", "adjacency", "conv3x3-bn-relu"]) {
+            Some(Self::Nasbench101)
+        } else if has(&["|"]) || has(&OPERATIONS_OF_PAIRS) && has(&["("]) {
             Some(Self::Nasbench201)
         } else {
-            text.contains("Genotype(").then_some(Self::Darts)
+            text.trim_start().starts_with('{').then_some(Self::Json)
+        }
+    }
+
+    /// An example of the format.
+    fn example(self) -> &'static str {
+        match self {
+            Self::Json => r#"{"space": "darts", "cells": [{"name": "normal", …}, …]}"#,
+            Self::Darts => {
+                "Genotype(normal=[('sep_conv_3x3', 0), …], normal_concat=range(2, 6), reduce=[…], reduce_concat=range(2, 6))"
+            }
+            Self::Nasbench201 => "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|…~0|…~1|…~2|",
+            Self::Nasbench101 => {
+                r#"{"matrix": [[0, 1, …], …], "ops": ["input", "conv3x3-bn-relu", …, "output"]}"#
+            }
         }
     }
 }
+
+/// Operations that a list of NAS-Bench-201 begins with.
+const OPERATIONS_OF_PAIRS: [&str; 2] = ["nor_conv_", "avg_pool_3x3"];
 
 /// Why a text is no genotype, or a genotype can't be written in a format.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -85,9 +115,33 @@ pub enum FormatError {
         /// What is wrong.
         message: String,
     },
-    /// The text looks like none of the formats.
+    /// There is no genotype in the text.
     #[error("this is no genotype in any form: {0}")]
-    Unknown(&'static str),
+    Unknown(String),
+    /// The text has several.
+    #[error("there are {count} different genotypes: {list}")]
+    Several {
+        /// How many.
+        count: usize,
+        /// Their names and lines.
+        list: String,
+        /// What to ask [`choose`] for to get one of them.
+        example: String,
+    },
+    /// The text has none of this name.
+    #[error("there is no genotype `{which}`, but {list}")]
+    NoSuch {
+        /// What was asked for.
+        which: String,
+        /// Names and lines of those that are there.
+        list: String,
+    },
+    /// The text is too long.
+    #[error("it is longer than {} MB; give the part that has the genotype", MAX_BYTES >> 20)]
+    TooLong,
+    /// The file is no text.
+    #[error("this is no text: {0}")]
+    NoText(&'static str),
 }
 
 impl Format {
@@ -122,18 +176,21 @@ impl Format {
     }
 }
 
-/// Reads a genotype in whatever form it is.
+/// Reads the one genotype that a text has, in whatever form it is and whatever is around it.
 ///
 /// # Errors
-/// What is wrong, and where.
+/// What is wrong, and where; a text with several different genotypes.
 pub fn read(text: &str) -> Result<Genotype, FormatError> {
-    match Format::of(text) {
-        None => Err(FormatError::Unknown(
-            "it begins neither with `{` (JSON) nor with `|` (NAS-Bench-201), and has no `Genotype(` (DARTS)",
-        )),
-        Some(Format::Json) => Genotype::from_json(text).map_err(|e| Format::Json.whole(e)),
-        Some(Format::Darts) => darts::read(text),
-        Some(Format::Nasbench201) => nasbench201::read(text),
-        Some(Format::Nasbench101) => nasbench101::read(text),
+    choose(text, None).map(|chosen| chosen.genotype)
+}
+
+/// `there is no operation …`, with what may have been meant.
+fn no_operation(name: &str, known: &[&str]) -> String {
+    match nasfw_framework::registry::similar(name, known.iter().copied()) {
+        Some(s) => format!("there is no operation `{name}`; did you mean `{s}`?"),
+        None => format!(
+            "there is no operation `{name}`; there are {}",
+            known.join(", ")
+        ),
     }
 }

@@ -49,7 +49,7 @@ impl TryFrom<&Cell> for ModelSpec {
                 cell.inputs.len()
             )));
         }
-        if last >= Self::MAX_VERTICES {
+        if last >= Self::MAX_GIVEN {
             return Err(invalid(SpecError::Vertices(last + 1).to_string()));
         }
         let mut matrix = vec![vec![0; last + 1]; last + 1];

@@ -1,4 +1,4 @@
-//! One cell of NAS-Bench-101: validation and pruning.
+//! One cell of NAS-Bench-101: pruning, then validation.
 
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 use thiserror::Error;
@@ -56,7 +56,7 @@ pub enum SpecError {
         /// How many rows the matrix has.
         vertices: usize,
     },
-    /// The matrix holds something other than 0 and 1.
+    /// Something other than 0 and 1 stands for an edge on a path from input to output.
     #[error("adjacency entry ({from}, {to}) is {value}; write 1 for an edge and 0 for none")]
     NotBinary {
         /// Row.
@@ -74,8 +74,8 @@ pub enum SpecError {
         /// Column.
         to: usize,
     },
-    /// Too few or too many vertices.
-    #[error("a cell has 2 to 7 vertices (input and output included), not {0}")]
+    /// Too few vertices, or too many on paths from input to output.
+    #[error("a cell has 2 to 7 vertices on paths from input to output (both included), not {0}")]
     Vertices(usize),
     /// The number of operations doesn't fit the number of vertices.
     #[error("{vertices} vertices need {} inner operations, not {operations}", vertices - 2)]
@@ -85,7 +85,7 @@ pub enum SpecError {
         /// How many inner operations were given.
         operations: usize,
     },
-    /// A label that the benchmark doesn't know in that place.
+    /// A label that the benchmark doesn't know in that place, on a vertex that pruning leaves.
     #[error("vertex {vertex} is labelled `{label}`; expected {expected}")]
     Label {
         /// Index of the vertex.
@@ -115,48 +115,53 @@ pub struct ModelSpec {
     ops: Vec<Operation>,
 }
 
+/// Vertices whose edges fit into 32 bits.
+const BITS_VERTICES: usize = 8;
+
 const fn bit(x: usize, y: usize) -> u32 {
     1 << (x + y * (y - 1) / 2)
 }
 
 impl ModelSpec {
-    /// The most vertices a cell has, input and output included.
+    /// The most vertices a cell has after pruning, input and output included.
     pub const MAX_VERTICES: usize = 7;
+    /// The most vertices that a matrix may have before pruning. The benchmark's program has no such limit.
+    pub const MAX_GIVEN: usize = 100;
     /// The most edges a cell has after pruning.
     pub const MAX_EDGES: usize = 9;
 
-    /// The cell with the edge set `bits` (see [`ModelSpec`]) and one operation per inner vertex;
-    /// prunes.
+    /// The cell with the edge set `bits` (see [`ModelSpec`]) and one operation per inner vertex, of which there may be
+    /// up to six; prunes.
     ///
     /// # Errors
-    /// If there are too many vertices or, after pruning, edges, or no path leads from input to
-    /// output.
+    /// If no path leads from input to output, or too many vertices or edges lie on such paths.
     pub fn new(bits: u32, ops: &[Operation]) -> Result<Self, SpecError> {
         let vertices = ops.len() + 2;
-        if vertices > Self::MAX_VERTICES {
+        if vertices > BITS_VERTICES {
             return Err(SpecError::Vertices(vertices));
         }
-        let spec = Self {
-            bits,
-            ops: ops.to_vec(),
-        }
-        .pruned()?;
-        match spec.edges() {
-            0..=Self::MAX_EDGES => Ok(spec),
-            edges => Err(SpecError::Edges(edges)),
-        }
+        let kept = kept(vertices, |x, y| bits & bit(x, y) != 0)?;
+        let inner = &kept[1..kept.len() - 1];
+        Self::of(
+            &kept,
+            |x, y| bits & bit(x, y) != 0,
+            inner.iter().map(|&v| ops[v - 1]).collect(),
+        )
     }
 
     /// The cell with this adjacency matrix (`matrix[x][y] = 1` for the edge x → y) and these vertex
     /// labels, `input` first and `output` last, as the benchmark's `ModelSpec(matrix, ops)` takes
-    /// them; prunes.
+    /// them.
+    ///
+    /// Prunes first, as the benchmark does: how many vertices and edges there are, what they are labelled and
+    /// whether entries are 0 or 1 matters only for what lies on paths from input to output.
     ///
     /// # Errors
-    /// If the matrix isn't square, binary and strictly upper triangular, if a label is unknown, and
-    /// as [`Self::new`].
+    /// If the matrix isn't square or strictly upper triangular, if no path leads from input to output, or if what
+    /// lies on such paths is no cell of the benchmark.
     pub fn from_matrix(matrix: &[Vec<u8>], labels: &[impl AsRef<str>]) -> Result<Self, SpecError> {
         let vertices = matrix.len();
-        if !(2..=Self::MAX_VERTICES).contains(&vertices) {
+        if !(2..=Self::MAX_GIVEN).contains(&vertices) {
             return Err(SpecError::Vertices(vertices));
         }
         if labels.len() != vertices {
@@ -165,7 +170,6 @@ impl ModelSpec {
                 operations: labels.len().saturating_sub(2),
             });
         }
-        let mut bits = 0;
         for (from, row) in matrix.iter().enumerate() {
             if row.len() != vertices {
                 return Err(SpecError::NotSquare {
@@ -174,13 +178,15 @@ impl ModelSpec {
                     vertices,
                 });
             }
-            for (to, &value) in row.iter().enumerate() {
-                match value {
-                    0 => {}
-                    1 if from < to => bits |= bit(from, to),
-                    1 => return Err(SpecError::NotUpperTriangular { from, to }),
-                    _ => return Err(SpecError::NotBinary { from, to, value }),
-                }
+            if let Some(to) = (0..=from).find(|&to| row[to] != 0) {
+                return Err(SpecError::NotUpperTriangular { from, to });
+            }
+        }
+        let kept = kept(vertices, |x, y| matrix[x][y] != 0)?;
+        for (k, &from) in kept.iter().enumerate() {
+            if let Some(&to) = kept[k + 1..].iter().find(|&&to| matrix[from][to] > 1) {
+                let value = matrix[from][to];
+                return Err(SpecError::NotBinary { from, to, value });
             }
         }
         let expect = |vertex: usize, expected: &'static str| SpecError::Label {
@@ -195,14 +201,39 @@ impl ModelSpec {
         if labels[last].as_ref() != "output" {
             return Err(expect(last, "`output`"));
         }
-        let ops = (1..last)
-            .map(|v| {
+        let ops = kept[1..kept.len() - 1]
+            .iter()
+            .map(|&v| {
                 Operation::from_name(labels[v].as_ref()).ok_or_else(|| {
                     expect(v, "`conv3x3-bn-relu`, `conv1x1-bn-relu` or `maxpool3x3`")
                 })
             })
             .collect::<Result<Vec<_>, _>>()?;
-        Self::new(bits, &ops)
+        Self::of(&kept, |x, y| matrix[x][y] != 0, ops)
+    }
+
+    /// The cell of the vertices `kept`, of which the inner ones carry `ops`.
+    fn of(
+        kept: &[usize],
+        edge: impl Fn(usize, usize) -> bool,
+        ops: Vec<Operation>,
+    ) -> Result<Self, SpecError> {
+        if kept.len() > Self::MAX_VERTICES {
+            return Err(SpecError::Vertices(kept.len()));
+        }
+        let mut bits = 0;
+        for (y, &to) in kept.iter().enumerate() {
+            for (x, &from) in kept[..y].iter().enumerate() {
+                if edge(from, to) {
+                    bits |= bit(x, y);
+                }
+            }
+        }
+        let spec = Self { bits, ops };
+        match spec.edges() {
+            0..=Self::MAX_EDGES => Ok(spec),
+            edges => Err(SpecError::Edges(edges)),
+        }
     }
 
     /// Number of vertices, input and output included.
@@ -270,38 +301,24 @@ impl ModelSpec {
     pub(crate) fn predecessors(&self, v: usize) -> impl Iterator<Item = usize> {
         (0..v).filter(move |&w| self.has_edge(w, v))
     }
+}
 
-    /// Without the vertices that can't be reached from the input or can't reach the output.
-    fn pruned(self) -> Result<Self, SpecError> {
-        let n = self.vertices();
-        let mut from_input = vec![false; n];
-        from_input[0] = true;
-        for v in 1..n {
-            from_input[v] = self.predecessors(v).any(|w| from_input[w]);
-        }
-        let mut to_output = vec![false; n];
-        to_output[n - 1] = true;
-        for v in (0..n - 1).rev() {
-            to_output[v] = self.successors(v).any(|w| to_output[w]);
-        }
-        if !to_output[0] {
-            return Err(SpecError::Disconnected);
-        }
-        let kept: Vec<usize> = (0..n).filter(|&v| from_input[v] && to_output[v]).collect();
-        let mut bits = 0;
-        for (y, &to) in kept.iter().enumerate() {
-            for (x, &from) in kept[..y].iter().enumerate() {
-                if self.has_edge(from, to) {
-                    bits |= bit(x, y);
-                }
-            }
-        }
-        let inner = &kept[1..kept.len() - 1];
-        Ok(Self {
-            bits,
-            ops: inner.iter().map(|&v| self.ops[v - 1]).collect(),
-        })
+/// The vertices on paths from the first of `n` to the last, in order; `edge(x, y)` is asked for x < y only.
+fn kept(n: usize, edge: impl Fn(usize, usize) -> bool) -> Result<Vec<usize>, SpecError> {
+    let mut from_input = vec![false; n];
+    from_input[0] = true;
+    for v in 1..n {
+        from_input[v] = (0..v).any(|w| from_input[w] && edge(w, v));
     }
+    let mut to_output = vec![false; n];
+    to_output[n - 1] = true;
+    for v in (0..n - 1).rev() {
+        to_output[v] = (v + 1..n).any(|w| to_output[w] && edge(v, w));
+    }
+    if !to_output[0] {
+        return Err(SpecError::Disconnected);
+    }
+    Ok((0..n).filter(|&v| from_input[v] && to_output[v]).collect())
 }
 
 /// As `{"matrix": …, "ops": …, "hash": …}`: the two arguments of the benchmark's `ModelSpec`, and

@@ -358,9 +358,69 @@ fn what_is_no_cell_is_refused_with_the_reason() {
     open[0][1] = 0;
     assert!(refused(&open, &labels).contains("no path"));
     assert!(refused(&[vec![0]], &["input"]).contains("2 to 7 vertices"));
-    assert!(refused(&vec![vec![0; 8]; 8], &["input"; 8]).contains("not 8"));
+    let full = |n: usize| -> Vec<Vec<u8>> {
+        (0..n)
+            .map(|x| (0..n).map(|y| u8::from(y == x + 1)).collect())
+            .collect()
+    };
+    assert!(refused(&full(8), &labelled(8)).contains("not 8"));
+    assert!(refused(&full(101), &labelled(101)).contains("not 101"));
     let full = ModelSpec::new((1 << 10) - 1, &[Operation::Conv1x1; 3]);
     assert_eq!(full, Err(SpecError::Edges(10)));
+}
+
+/// Labels of a cell of so many vertices.
+fn labelled(n: usize) -> Vec<&'static str> {
+    let inner = std::iter::repeat_n("maxpool3x3", n - 2);
+    std::iter::once("input")
+        .chain(inner)
+        .chain(["output"])
+        .collect()
+}
+
+/// The benchmark's program prunes first: what lies on no path from input to output counts for no limit, and its label
+/// and entries may be anything.
+#[test]
+fn what_pruning_removes_does_not_count() {
+    // input → 1 → output beside any number of vertices that lead nowhere.
+    for n in [8, 9, 40, 100] {
+        let mut matrix = vec![vec![0; n]; n];
+        matrix[0][1] = 1;
+        matrix[1][n - 1] = 1;
+        matrix[0][2..n - 1].fill(1);
+        matrix[1][2..n - 1].fill(3);
+        let mut labels = labelled(n);
+        labels[2..n - 1].fill("null");
+        let spec = ModelSpec::from_matrix(&matrix, &labels).unwrap();
+        assert_eq!((spec.vertices(), spec.edges()), (3, 2));
+        let small =
+            ModelSpec::from_matrix(&[vec![0, 1, 0], vec![0, 0, 1], vec![0, 0, 0]], &labelled(3));
+        assert_eq!(spec.hash(), small.unwrap().hash());
+
+        let dead: &[usize] = &[0];
+        let nodes: Vec<(&str, &[usize])> = (1..n - 1)
+            .map(|v| {
+                if v == 1 {
+                    ("maxpool3x3", dead)
+                } else {
+                    ("null", dead)
+                }
+            })
+            .collect();
+        let of_cell = ModelSpec::try_from(&cell(&nodes, &[1])).unwrap();
+        assert_eq!(of_cell, spec);
+    }
+    // A vertex that is left still counts.
+    let mut matrix = vec![vec![0; 8]; 8];
+    (0..7).for_each(|v| matrix[v][v + 1] = 1);
+    let refused = ModelSpec::from_matrix(&matrix, &labelled(8));
+    assert_eq!(refused, Err(SpecError::Vertices(8)));
+    let bits = (0..7).map(|v| 1 << position(v, v + 1)).sum();
+    let eight = ModelSpec::new(bits, &[Operation::MaxPool3x3; 6]);
+    assert_eq!(eight, Err(SpecError::Vertices(8)));
+    let shortcut = 1 << position(0, 7);
+    let two = ModelSpec::new(shortcut | 1 << position(0, 3), &[Operation::Conv1x1; 6]).unwrap();
+    assert_eq!(two.vertices(), 2);
 }
 
 /// A cell from (operation, states read) per node.
@@ -508,7 +568,9 @@ fn genotypes_that_are_no_cells_are_refused() {
     assert!(error(cell(&[(conv, &[0])], &[2])).contains("leads backward"));
     assert!(error(cell(&[("skip_connect", &[0])], &[1])).contains("labelled `skip_connect`"));
     assert!(error(cell(&[(conv, &[0])], &[])).contains("no path"));
-    assert!(error(cell(&[(conv, &[0][..]); 6], &[1])).contains("not 8"));
+    let states = [0, 1, 2, 3, 4, 5];
+    let long: Vec<(&str, &[usize])> = states.chunks(1).map(|from| (conv, from)).collect();
+    assert!(error(cell(&long, &[6])).contains("not 8"));
     let mut with_op = cell(&[(conv, &[0])], &[1]);
     with_op.nodes[0].inputs[0].op = Some("skip_connect".into());
     assert!(error(with_op).contains("on an edge"));
