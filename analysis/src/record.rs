@@ -173,7 +173,7 @@ impl Record {
             {
                 // Older runs have no steps here.
                 let step = match *step {
-                    0 => epoch * per_epoch,
+                    0 => epoch.saturating_mul(per_epoch),
                     step => step,
                 };
                 // The last word on a step counts.

@@ -9,7 +9,7 @@ use rand_distr::{Distribution, StandardNormal};
 use serde::{Deserialize, Serialize};
 
 /// The most bytes of all images.
-const MOST_BYTES: u128 = 4 << 30;
+const MOST_BYTES: u64 = 4 << 30;
 
 /// A made-up dataset of any size.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -97,13 +97,14 @@ impl Dataset for Synthetic {
         v.range("dataset.channels", self.channels, 1, 16);
         v.range("dataset.size", self.size, 1, 256);
         v.range("dataset.noise", self.noise, 0.0, 100.0);
-        // Both are in memory at once.
-        let images = self.images.saturating_add(self.test_images) as u128;
+        // Both are in memory at once. What is out of its own range may be anything here.
+        let images = self.images.saturating_add(self.test_images) as u64;
         let image = [self.channels, self.size, self.size]
-            .map(|n| u128::from(n.unsigned_abs()))
             .iter()
-            .product::<u128>();
-        if images * image > MOST_BYTES {
+            .fold(1, |product: u64, n| {
+                product.saturating_mul(n.unsigned_abs())
+            });
+        if images.saturating_mul(image) > MOST_BYTES {
             let message = format!(
                 "{images} images of {image} bytes are too many, {MOST_BYTES} bytes are the most"
             );

@@ -85,11 +85,13 @@ impl Progress {
     /// Time left at the pace of this process.
     fn left(&self, done: f64, seconds: f64) -> String {
         let share = done - self.first;
-        if share <= 0.0 {
+        let left = seconds / share * (1.0 - done).max(0.0);
+        if share <= 0.0 || !left.is_finite() {
             return String::new();
         }
-        let left = seconds / share * (1.0 - done).max(0.0);
-        format!("{} left", HumanDuration(Duration::from_secs_f64(left)))
+        // A pace of minutes says nothing of years.
+        let left = Duration::from_secs_f64(left.clamp(0.0, 1e9));
+        format!("{} left", HumanDuration(left))
     }
 }
 

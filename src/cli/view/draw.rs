@@ -166,7 +166,7 @@ fn progress<'a>(state: &State, look: Look, width: u16) -> Line<'a> {
     );
     if let Some(left) = state.left() {
         // A pace of minutes says nothing of years.
-        let left = Duration::from_secs_f64(left.min(1e9));
+        let left = Duration::from_secs_f64(left.clamp(0.0, 1e9));
         text += &format!(", {} left", HumanDuration(left));
     }
     match &state.status {
