@@ -24,6 +24,9 @@ usage: cargo xtask VERB
                     nasfw against a plain PyTorch program: checks that both compute the same, then
                     times them in turn and prints ratios (benches/peer/README.md); puts PyTorch,
                     about 5 GB, into target/peer
+  fuzz [--inputs 300000] [--seed N] [--reader NAME]
+                    sets up, then reads that many inputs, made out of tests/fuzz/corpus, with every
+                    reader of files and text, or with one (docs/conformance.md)
   embedded-data [--from DIR]
                     rebuilds datasets/data/fashion-mnist-mini from Fashion-MNIST's four files in
                     DIR, by default from the Debian package dataset-fashion-mnist
@@ -55,9 +58,24 @@ pub enum Verb {
         form: Option<Form>,
         options: PeerOptions,
     },
+    Fuzz {
+        form: Option<Form>,
+        options: FuzzOptions,
+    },
     EmbeddedData {
         from: Option<PathBuf>,
     },
+}
+
+/// What is fuzzed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct FuzzOptions {
+    /// Inputs of all readers together.
+    pub inputs: Option<usize>,
+    /// What they are made from; by default another one every time.
+    pub seed: Option<usize>,
+    /// The only reader.
+    pub reader: Option<OsString>,
 }
 
 /// What is compared with the PyTorch program.
@@ -116,6 +134,7 @@ pub fn parse(
         }),
         Some("setup") => parse_setup(args, form),
         Some("peer") => parse_peer(args, form),
+        Some("fuzz") => parse_fuzz(args, form),
         Some("embedded-data") => parse_embedded_data(args),
         _ => Err(Failure::usage(format!("unknown verb `{}`", verb.display()))),
     }
@@ -172,6 +191,26 @@ fn parse_peer(
         }
     }
     Ok(Verb::Peer { form, options })
+}
+
+fn parse_fuzz(
+    mut args: impl Iterator<Item = OsString>,
+    form: Option<Form>,
+) -> Result<Verb, Failure> {
+    let mut options = FuzzOptions::default();
+    while let Some(arg) = args.next() {
+        match arg.to_str() {
+            Some("--inputs") => options.inputs = Some(count("--inputs", args.next())?),
+            Some("--seed") => options.seed = Some(count("--seed", args.next())?),
+            Some("--reader") => {
+                let name = args.next();
+                options.reader = Some(name.ok_or_else(|| Failure::usage("--reader needs a name"))?);
+            }
+            Some("--help" | "-h") => return Ok(Verb::Help),
+            _ => return Err(unexpected("fuzz", &arg)),
+        }
+    }
+    Ok(Verb::Fuzz { form, options })
 }
 
 fn space(value: Option<OsString>) -> Result<String, Failure> {
@@ -317,6 +356,22 @@ mod tests {
     }
 
     #[test]
+    fn inputs_are_counted() {
+        let options = FuzzOptions {
+            inputs: Some(5000),
+            seed: Some(7),
+            reader: Some("events".into()),
+        };
+        assert_eq!(
+            parsed("fuzz --inputs 5000 --seed 7 --reader events", None).unwrap(),
+            Verb::Fuzz {
+                form: None,
+                options
+            }
+        );
+    }
+
+    #[test]
     fn mistakes_are_usage_errors_that_name_them() {
         for (line, form, named) in [
             ("tset", None, "`tset`"),
@@ -340,6 +395,8 @@ mod tests {
             ("peer --repeats 0", None, "--repeats needs a number"),
             ("peer --batch many", None, "--batch needs a number"),
             ("peer --json", None, "--json needs a file"),
+            ("fuzz --inputs many", None, "--inputs needs a number"),
+            ("fuzz --reader", None, "--reader needs a name"),
         ] {
             let failure = parsed(line, form).unwrap_err();
             assert_eq!(failure.code, 2, "{line}");

@@ -9,6 +9,7 @@ mod cli;
 mod driver;
 mod embedded_data;
 mod failure;
+mod fuzz;
 mod libtorch;
 mod machine;
 mod peer;
@@ -65,6 +66,11 @@ fn run() -> Result<ExitCode, Failure> {
             let libtorch = setup::setup(&workspace, &cli::SetupOptions { form, into: None })?;
             peer::peer(&workspace, &libtorch, &options)?;
             Ok(ExitCode::SUCCESS)
+        }
+        Verb::Fuzz { form, options } => {
+            let workspace = Workspace::find()?;
+            let libtorch = setup::setup(&workspace, &cli::SetupOptions { form, into: None })?;
+            fuzz::fuzz(&workspace, &libtorch, options)
         }
         Verb::Test { form, args } => {
             let workspace = Workspace::find()?;

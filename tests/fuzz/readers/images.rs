@@ -1,0 +1,220 @@
+//! Datasets' files.
+
+use std::fs;
+use std::path::Path;
+
+use nasfw::framework::Result;
+use nasfw::framework::dataset::{DataSource, Dataset, ImageData, Images};
+use nasfw_datasets::{Cifar10, Cifar100, ImageNet16, fashion_mnist};
+
+use super::{Read, corpus, refused};
+
+#[rustfmt::skip]
+pub const PICKLE: &[&[u8]] = &[
+    b"\x80\x02",
+    b"\x80\x04",
+    b"\x95",
+    b"}",
+    b"]",
+    b"(",
+    b")",
+    b"q\0",
+    b"h\0",
+    b"r\xff\xff\xff\x7f",
+    b"j\0\0\0\0",
+    b"\x94",
+    b"U\x04data",
+    b"X\x04\0\0\0data",
+    b"C\x04data",
+    b"K\x01",
+    b"M\x01\x01",
+    b"J\xff\xff\xff\xff",
+    b"\x8a\x08",
+    b"\x8b\xff\xff\xff\x7f",
+    b"e",
+    b"u",
+    b"s",
+    b"a",
+    b"t",
+    b"l",
+    b"d",
+    b"0",
+    b"1",
+    b"2",
+    b"R",
+    b"b",
+    b"i",
+    b"o",
+    b"cos\nsystem\n",
+    b"cnumpy.core.multiarray\n_reconstruct\n",
+    b"cnumpy\ndtype\n",
+    b"N",
+    b"I01\n",
+    b"L99\n",
+    b"G",
+    b"T\xff\xff\xff\xff",
+    b"B\xff\xff\xff\x7f",
+    b"\x8e\xff\xff\xff\xff\xff\xff\xff\x7f",
+    b".",
+    b"labels",
+    b"fine_labels",
+    b"\x86\x87",
+    b"((((",
+    b"]]]]",
+    b"}}}}",
+];
+#[rustfmt::skip]
+pub const PNG: &[&[u8]] = &[
+    b"IHDR",
+    b"IDAT",
+    b"IEND",
+    b"PLTE",
+    b"tRNS",
+    b"acTL",
+    b"fcTL",
+    b"iCCP",
+    b"zTXt",
+    b"\0\0\x55\xf0",
+    b"\0\0\0\0",
+    b"\x10\x06\0\0\x01",
+    b"\x08\x03\0\0\0",
+    b"\x01\0\0\0\0",
+];
+#[rustfmt::skip]
+pub const JPEG: &[&[u8]] = &[
+    b"\xff\xd8",
+    b"\xff\xd9",
+    b"\xff\xc0",
+    b"\xff\xc2",
+    b"\xff\xc4",
+    b"\xff\xda",
+    b"\xff\xdb",
+    b"\xff\xdd",
+    b"\xff\xe1",
+    b"\xff\xff",
+    b"\xff\0",
+    b"\x55\xf0",
+    b"\xff\xd0",
+];
+
+/// All of a dataset: its images, too, where they are decoded one by one.
+fn loaded(data: Result<ImageData>) -> bool {
+    let data = match data {
+        Ok(data) => data,
+        Err(error) => return refused(&error),
+    };
+    let mut good = true;
+    drop(data.checksum());
+    for part in [&data.train, &data.test] {
+        let Images::Source(source) = &part.images else {
+            continue;
+        };
+        let bytes = data.task.channels * data.task.height * data.task.width;
+        let mut image = vec![0; usize::try_from(bytes).unwrap()];
+        for i in 0..part.len() {
+            if let Err(error) = source.decode(i, None, &mut image) {
+                good = refused(&error);
+            }
+        }
+    }
+    good
+}
+
+fn at(folder: &Path) -> DataSource {
+    DataSource {
+        dir: Some(folder.to_owned()),
+        ..DataSource::default()
+    }
+}
+
+/// A file of CIFAR-10, then of CIFAR-100.
+fn cifar(folder: &Path, ten: &'static str, hundred: &'static str) -> Read {
+    let folder = folder.to_owned();
+    Box::new(move |bytes| {
+        let with = |name: &str, dataset: &dyn Dataset| {
+            fs::write(folder.join(name), bytes).unwrap();
+            let good = loaded(dataset.load(&at(&folder)));
+            fs::remove_file(folder.join(name)).unwrap();
+            good
+        };
+        let ten = with(ten, &Cifar10::default());
+        with(hundred, &Cifar100::default()) || ten
+    })
+}
+
+pub fn cifar_binary(folder: &Path) -> Read {
+    cifar(folder, "data_batch_1.bin", "train.bin")
+}
+
+pub fn cifar_pickle(folder: &Path) -> Read {
+    cifar(folder, "data_batch_1", "train")
+}
+
+/// Eleven batches, of which the first one is replaced.
+pub fn imagenet16(folder: &Path) -> Read {
+    let folder = folder.to_owned();
+    let whole = fs::read(corpus().join("imagenet16/whole")).unwrap();
+    for i in 2..=10 {
+        fs::write(folder.join(format!("train_data_batch_{i}")), &whole).unwrap();
+    }
+    fs::write(folder.join("val_data"), &whole).unwrap();
+    let dataset = ImageNet16 {
+        classes: 3,
+        per_class: 0,
+    };
+    Box::new(move |bytes| {
+        fs::write(folder.join("train_data_batch_1"), bytes).unwrap();
+        loaded(dataset.load(&at(&folder)))
+    })
+}
+
+/// Four files of four images, of which those of the training images or labels are replaced.
+pub fn idx(folder: &Path) -> Read {
+    let folder = folder.to_owned();
+    let whole = |name: &str| fs::read(corpus().join("idx").join(name)).unwrap();
+    let (images, labels) = (whole("images"), whole("labels"));
+    let write = move |name: &str, bytes: &[u8]| {
+        fs::write(folder.join(name), bytes)
+            .map(|()| folder.clone())
+            .unwrap()
+    };
+    write("t10k-images-idx3-ubyte", &images);
+    write("t10k-labels-idx1-ubyte", &labels);
+    Box::new(move |bytes| {
+        write("train-labels-idx1-ubyte", &labels);
+        let folder = write("train-images-idx3-ubyte", bytes);
+        let as_images = loaded(fashion_mnist::read_folder(&folder, [4, 4]));
+        write("train-images-idx3-ubyte", &images);
+        write("train-labels-idx1-ubyte", bytes);
+        loaded(fashion_mnist::read_folder(&folder, [4, 4])) || as_images
+    })
+}
+
+/// Two classes of one image in each part, one of which is replaced.
+fn folders(folder: &Path, ending: &'static str) -> Read {
+    let folder = folder.to_owned();
+    let whole = fs::read(corpus().join("image-png/whole.png")).unwrap();
+    for (part, class) in [("train", "a"), ("train", "b"), ("val", "a"), ("val", "b")] {
+        let place = folder.join(part).join(class);
+        fs::create_dir_all(&place).unwrap();
+        fs::write(place.join("0.png"), &whole).unwrap();
+    }
+    let file = folder.join("train/a").join(format!("1.{ending}"));
+    let section = serde_json::json!({
+        "name": "image-folder", "size": 16, "resize": 16, "crop_scale": [0.5, 1.0], "weights_fraction": 0.5,
+        "arch_fraction": 0.5, "check": false,
+    });
+    let dataset: Box<dyn Dataset> = serde_json::from_value(section).unwrap();
+    Box::new(move |bytes| {
+        fs::write(&file, bytes).unwrap();
+        loaded(dataset.load(&at(&folder)))
+    })
+}
+
+pub fn png(folder: &Path) -> Read {
+    folders(folder, "png")
+}
+
+pub fn jpeg(folder: &Path) -> Read {
+    folders(folder, "jpg")
+}
