@@ -33,6 +33,7 @@ struct Views : Function<Views> {
     std::vector<int64_t> counts;
     int64_t offset = 0;
     for (const auto& size : sizes) {
+      for (const int64_t side : size) TORCH_CHECK(side >= 0, "nasfw::views: a view can't be of ", side, " numbers");
       views.push_back(over(flat, offset, size));
       counts.push_back(views.back().numel());
       offset += counts.back();

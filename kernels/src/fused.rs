@@ -82,7 +82,8 @@ pub enum Norm {
 /// made where there is none. Nodes differ from each other.
 ///
 /// # Errors
-/// Shapes that do not fit, or fewer nodes than weights.
+/// Images that are none, shapes and kinds that do not fit, fewer nodes than weights, nodes that share memory, and batch
+/// norms over a single number a channel.
 pub fn separable(
     x: &Tensor,
     stages: &[Stage],
@@ -118,7 +119,7 @@ pub fn separable(
 /// if wanted. Nodes differ from each other.
 ///
 /// # Errors
-/// Shapes that do not fit.
+/// As of [`separable`].
 pub fn blend(
     y: &Tensor,
     norm: &Norm,

@@ -243,6 +243,50 @@ void refuse_double_backward() {
               "fused kernels have first derivatives only; set trainer.fused = false for second derivatives");
 }
 
+// What the kernels take for granted of memory that they are given: they read and write without looking.
+struct Checked {
+  const char* of;
+  const Tensor& x;
+
+  Checked(const char* of, const Tensor& x) : of(of), x(x) {
+    TORCH_CHECK(x.defined() && x.dim() == 4, of, ": images must be [n, c, h, w]");
+    TORCH_CHECK(x.device().is_cpu(), of, ": images must be on the CPU, but are on ", x.device());
+    TORCH_CHECK(x.scalar_type() == at::kFloat || x.scalar_type() == at::kDouble, of,
+                ": images must be of float or double, but are of ", x.scalar_type());
+    TORCH_CHECK(x.numel() > 0, of, ": images of shape ", x.sizes(), " are none");
+  }
+
+  // A tensor of so many numbers, of the images' kind.
+  void holds(const char* what, const Tensor& t, int64_t numbers) const {
+    TORCH_CHECK(t.defined() && t.numel() == numbers, of, ": ", what, " must have ", numbers, " numbers, but has ",
+                t.defined() ? t.numel() : 0);
+    alike(what, t);
+  }
+
+  void alike(const char* what, const Tensor& t) const {
+    TORCH_CHECK(t.device().is_cpu() && t.scalar_type() == x.scalar_type(), of, ": ", what, " must be of ",
+                x.scalar_type(), " on the CPU like the images, but is of ", t.scalar_type(), " on ", t.device());
+  }
+
+  // Batch norm over `numbers` numbers a channel.
+  void has_variance(int64_t numbers) const {
+    TORCH_CHECK(numbers > 1, of, ": a batch norm sees a single number a channel, which has no variance");
+  }
+
+  // The mix, and the edges' ends that hold sums: the rest of the inputs from `from`.
+  void ends(at::TensorList in, size_t from, const std::vector<int64_t>& fresh) const {
+    TORCH_CHECK(!fresh.empty(), of, ": there are no edges");
+    holds("the mix", in[from], fresh.size());
+    for (size_t i = from + 1; i < in.size(); ++i) {
+      alike("a node's sum", in[i]);
+      TORCH_CHECK(in[i].numel() == 0 || in[i].data_ptr() != x.data_ptr(), of, ": a node's sum shares the images' memory");
+      for (size_t j = from + 1; j < i; ++j) {
+        TORCH_CHECK(in[i].data_ptr() != in[j].data_ptr(), of, ": two nodes' sums share memory");
+      }
+    }
+  }
+};
+
 template <class T>
 const Table<T>& checked_table(int64_t c) {
   const Table<T>* t = table<T>(c);
@@ -291,6 +335,31 @@ struct Separable : Function<Separable> {
     return {c, edges, x.size(2), x.size(3), depthwise.size(2), stride, dilation};
   }
 
+  static void check(at::TensorList in, const SeparablePlan& plan) {
+    const Checked checked("nasfw::separable", in[0]);
+    const size_t stages = plan.strides.size();
+    const int64_t c = in[0].size(1), edges = plan.fresh.size();
+    TORCH_CHECK(stages > 0, checked.of, ": there are no stages");
+    int64_t h = in[0].size(2), w = in[0].size(3);
+    for (size_t s = 0; s < stages; ++s) {
+      const Tensor &dw = in[1 + 2 * s], &pw = in[2 + 2 * s];
+      const int64_t k = dw.defined() && dw.dim() == 4 ? dw.size(2) : 0;
+      TORCH_CHECK(k == 3 || k == 5 || k == 7, checked.of, ": depthwise kernels must be [edges · c, 1, k, k], k 3, 5 or 7");
+      TORCH_CHECK(dw.size(0) == edges * c && dw.numel() == edges * c * k * k && dw.size(3) == k && pw.defined() &&
+                      pw.numel() == edges * c * c,
+                  checked.of, ": weights of a separable convolution don't fit ", edges, " edges of ", c, " channels");
+      checked.alike("a depthwise kernel", dw);
+      checked.alike("a pointwise kernel", pw);
+      for (const int64_t of : {plan.strides[s], plan.dilations[s]}) {
+        TORCH_CHECK(of == 1 || of == 2, checked.of, ": strides and dilations must be 1 or 2, but one is ", of);
+      }
+      h = (h - 1) / plan.strides[s] + 1;
+      w = (w - 1) / plan.strides[s] + 1;
+    }
+    checked.ends(in, 1 + 2 * stages, plan.fresh);
+    checked.has_variance(in[0].size(0) * h * w);
+  }
+
   template <class T>
   static variable_list run(AutogradContext* ctx, at::TensorList in, const SeparablePlan& plan) {
     const size_t stages = plan.strides.size();
@@ -302,9 +371,6 @@ struct Separable : Function<Separable> {
     std::vector<Normalising<T>> norms;
     for (size_t s = 0; s < stages; ++s) {
       const Tensor dw = in[1 + 2 * s].contiguous(), pw = in[2 + 2 * s].contiguous();
-      TORCH_CHECK(dw.numel() == edges * c * dw.size(2) * dw.size(3) && dw.size(2) == dw.size(3) &&
-                      pw.numel() == edges * c * c,
-                  "weights of a separable convolution don't fit ", edges, " edges of ", c, " channels");
       const Shape sh = shape(y, dw, edges, plan.strides[s], plan.dilations[s]);
       const auto taps = transposed(dw.const_data_ptr<T>(), edges, c, sh.kernel * sh.kernel);
       const auto matrix = transposed(pw.const_data_ptr<T>(), edges, c, c);
@@ -441,6 +507,7 @@ struct Separable : Function<Separable> {
 
   static variable_list forward(AutogradContext* ctx, at::TensorList in, SeparablePlan plan) {
     RECORD_FUNCTION("nasfw::separable", c10::ArrayRef<const c10::IValue>{});
+    check(in, plan);
     ctx->saved_data["strides"] = plan.strides;
     ctx->saved_data["dilations"] = plan.dilations;
     ctx->saved_data["fresh"] = plan.fresh;
@@ -485,14 +552,25 @@ struct Blending : Function<Blending> {
     return norm;
   }
 
+  static void check(at::TensorList in, const BlendPlan& plan, int64_t c) {
+    const Checked checked("nasfw::blend", in[0]);
+    const int64_t channels = in[0].size(1), edges = plan.fresh.size();
+    checked.ends(in, plan.affine ? 3 : 1, plan.fresh);
+    TORCH_CHECK(c > 0 && (channels == c || channels == edges * c), checked.of, ": ", channels,
+                " channels are not those of ", edges, " edges of ", c, " channels");
+    if (plan.affine) {
+      checked.holds("the gain", in[1], channels);
+      checked.holds("the bias", in[2], channels);
+    }
+    if (plan.norm) checked.has_variance(in[0].numel() / channels);
+  }
+
   template <class T>
   static variable_list run(AutogradContext* ctx, at::TensorList in, const BlendPlan& plan) {
     const size_t at_mix = plan.affine ? 3 : 1;
     const Tensor y = dense(in[0]), mix = in[at_mix].contiguous();
     const int64_t edges = plan.fresh.size(), c = ctx->saved_data["c"].toInt();
     const Layout l(y, c, edges);
-    TORCH_CHECK(l.channels == c || l.channels == edges * c, l.channels, " channels are not those of ", edges,
-                " edges of ", c, " channels");
     const Table<T>& k = checked_table<T>(c);
     variable_list saved{y, mix};
     std::vector<T> scale, shift;
@@ -586,6 +664,7 @@ struct Blending : Function<Blending> {
 
   static variable_list forward(AutogradContext* ctx, at::TensorList in, BlendPlan plan, int64_t c) {
     RECORD_FUNCTION("nasfw::blend", c10::ArrayRef<const c10::IValue>{});
+    check(in, plan, c);
     ctx->saved_data["norm"] = plan.norm;
     ctx->saved_data["affine"] = plan.affine;
     ctx->saved_data["relu"] = plan.relu;

@@ -352,3 +352,114 @@ fn what_does_not_fit_is_told() {
     assert!(error.to_string().contains("don't fit"), "{error}");
     assert!(node.is_none());
 }
+
+/// A size that fits, or one that does not.
+fn size(right: i64) -> impl Strategy<Value = i64> {
+    prop_oneof![8 => Just(right), 1 => 0i64..4, 1 => Just(right + 1)]
+}
+
+/// What `f` says, with the kernels' name in it, or none.
+fn refusal(f: impl FnOnce() -> Result<(), tch::TchError>) -> Option<String> {
+    f().err().map(|e| e.to_string())
+}
+
+fn zeros(shape: &[i64], kind: Kind) -> Tensor {
+    Tensor::zeros(shape, (kind, Device::Cpu))
+}
+
+/// Zeros with channels innermost.
+fn inner(n: i64, c: i64, h: i64, w: i64) -> Tensor {
+    zeros(&[n, h, w, c], Kind::Float).permute([0, 3, 1, 2])
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// Whatever the shapes: they fit, or are refused by name; memory that is not theirs is never touched.
+    #[test]
+    fn separable_refuses_what_does_not_fit(
+        n in 0i64..4, c in size(8), h in 0i64..4, w in 0i64..4, edges in 0usize..3,
+        depthwise in (size(8), size(1), prop_oneof![6 => Just(3i64), 1 => 0i64..10], size(0)),
+        pointwise in (size(8), size(8)),
+        stride in prop_oneof![3 => 1i64..3, 1 => -1i64..4], dilation in prop_oneof![3 => 1i64..3, 1 => -1i64..4],
+        mix in size(0), node in (size(0), size(0)), kinds in prop::collection::vec(0..9usize, 3),
+    ) {
+        let e = edges as i64;
+        let kind = |i: usize| match kinds[i] {
+            0 => Kind::Double,
+            _ => Kind::Float,
+        };
+        let (k, wide) = (depthwise.2, depthwise.2 + depthwise.3);
+        let stage = Stage {
+            depthwise: zeros(&[e * depthwise.0, depthwise.1, k, wide], kind(0)),
+            pointwise: zeros(&[e * pointwise.0, pointwise.1, 1, 1], kind(1)),
+            stride,
+            dilation,
+        };
+        let x = inner(n, c, h, w);
+        let weights = zeros(&[e + mix], kind(2));
+        let half = |side: i64| if stride > 0 { (side + stride - 1) / stride } else { side };
+        let mut nodes: Vec<Option<Tensor>> = (0..edges)
+            .map(|i| (i == 0).then(|| inner(n, c, half(h) + node.0, half(w) + node.1)))
+            .collect();
+        let said = refusal(|| separable(&x, &[stage], &weights, &mut nodes.iter_mut().collect::<Vec<_>>()));
+        let fits = c == 8 && n * half(h) * half(w) > 1 && h > 0 && edges > 0
+            && (depthwise.0, depthwise.1, k, wide) == (8, 1, 3, 3) && pointwise == (8, 8)
+            && (1..3).contains(&stride) && (1..3).contains(&dilation) && mix == 0 && node == (0, 0)
+            && (0..3).all(|i| kind(i) == Kind::Float);
+        let fits = fits || {
+            // Other sizes that happen to fit each other.
+            let square = [3, 5, 7].contains(&k) && wide == k && depthwise.1 == 1;
+            square && [4, 8].contains(&c) && c == depthwise.0 && pointwise.0 * pointwise.1 == c * c
+                && n * half(h) * half(w) > 1 && h > 0 && edges > 0
+                && (1..3).contains(&stride) && (1..3).contains(&dilation) && mix == 0 && node == (0, 0)
+                && (0..3).all(|i| kind(i) == Kind::Float)
+        };
+        prop_assert_eq!(said.is_none(), fits, "{:?}", said);
+        if let Some(said) = said {
+            prop_assert!(said.contains("nasfw::separable") || said.contains("a node's sum") || said.contains("fused kernels"), "{}", said);
+        }
+    }
+
+    #[test]
+    fn blend_refuses_what_does_not_fit(
+        n in 0i64..3, c in size(8), each in 1i64..4, h in 0i64..3, w in 0i64..3, edges in 0usize..4,
+        norm in 0..3, gain in size(0), bias in size(0), mix in size(0), node in (size(0), size(0)), double in 0..9,
+    ) {
+        let e = edges as i64;
+        let y = inner(n, c * each, h, w);
+        let numbers = |more: i64| zeros(&[c * each + more], Kind::Float);
+        let chosen = match norm {
+            0 => Norm::None,
+            1 => Norm::Plain,
+            _ => Norm::Affine(numbers(gain), numbers(bias)),
+        };
+        let kind = if double == 0 { Kind::Double } else { Kind::Float };
+        let mut nodes: Vec<Option<Tensor>> = (0..edges)
+            .map(|i| (i == 0).then(|| inner(n + node.0, c, h + node.1, w)))
+            .collect();
+        let said = refusal(|| {
+            let nodes = &mut nodes.iter_mut().collect::<Vec<_>>();
+            blend(&y, &chosen, true, c, &zeros(&[e + mix], kind), nodes)
+        });
+        let fits = c > 0 && c % 4 == 0 && n * h * w > i64::from(norm > 0) && edges > 0 && (each == 1 || each == e)
+            && (norm < 2 || (gain, bias) == (0, 0)) && mix == 0 && node == (0, 0) && kind == Kind::Float;
+        prop_assert_eq!(said.is_none(), fits, "{:?}", said);
+        if let Some(said) = said {
+            prop_assert!(said.contains("nasfw::blend") || said.contains("a node's sum") || said.contains("fused kernels"), "{}", said);
+        }
+    }
+}
+
+#[test]
+fn nodes_that_share_memory_are_refused() {
+    let x = images(2, 8, 4, 4, Kind::Float).detach();
+    let mix = zeros(&[2], Kind::Float);
+    let node = inner(2, 8, 4, 4);
+    for [a, b] in [[&node, &node], [&node, &x]] {
+        let mut nodes = [a, b].map(|n| Some(n.shallow_clone()));
+        let [a, b] = &mut nodes;
+        let error = blend(&x, &Norm::None, false, 8, &mix, &mut [a, b]).unwrap_err();
+        assert!(error.to_string().contains("memory"), "{error}");
+    }
+}
