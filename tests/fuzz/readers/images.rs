@@ -81,6 +81,10 @@ pub const PNG: &[&[u8]] = &[
     b"\x01\0\0\0\0",
 ];
 #[rustfmt::skip]
+pub const OTHERS: &[&[u8]] = &[
+    b"BM", b"II*\0", b"MM\0*", b"RIFF", b"WEBP", b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"\x01\x01\x03\0", b"\0\x01\x04\0", b"\x55\xf0\0\0",
+];
+#[rustfmt::skip]
 pub const JPEG: &[&[u8]] = &[
     b"\xff\xd8",
     b"\xff\xd9",
@@ -127,27 +131,50 @@ fn at(folder: &Path) -> DataSource {
     }
 }
 
-/// A file of CIFAR-10, then of CIFAR-100.
-fn cifar(folder: &Path, ten: &'static str, hundred: &'static str) -> Read {
-    let folder = folder.to_owned();
+/// A batch of CIFAR-10 beside whole ones, and the training images of CIFAR-100. Each has its whole file in the corpus,
+/// with so many images.
+fn cifar(
+    folder: &Path,
+    [ten, hundred]: [(&str, usize); 2],
+    ending: &str,
+    [train, test]: [&str; 2],
+) -> Read {
+    let place = |name: &str, files: &[String], whole: &str| {
+        let place = folder.join(name);
+        fs::create_dir(&place).unwrap();
+        for file in files {
+            fs::copy(corpus().join(whole), place.join(file)).unwrap();
+        }
+        place
+    };
+    let others = [
+        "data_batch_2",
+        "data_batch_3",
+        "data_batch_4",
+        "data_batch_5",
+        "test_batch",
+    ];
+    let others = others.map(|name| format!("{name}{ending}"));
+    let tens = place("ten", &others, ten.0);
+    let hundreds = place("hundred", &[test.to_owned()], hundred.0);
+    let [first, train] = [format!("data_batch_1{ending}"), train.to_owned()];
+    let rows = [[5 * ten.1, ten.1], [hundred.1, hundred.1]];
     Box::new(move |bytes| {
-        let with = |name: &str, dataset: &dyn Dataset| {
-            fs::write(folder.join(name), bytes).unwrap();
-            let good = loaded(dataset.load(&at(&folder)));
-            fs::remove_file(folder.join(name)).unwrap();
-            good
-        };
-        let ten = with(ten, &Cifar10::default());
-        with(hundred, &Cifar100::default()) || ten
+        fs::write(tens.join(&first), bytes).unwrap();
+        let ten = loaded(Cifar10::read_folder(&tens, rows[0], &at(&tens)));
+        fs::write(hundreds.join(&train), bytes).unwrap();
+        loaded(Cifar100::read_folder(&hundreds, rows[1], &at(&hundreds))) || ten
     })
 }
 
 pub fn cifar_binary(folder: &Path) -> Read {
-    cifar(folder, "data_batch_1.bin", "train.bin")
+    let whole = [("cifar-binary/rows", 2), ("cifar-binary/hundred", 1)];
+    cifar(folder, whole, ".bin", ["train.bin", "test.bin"])
 }
 
 pub fn cifar_pickle(folder: &Path) -> Read {
-    cifar(folder, "data_batch_1", "train")
+    let whole = [("cifar-pickle/ten-2", 3), ("cifar-pickle/hundred", 2)];
+    cifar(folder, whole, "", ["train", "test"])
 }
 
 /// Eleven batches, of which the first one is replaced.
@@ -183,10 +210,10 @@ pub fn idx(folder: &Path) -> Read {
     Box::new(move |bytes| {
         write("train-labels-idx1-ubyte", &labels);
         let folder = write("train-images-idx3-ubyte", bytes);
-        let as_images = loaded(fashion_mnist::read_folder(&folder, [4, 4]));
+        let as_images = loaded(fashion_mnist::read_folder(&folder, [4, 4], &at(&folder)));
         write("train-images-idx3-ubyte", &images);
         write("train-labels-idx1-ubyte", bytes);
-        loaded(fashion_mnist::read_folder(&folder, [4, 4])) || as_images
+        loaded(fashion_mnist::read_folder(&folder, [4, 4], &at(&folder))) || as_images
     })
 }
 
@@ -213,6 +240,18 @@ fn folders(folder: &Path, ending: &'static str) -> Read {
 
 pub fn png(folder: &Path) -> Read {
     folders(folder, "png")
+}
+
+pub fn bmp(folder: &Path) -> Read {
+    folders(folder, "bmp")
+}
+
+pub fn tiff(folder: &Path) -> Read {
+    folders(folder, "tiff")
+}
+
+pub fn webp(folder: &Path) -> Read {
+    folders(folder, "webp")
 }
 
 pub fn jpeg(folder: &Path) -> Read {
