@@ -101,6 +101,9 @@ pub(crate) struct Batches {
     std: Tensor,
     kind: Kind,
     streams: Streams,
+    /// Whether a batch of one image can be trained on; where it can't, the last batch of a pass takes in what would be
+    /// one.
+    pub lone: bool,
     /// Time that training batches took since it was last asked for.
     pub spent: Duration,
 }
@@ -286,8 +289,37 @@ impl Batches {
             std: scale(&data.std),
             kind,
             streams,
+            lone: true,
             spent: Duration::ZERO,
         })
+    }
+
+    /// Refuses splits that there are no batches of.
+    ///
+    /// # Errors
+    /// A split without images, or with a single one that can't be trained on.
+    pub fn require(&self, splits: &[Split]) -> Result<()> {
+        let least = if self.lone { 1 } else { 2 };
+        let small = splits.iter().find(|split| self.len(**split) < least);
+        small.map_or(Ok(()), |split| Err(self.too_small(*split)))
+    }
+
+    fn too_small(&self, split: Split) -> Error {
+        let (all, len) = (self.train.len(), self.len(split));
+        let whose = match split {
+            Split::Full => "training",
+            Split::Train => "the weights' part of the data",
+            Split::Val => "the architecture's part of the data",
+        };
+        Error::Incompatible {
+            what: "a search on these images".into(),
+            why: format!(
+                "of {all} training images {whose} has {len}, which is too few for a batch"
+            ),
+            help: "take more images of each class, or divide them in another way; `nasfw config show` lists the \
+                   dataset's options"
+                .into(),
+        }
     }
 
     /// Number of images of a split.
@@ -311,9 +343,23 @@ impl Batches {
         drawn.map_or(place as i64, |order| order[place])
     }
 
-    /// Batches in one pass over a split; the last one may be smaller.
+    /// Batches in one pass over a split. The last one may be smaller, and has one image more where that can't be alone.
     pub fn per_pass(&self, split: Split, batch_size: usize) -> u64 {
-        self.len(split).div_ceil(batch_size) as u64
+        self.count(self.len(split), batch_size) as u64
+    }
+
+    /// Batches that `images` images come in.
+    fn count(&self, images: usize, batch_size: usize) -> usize {
+        let joins = !self.lone && images > batch_size && images % batch_size == 1;
+        images.div_ceil(batch_size) - usize::from(joins)
+    }
+
+    /// First place and end of batch `index`.
+    fn span(&self, index: usize, batch_size: usize, images: usize) -> (usize, usize) {
+        let begin = (index * batch_size).min(images);
+        let last = index + 1 >= self.count(images, batch_size);
+        let end = if last { images } else { begin + batch_size };
+        (begin, end.min(images))
     }
 
     /// The batch that follows, if nothing unforeseen happens.
@@ -343,8 +389,8 @@ impl Batches {
                     *all = (0..len).map(|place| self.row(draw.split, place)).collect();
                     all.shuffle(&mut self.streams.at(&name, draw.pass));
                 }
-                let from = (draw.index as usize * draw.batch_size).min(len);
-                all[from..(from + draw.batch_size).min(len)].to_vec()
+                let (begin, end) = self.span(draw.index as usize, draw.batch_size, len);
+                all[begin..end].to_vec()
             }
             Order::Fresh => {
                 let mut rng = self.streams.child(&name, draw.pass).at("fresh", draw.index);
@@ -434,10 +480,10 @@ impl Batches {
         limit: usize,
         split: Option<Split>,
     ) -> impl Iterator<Item = Result<Batch>> + 'a {
-        let batches = len.div_ceil(batch_size).min(limit);
+        let batches = self.count(len, batch_size).min(limit);
         let rows = move |i: usize| -> Vec<i64> {
-            let from = i * batch_size;
-            (from..(from + batch_size).min(len)).map(&row).collect()
+            let (begin, end) = self.span(i, batch_size, len);
+            (begin..end).map(&row).collect()
         };
         let mut ahead = Ahead(VecDeque::new());
         (0..batches).map(move |i| {

@@ -212,9 +212,20 @@ impl Search {
             kind,
             device,
         };
+        search.settle_batches()?;
         search.start_weights();
         search.start_arch(strategy);
         Ok(search)
+    }
+
+    /// Makes batches such that the supernet can be trained on every one of them.
+    fn settle_batches(&mut self) -> Result<()> {
+        self.batches.lone = self.supernet.takes_one_image();
+        self.batches.require(match self.plan {
+            DataPlan::Full => &[Split::Full],
+            DataPlan::Halves => &[Split::Train, Split::Val],
+            DataPlan::Steps(_) => &[],
+        })
     }
 
     // ---- where it stands -------------------------------------------------------------------------------------
@@ -291,6 +302,7 @@ impl Search {
     /// An image file that can't be decoded, where the dataset is not in memory.
     pub fn batch(&mut self, split: Split) -> Result<Batch> {
         let _span = self.timed(Phase::Data);
+        self.batches.require(&[split])?;
         let size = self.settings.batch_size;
         let per_pass = self.batches.per_pass(split, size);
         let at = self.clock.drawn.entry(split).or_default();
@@ -421,6 +433,9 @@ impl Search {
         split: Option<Split>,
         batches: Option<usize>,
     ) -> Result<Meter> {
+        if let Some(split) = split {
+            self.batches.require(&[split])?;
+        }
         let size = self.settings.eval_batch_size;
         let limit = batches.unwrap_or(usize::MAX);
         let mut total = Tensor::zeros([3], (Kind::Double, self.device));
@@ -471,6 +486,7 @@ impl Search {
         let (old, old_theta) = (self.supernet.layout().clone(), self.theta.detach());
         self.options = self.settings.supernet(strategy);
         self.supernet = self.space.supernet(self.task, &self.options)?;
+        self.settle_batches()?;
         self.plain = None;
         self.clock.stage += 1;
         self.restart_weights();

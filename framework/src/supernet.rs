@@ -180,6 +180,12 @@ pub trait Supernet: Send {
         ParamLayout::new()
     }
 
+    /// Whether a batch of a single image can be trained on. It can't where a batch norm sees one pixel of an image: one
+    /// number has no variance. An image that would be left over at the end of a pass then joins the batch before it.
+    fn takes_one_image(&self) -> bool {
+        true
+    }
+
     /// The loss of an output, a mean over images (micro-batches are weighted by theirs): cross-entropy, unless the
     /// space's problem is another.
     fn loss(&self, output: &Tensor, labels: &Tensor) -> Tensor {

@@ -187,8 +187,16 @@ impl SearchSpace for OneArchitecture {
             cells: options.cells,
             auxiliary: self.config.auxiliary > 0.0,
         };
+        let network = self.network(&self.genotype, task, &options)?;
+        if !network.sees_images() {
+            return Err(Error::Incompatible {
+                what: "training of this architecture".into(),
+                why: "no path leads from the images to the classifier: whatever it sees, it answers the same".into(),
+                help: "train another one; a longer search, or another seed, may find it".into(),
+            });
+        }
         Ok(Box::new(Standalone::new(
-            self.network(&self.genotype, task, &options)?,
+            network,
             self.config.auxiliary,
             self.config.label_smoothing,
         )))
@@ -269,6 +277,18 @@ mod tests {
         assert_eq!(weights(auxiliary.as_ref()), 3_349_342 + 476_426);
         let small = built("DARTS_V2", |c| (c.channels, c.cells) = (8, 5)).unwrap();
         assert!(weights(small.as_ref()) < 100_000);
+    }
+
+    #[test]
+    fn an_architecture_that_sees_nothing_is_not_trained() {
+        let blind = "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|";
+        let space = built(blind, |c| (c.channels, c.cells) = (4, 1)).unwrap();
+        let refused = space.supernet(TASK, &SupernetOptions::default());
+        let refused = refused.err().unwrap().to_string();
+        assert!(refused.contains("no path leads"), "{refused}");
+        let sees = "|none~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|";
+        let space = built(sees, |c| (c.channels, c.cells) = (4, 1)).unwrap();
+        assert!(space.supernet(TASK, &SupernetOptions::default()).is_ok());
     }
 
     #[test]

@@ -201,3 +201,29 @@ fn evaluation_goes_in_file_order_without_randomness_and_stops_at_its_limit() {
     assert_eq!(all(&mut b.plain(Split::Train, 3, 2)), expected(0..6));
     assert_eq!(source.decoded.load(Ordering::Relaxed), before + 6);
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Where one image can't be alone none is, whatever the sizes, and every image still comes once a pass; where it can,
+    /// batches are as they always were.
+    #[test]
+    fn an_image_is_alone_only_where_it_can_be(images in 4usize..60, part in 1usize..3, size in 2usize..20, lone in any::<bool>()) {
+        let (mut b, _) = batches(Numbers::default(), images, Some(images / part));
+        b.lone = lone;
+        for split in [Split::Full, Split::Train, Split::Val] {
+            let len = b.len(split);
+            let lengths: Vec<usize> = (0..b.per_pass(split, size)).map(|i| b.rows(draw(split, 0, i, size)).len()).collect();
+            prop_assert_eq!(lengths.iter().sum::<usize>(), len);
+            let usual: Vec<usize> = (0..len).step_by(size).map(|at| size.min(len - at)).collect();
+            if lone || usual.last() != Some(&1) || len == 1 {
+                prop_assert_eq!(&lengths, &usual);
+            } else {
+                prop_assert!(lengths.iter().all(|n| *n > 1 && *n <= size + 1), "{:?}", lengths);
+            }
+            prop_assert_eq!(b.require(&[split]).is_ok(), len >= if lone { 1 } else { 2 });
+            let plain: usize = b.plain(split, size, usize::MAX).map(|b| b.unwrap().len() as usize).sum();
+            prop_assert_eq!(plain, len);
+        }
+    }
+}

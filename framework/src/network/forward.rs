@@ -2,7 +2,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::{Network, Op, Plan, average_pool};
+use super::{Network, Op, Plan, Step, average_pool};
 use crate::error::{Error, Result};
 use crate::params::Views;
 use crate::rng::{self, Streams};
@@ -89,6 +89,28 @@ impl Network {
             auxiliary: auxiliary
                 .map(|a| pass.value(a).map(Tensor::shallow_clone))
                 .transpose()?,
+        })
+    }
+
+    /// Whether the logits depend on the images at all.
+    pub fn sees_images(&self) -> bool {
+        let mut sees: Vec<bool> = Vec::with_capacity(self.steps.len());
+        for step in &self.steps {
+            let one = match step.op {
+                Op::Images => true,
+                Op::Zeros | Op::Noise => false,
+                _ => step.inputs.iter().any(|&i| sees.get(i) == Some(&true)),
+            };
+            sees.push(one);
+        }
+        sees.get(self.logits) == Some(&true)
+    }
+
+    /// Whether no batch norm sees a single pixel of an image in training, so that one image can be trained on.
+    pub fn takes_one_image(&self) -> bool {
+        self.training.steps.iter().all(|&i| {
+            let Step { op, shape, .. } = &self.steps[i];
+            !matches!(op, Op::BatchNorm { .. }) || shape[1] * shape[2] > 1
         })
     }
 
@@ -201,7 +223,7 @@ impl Pass<'_> {
                     return Err(Error::Incompatible {
                         what: "a training batch of one image".into(),
                         why: "a batch norm of this network sees a single pixel, which has no variance".into(),
-                        help: "take larger batches with `--set trainer.batch_size=N`".into(),
+                        help: "train it on two images at a time, or more".into(),
                     });
                 }
                 let [weight, bias] = match scale {

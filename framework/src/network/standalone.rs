@@ -76,6 +76,10 @@ impl Supernet for Standalone {
         })
     }
 
+    fn takes_one_image(&self) -> bool {
+        self.network.takes_one_image()
+    }
+
     fn loss(&self, output: &Tensor, labels: &Tensor) -> Tensor {
         let loss = |logits: &Tensor| {
             let smoothing = self.label_smoothing;

@@ -93,7 +93,7 @@ impl Search {
             ..arch.detach()
         };
         let (mut losses, mut sums, mut slopes) = (vec![], vec![], vec![]);
-        for (i, part) in split(batch, size).enumerate() {
+        for (i, part) in split(batch, size, self.supernet.takes_one_image()).enumerate() {
             let noise = noise.child("micro-batch", i as u64);
             let (loss, of_part) =
                 self.whole(self.supernet.as_ref(), &leaves[0], &arch, &part, noise)?;
@@ -119,10 +119,16 @@ impl Search {
     }
 }
 
-/// A batch in the fewest parts of at most `size` images, which differ by one image at most.
-fn split(batch: &Batch, size: i64) -> impl Iterator<Item = Batch> {
+/// A batch in the fewest parts of at most `size` images, which differ by one image at most. None is of one image unless
+/// that can be `alone`: parts may then have an image more.
+fn split(batch: &Batch, size: i64, alone: bool) -> impl Iterator<Item = Batch> {
     let images = batch.len();
     let count = (images + size - 1) / size;
+    let count = if alone {
+        count
+    } else {
+        count.min(images / 2).max(1)
+    };
     let mut begin = 0;
     (0..count).map(move |i| {
         let length = images / count + i64::from(i < images % count);

@@ -69,6 +69,8 @@ pub struct Plan {
     pub blocks: Vec<Block>,
     /// Layers between the trunk and the pooling.
     pub last: Chain,
+    /// Pixels of the last, smallest maps.
+    pub pixels: i64,
 }
 
 impl Skeleton {
@@ -255,12 +257,20 @@ fn darts(
             }
         })
         .collect();
+    let last = states[states.len() - 1];
     Plan {
         task,
         stem,
         blocks,
-        last: chain("last", states[states.len() - 1].channels, vec![]),
+        last: chain("last", last.channels, vec![]),
+        pixels: pixels(task, last.halved),
     }
+}
+
+/// Pixels of an image whose sides were halved so often, each time rounded up.
+fn pixels(task: Task, halved: usize) -> i64 {
+    let side = |side: i64| (0..halved).fold(side, |side, _| (side + 1) / 2);
+    side(task.height) * side(task.width)
 }
 
 fn residual(task: Task, channels: i64, count: usize) -> Plan {
@@ -309,5 +319,6 @@ fn residual(task: Task, channels: i64, count: usize) -> Plan {
         )],
         blocks,
         last: chain("last", channels << 2, vec![norm, Layer::Relu]),
+        pixels: pixels(task, 2),
     }
 }

@@ -35,6 +35,8 @@ pub(super) struct CellSupernet {
     /// Per cell type and source.
     sources: Vec<Vec<Candidates>>,
     options: SupernetOptions,
+    /// Pixels of the smallest maps.
+    pixels: i64,
 }
 
 enum Trunk {
@@ -123,6 +125,7 @@ impl CellSupernet {
             classifier,
             sources,
             options: options.clone(),
+            pixels: plan.pixels,
         }
     }
 }
@@ -156,6 +159,10 @@ impl Supernet for CellSupernet {
 
     fn stats_layout(&self) -> ParamLayout {
         self.stats.clone()
+    }
+
+    fn takes_one_image(&self) -> bool {
+        self.pixels > 1
     }
 
     fn forward(

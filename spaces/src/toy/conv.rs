@@ -153,6 +153,8 @@ struct ToyConvNet {
     /// Per edge, where the candidate exists.
     convs: Vec<Option<ConvBnRelu>>,
     classifier: Classifier,
+    /// Of an image; no map is smaller.
+    pixels: i64,
 }
 
 impl ToyConvNet {
@@ -177,6 +179,7 @@ impl ToyConvNet {
             stem,
             convs,
             classifier,
+            pixels: task.height * task.width,
         }
     }
 
@@ -234,6 +237,10 @@ impl Supernet for ToyConvNet {
 
     fn stats_layout(&self) -> ParamLayout {
         self.stats.clone()
+    }
+
+    fn takes_one_image(&self) -> bool {
+        self.pixels > 1
     }
 
     fn forward(
