@@ -1,9 +1,10 @@
 //! `nasfw rank`.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::Args;
-use nasfw_analysis::compare::{MOST_RANKED, RANKING, Ranked, Ranking, choose_metric};
+use nasfw_analysis::compare::{MOST_RANKED, RANKING, Ranked, Ranking, metric_and_reason};
 use nasfw_analysis::stats::kendall;
 use nasfw_framework::config::RunConfig;
 use nasfw_framework::device::load_cuda;
@@ -62,19 +63,29 @@ impl Rank {
         let batches = self.batches.and_then(|n| usize::try_from(n).ok());
         let drawn = opened.rank(count, batches, self.seed)?;
 
-        let known: Vec<&str> = drawn
-            .first()
-            .map_or(vec![], |d| d.metrics.keys().map(String::as_str).collect());
-        let dataset = config.dataset.typetag_name();
+        let known: BTreeSet<&str> = drawn
+            .iter()
+            .flat_map(|d| d.metrics.keys().map(String::as_str))
+            .collect();
+        let known: Vec<&str> = known.into_iter().collect();
         let wanted = self.metric.as_deref();
-        let metric = match wanted {
-            Some(name) => known.iter().find(|k| **k == name).copied(),
-            None => choose_metric(&known, dataset),
+        let chosen = match wanted {
+            Some(name) => known.contains(&name).then_some((name, "as asked")),
+            None => metric_and_reason(&known, config.dataset.typetag_name()),
         };
-        let metric = metric.ok_or_else(|| Error::Incompatible {
-            what: format!("metric `{}`", wanted.unwrap_or_default()),
-            why: "the benchmark has none of this name".into(),
-            help: format!("`--metric` can be {}", known.join(", ")),
+        let (metric, why) = chosen.ok_or_else(|| Error::Incompatible {
+            what: match wanted {
+                Some(name) => format!("metric `{name}`"),
+                None => "the ranking of this run's supernet".into(),
+            },
+            why: match known.is_empty() {
+                true => "the benchmark has no metric of what was drawn".into(),
+                false => "the benchmark has none of this name".into(),
+            },
+            help: match known.is_empty() {
+                true => "`nasfw bench info NAME` says what a table holds".into(),
+                false => format!("`--metric` can be {}", known.join(", ")),
+            },
         })?;
         // A value that is lacking for one architecture would leave a hole in the ranking.
         let architectures = drawn
@@ -118,7 +129,7 @@ impl Rank {
             None => "no Kendall's tau: one of the two accuracies does not vary".into(),
         });
         say(format!(
-            "{n} architectures drawn uniformly: accuracy in the supernet after epoch {}, and {metric}",
+            "{n} architectures drawn uniformly: accuracy in the supernet after epoch {}, and {metric} ({why})",
             ranking.epochs
         ));
         say(format!("result: {}", self.run.join(RANKING).display()));

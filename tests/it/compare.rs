@@ -201,6 +201,62 @@ fn a_whole_comparison_finds_what_was_planted_and_nothing_else() {
     }
 }
 
+/// Of random search with parameter sharing the accuracy in its own supernet comes first by name; nobody else has one.
+#[test]
+fn a_strategys_own_figure_is_not_compared() {
+    let plan = |metric: &str, spaces: &str| {
+        format!(
+            r#"
+seeds = 2
+strategies = ["rsps", "darts"]
+spaces = [{spaces}]
+budgets = [{{ unit = "steps", amount = 6 }}]
+{metric}
+set = {{ device = "cpu", threads = 1 }}
+"#
+        )
+    };
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), &plan("", "\"toy-planted\", \"toy-conv\""));
+    let said = good(dir.path(), &["compare", "plan.toml", "--jobs", "2"]);
+    assert!(
+        said.contains("toy-planted, 6 steps: value, 2 seeds\n"),
+        "{said}"
+    );
+    assert!(
+        flat(&said).contains("`value` is compared, the first by name"),
+        "{said}"
+    );
+    assert!(
+        flat(&said).contains("darts has none; random has none; random-architectures has none; rsps has supernet-accuracy"),
+        "{said}"
+    );
+    let c = comparison(dir.path(), "plan");
+    assert_eq!(c.settings[0].metric.as_deref(), Some("value"));
+    assert_eq!(
+        (c.settings[0].strategies.len(), &c.settings[1].metric),
+        (4, &None)
+    );
+
+    write(
+        dir.path(),
+        &plan(
+            "metric = \"supernet-accuracy\"",
+            "\"toy-planted\", \"toy-conv\"",
+        ),
+    );
+    let out = nasfw(dir.path(), &["compare", "plan.toml"]);
+    let text = String::from_utf8_lossy(&out.stderr);
+    assert!(
+        !out.status.success() && flat(&text).contains("random has value; random-architectures has value; rsps has supernet-accuracy, value"),
+        "{text}"
+    );
+    assert!(
+        flat(&text).contains("`metric` of the plan can be value"),
+        "{text}"
+    );
+}
+
 /// Trials that are long enough to be disturbed.
 const LONG: &str = r#"
 name = "long"

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use nasfw_framework::run::{RESULT, RUN, read_json_if_there};
 use nasfw_framework::trainer::{CurvePoint, Outcome};
-use nasfw_framework::{Error, Result, input};
+use nasfw_framework::{Result, input};
 use serde_json::Value;
 
 use super::figures::{Labels, Measured, figures, ranks};
+use super::metric::Metrics;
 use super::{
     Budget, Comparison, PlanFile, RANDOM, RANDOM_ARCHITECTURES, Ranking, Setting, State, Trial,
     TrialResult, Unit,
@@ -28,25 +29,6 @@ pub const LOG_END: u64 = 64 << 10;
 /// What a failed trial said last is kept here.
 pub fn error_file(folder: &Path, id: &str) -> PathBuf {
     folder.join(LOGS).join(format!("{id}.error"))
-}
-
-/// The metric that is compared when the plan names none: `test/DATASET`, else `test`, else the first (by name) that
-/// begins with `test` and is not of shortened training (`@`), else the first that begins with `valid`, else the first.
-pub fn choose_metric<'a>(known: &[&'a str], dataset: &str) -> Option<&'a str> {
-    let mut known = known.to_vec();
-    known.sort_unstable();
-    let own = format!("test/{dataset}");
-    let rules: [&dyn Fn(&str) -> bool; 5] = [
-        &|m| m.eq_ignore_ascii_case(&own),
-        &|m| m == "test",
-        &|m| m.starts_with("test") && !m.contains('@'),
-        &|m| m.starts_with("valid") && !m.contains('@'),
-        &|_| true,
-    ];
-    rules
-        .iter()
-        .find_map(|rule| known.iter().find(|m| rule(m)))
-        .copied()
 }
 
 /// What to do about a file of a trial that can't be understood.
@@ -122,41 +104,36 @@ fn measure(
         runs.iter()
             .filter_map(|(_, run, f)| Some((run, f.as_ref()?)))
     };
-    let known: Vec<&str> = finished()
-        .flat_map(|(_, f)| f.metrics.iter().flatten().map(|(name, _)| name.as_str()))
-        .collect();
+    let metrics = Metrics::new(
+        runs.iter()
+            .map(|(t, _, f)| (t.strategy.as_str(), f.as_ref())),
+    );
     let metric = match wanted {
-        Some(name) if known.contains(&name) || known.is_empty() => Some(name.to_owned()),
         Some(name) => {
-            let mut known = known;
-            known.sort_unstable();
-            known.dedup();
-            return Err(Error::Incompatible {
-                what: format!("metric `{name}` on space `{}`", setting.space),
-                why: "the finished trials have none of this name".into(),
-                help: format!("`metric` of the plan can be {}", known.join(", ")),
-            });
+            metrics.check(name, &setting.space)?;
+            Some(name.to_owned())
         }
-        None => {
-            let dataset = match finished().next() {
-                Some((run, _)) => read_json_if_there::<Value>(&folder.join(run).join(RUN), HELP)?
-                    .and_then(|v| Some(v.pointer("/dataset/name")?.as_str()?.to_owned())),
-                None => None,
-            };
-            choose_metric(&known, &dataset.unwrap_or_default()).map(str::to_owned)
-        }
+        None => match finished().next() {
+            None => None,
+            Some((run, _)) => {
+                let config: Option<Value> = read_json_if_there(&folder.join(run).join(RUN), HELP)?;
+                let dataset = config
+                    .as_ref()
+                    .and_then(|v| v.pointer("/dataset/name")?.as_str());
+                let (metric, note) = match metrics.choose(dataset.unwrap_or_default()) {
+                    Ok((metric, why)) => (Some(metric.to_owned()), why),
+                    Err(why) => (None, why),
+                };
+                setting.notes.push(note);
+                metric
+            }
+        },
     };
     let (count, with_curve) = (
         finished().count(),
         finished().filter(|(_, f)| !f.curve.is_empty()).count(),
     );
-    if count > 0 && metric.is_none() {
-        setting.notes.push(
-            "no benchmark knows this space, so there is nothing to compare; `nasfw bench import` imports a table, and \
-             `benchmark.file` in `[set]` names one"
-                .into(),
-        );
-    } else if with_curve < count {
+    if metric.is_some() && with_curve < count {
         setting
             .notes
             .push("some trials have no curve, so their strategies have no anytime regret".into());
@@ -166,6 +143,12 @@ fn measure(
         .map(|b| format!("{}; regret is against {}", b.source, b.optimum));
     setting.metric.clone_from(&metric);
     let value = |of: Option<&BTreeMap<String, f64>>| of?.get(metric.as_deref()?).copied();
+    // A figure of the strategy's own can have the name of one of the benchmark's.
+    let benchmarks = metric.as_deref().is_some_and(|m| metrics.is_benchmarks(m));
+    let measured = |f: &Outcome| match benchmarks && f.known == Some(false) {
+        true => None,
+        false => value(f.metrics.as_ref()),
+    };
     runs.iter()
         .map(|(trial, run, found)| {
             let error = input::last_lines(&error_file(folder, &trial.id), LOG_END).ok();
@@ -191,7 +174,7 @@ fn measure(
                     seed: trial.seed,
                     run: run.clone(),
                     state,
-                    metric: value(found.as_ref().and_then(|f| f.metrics.as_ref())),
+                    metric: found.as_ref().and_then(measured),
                     regret: value(found.as_ref().and_then(|f| f.regret.as_ref())),
                     error: error.filter(|_| state == State::Failed),
                 },

@@ -1,10 +1,13 @@
 //! Figures of made-up trials, and how often the rule that decides is wrong.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
+use nasfw_framework::trainer::Outcome;
 use proptest::prelude::*;
 
+use super::metric::Metrics;
 use super::*;
 use crate::stats::StepFunction;
 
@@ -196,6 +199,95 @@ fn the_metric_is_chosen_as_documented() {
     assert_eq!(choose_metric(&["valid", "valid@4"], "x"), Some("valid"));
     assert_eq!(choose_metric(&["value"], "x"), Some("value"));
     assert_eq!(choose_metric(&[], "x"), None);
+}
+
+/// A result with a regret in what is the benchmark's.
+fn outcome(metrics: &[&str], of_benchmark: &[&str], known: bool) -> Outcome {
+    let figures = |names: &[&str]| -> BTreeMap<String, f64> {
+        names.iter().map(|n| ((*n).to_owned(), 0.5)).collect()
+    };
+    serde_json::from_value(serde_json::json!({
+        "genotype": {"space": "space", "cells": []}, "choice": [], "facts": {}, "marginals": null, "entropy": null,
+        "sharpness": null, "metrics": figures(metrics), "regret": figures(of_benchmark), "known": known, "epochs": 1,
+        "steps": 1, "reason": "done",
+    }))
+    .unwrap()
+}
+
+#[test]
+fn a_strategys_own_figure_is_nobody_elses() {
+    let rsps = outcome(&["supernet-accuracy", "value"], &["value"], true);
+    let darts = outcome(&["value"], &["value"], true);
+    let metrics = Metrics::new(
+        [
+            ("rsps", Some(&rsps)),
+            ("darts", Some(&darts)),
+            ("later", None),
+        ]
+        .into_iter(),
+    );
+    let (metric, why) = metrics.choose("x").unwrap();
+    assert_eq!(metric, "value");
+    assert!(
+        why.contains("`value` is compared, the first by name, for want of a test"),
+        "{why}"
+    );
+    metrics.check("value", "space").unwrap();
+    let error = metrics.check("supernet-accuracy", "space").unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("darts has value; rsps has supernet-accuracy, value"),
+        "{error}"
+    );
+
+    // A loss would be taken for the better the larger it is.
+    let train = outcome(&["test-loss", "test-top1"], &[], true);
+    let metrics = Metrics::new([("a", Some(&train)), ("b", Some(&train))].into_iter());
+    let why = metrics.choose("x").unwrap_err();
+    assert!(
+        why.contains("can name one that all have: test-loss, test-top1"),
+        "{why}"
+    );
+    metrics.check("test-top1", "space").unwrap();
+    let nothing = outcome(&[], &[], true);
+    let metrics = Metrics::new([("a", Some(&train)), ("b", Some(&nothing))].into_iter());
+    let why = metrics.choose("x").unwrap_err();
+    assert!(
+        why.contains("a has test-loss, test-top1; b has none; no figure is had by all"),
+        "{why}"
+    );
+    // What the benchmark does not know says nothing of what it has.
+    let lacking = outcome(&["own"], &[], false);
+    let metrics = Metrics::new([("a", Some(&darts)), ("b", Some(&lacking))].into_iter());
+    assert_eq!(metrics.choose("x").unwrap().0, "value");
+}
+
+proptest! {
+    /// Whoever measures what of itself, and in whatever order trials are read: the metric is the benchmark's, and the same.
+    #[test]
+    fn the_metric_does_not_depend_on_figures_of_strategies_own(
+        table in prop::collection::btree_set("(test|valid|value)(/[ab])?(@4)?", 1..5),
+        own in prop::collection::vec(prop::collection::btree_set("(test|a|valid)(-loss|/own)", 0..4), 1..5),
+        turn in 0_usize..5,
+    ) {
+        let table: Vec<&str> = table.iter().map(String::as_str).collect();
+        let outcomes: Vec<Outcome> = own
+            .iter()
+            .map(|own| {
+                let all: Vec<&str> = own.iter().map(String::as_str).chain(table.iter().copied()).collect();
+                outcome(&all, &table, true)
+            })
+            .collect();
+        let names: Vec<String> = (0..outcomes.len()).map(|i| format!("s{i}")).collect();
+        let mut trials: Vec<(&str, Option<&Outcome>)> =
+            names.iter().map(String::as_str).zip(outcomes.iter().map(Some)).collect();
+        let count = trials.len();
+        trials.rotate_left(turn % count);
+        let metrics = Metrics::new(trials.into_iter());
+        let chosen = metrics.choose("a").unwrap();
+        prop_assert_eq!(Some(chosen.0), choose_metric(&table, "a"));
+    }
 }
 
 const PLAN: &str = r#"

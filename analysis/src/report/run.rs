@@ -1,5 +1,7 @@
 //! A run: what it found, how it went, what it was made with.
 
+use std::collections::BTreeSet;
+
 use maud::{Markup, html};
 use nasfw_framework::arch::Genotype;
 use nasfw_framework::events::Event;
@@ -238,10 +240,15 @@ fn metrics(record: &Record) -> Markup {
 fn along(record: &Record) -> Markup {
     let moments = record.moments();
     let with: Vec<_> = moments.iter().filter(|m| m.metrics.is_some()).collect();
-    let Some(names) = with.first().and_then(|m| m.metrics).map(|m| m.keys()) else {
+    // Figures of the strategy's own can come later than the benchmark's.
+    let names: BTreeSet<&String> = with
+        .iter()
+        .flat_map(|m| m.metrics)
+        .flat_map(|m| m.keys())
+        .collect();
+    if names.is_empty() {
         return html! {};
-    };
-    let names: Vec<&String> = names.collect();
+    }
     let every = with.len().div_ceil(ROWS).max(1);
     let last = with.len() - 1;
     let rows: Vec<_> = with
@@ -255,7 +262,7 @@ fn along(record: &Record) -> Markup {
             (scroll("Metrics and regret along the way", &html! {
                 table {
                     caption {
-                        "What the benchmark said of the architecture that would have been derived then"
+                        "What the benchmark, or the strategy itself, said of the architecture that would have been derived then"
                         @if every > 1 { "; every " (every) "th row" } "."
                     }
                     thead { tr {
