@@ -1,5 +1,7 @@
 //! The registry: every plugin of every kind announces itself through `inventory`, in whatever crate it lives.
 
+use std::sync::OnceLock;
+
 use serde_json::Value;
 
 use crate::benchmark::BenchmarkConfig;
@@ -110,7 +112,15 @@ impl Plugin {
     }
 
     /// The plugin's section of its own defaults.
+    ///
+    /// # Errors
+    /// Defaults that are no TOML, and those of a wrapper whose inner strategy is not registered.
     pub fn default_section(&self) -> Result<Value> {
+        self.section_among(&inventory::iter::<Plugin>.into_iter().collect::<Vec<_>>())
+    }
+
+    /// The same, with what it wraps among `plugins`.
+    fn section_among(&self, plugins: &[&'static Plugin]) -> Result<Value> {
         let table: toml::Table = toml::from_str(self.defaults)
             .map_err(|e| Error::Registry(format!("defaults of `{}`: {e}", self.name)))?;
         let mut section = match table.get(self.kind().name()) {
@@ -122,15 +132,43 @@ impl Plugin {
         // A wrapper's section holds that of the strategy that it wraps.
         let base = section["base"]["name"].as_str().map(str::to_owned);
         if let Some(base) = base {
-            let mut inner = Registry::load()?
-                .get(self.kind(), &base)?
-                .default_section()?;
+            let mut inner = find(plugins, self.kind(), &base)?.section_among(plugins)?;
             if let Some(inner) = inner.as_object_mut() {
                 merge(inner, section["base"].take());
             }
             section["base"] = inner;
         }
         Ok(section)
+    }
+
+    /// The name under which a run keeps the settings of a section: that of `#[typetag::serde(name = "…")]`.
+    ///
+    /// # Errors
+    /// A section that the plugin refuses.
+    pub fn kept_name(&self, section: &Value) -> Result<&'static str, ConfigError> {
+        match self.parse {
+            Parse::Strategy(f) => f(section).map(|c| c.typetag_name()),
+            Parse::Space(f) => f(section).map(|c| c.typetag_name()),
+            Parse::Dataset(f) => f(section).map(|c| c.typetag_name()),
+            Parse::Benchmark(f) => f(section).map(|c| c.typetag_name()),
+            Parse::Trainer(f) => f(section).map(|c| c.typetag_name()),
+        }
+    }
+
+    /// What is wrong with the name under which a section's settings are kept, if anything is. A run is read back by
+    /// that name: with another one, it would go on as another plugin.
+    pub(crate) fn misnamed(&self, kept: &str) -> Option<String> {
+        (kept != self.name).then(|| {
+            format!(
+                "it is registered as `{}`, but its typetag name is `{kept}`: a run would be kept under that name and read \
+                 back as what is called so; write `#[typetag::serde(name = \"{}\")]`",
+                self.name, self.name
+            )
+        })
+    }
+
+    fn place(&self) -> String {
+        format!("{} {} ({})", self.crate_name, self.crate_version, self.file)
     }
 
     /// Defaults of its own on a space, weakest first: the families that the space's name begins with.
@@ -153,15 +191,40 @@ impl Registry {
     /// Collects and checks the plugins of this program.
     ///
     /// # Errors
-    /// Two plugins of one name, one crate linked in two versions, defaults that do not parse, or a configuration type
-    /// whose typetag name is not the plugin's: each names the crates and files.
+    /// Two plugins of one name, one crate linked in two versions, or a configuration type whose typetag name is not the
+    /// plugin's: each names the crates and files.
     pub fn load() -> Result<Self> {
-        Self::check(inventory::iter::<Plugin>.into_iter().collect())
+        static CHECKED: OnceLock<Result<(), String>> = OnceLock::new();
+        let registry = Self::check(inventory::iter::<Plugin>.into_iter().collect())?;
+        // What is linked does not change.
+        CHECKED
+            .get_or_init(|| registry.check_names())
+            .clone()
+            .map_err(Error::Registry)?;
+        Ok(registry)
+    }
+
+    /// Checks that every plugin's settings are kept under the plugin's name, as far as its defaults can be read.
+    fn check_names(&self) -> Result<(), String> {
+        for p in &self.plugins {
+            // Whether they can is said where they are used, and by the conformance suite.
+            let Ok(section) = p.section_among(&self.plugins) else {
+                continue;
+            };
+            if let Some(why) = p.kept_name(&section).ok().and_then(|kept| p.misnamed(kept)) {
+                return Err(format!(
+                    "{} `{}` of {}: {why}",
+                    p.kind().name(),
+                    p.name,
+                    p.place()
+                ));
+            }
+        }
+        Ok(())
     }
 
     fn check(mut plugins: Vec<&'static Plugin>) -> Result<Self> {
         plugins.sort_by_key(|p| (p.kind(), p.name, p.crate_name, p.file));
-        let place = |p: &Plugin| format!("{} {} ({})", p.crate_name, p.crate_version, p.file);
         for pair in plugins.windows(2) {
             let [a, b] = pair else { continue };
             if a.kind() == b.kind() && a.name == b.name {
@@ -169,8 +232,8 @@ impl Registry {
                     "two {} plugins are called `{}`: one from {}, one from {}; rename one",
                     a.kind().name(),
                     a.name,
-                    place(a),
-                    place(b)
+                    a.place(),
+                    b.place()
                 )));
             }
         }
@@ -197,7 +260,7 @@ impl Registry {
                     p.name, p.crate_name, p.file
                 ))
             };
-            let mut sections = vec![p.default_section()?];
+            let mut sections = vec![p.section_among(&self.plugins)?];
             for (name, preset) in p.presets.iter().chain(p.families) {
                 let table: toml::Table = toml::from_str(preset)
                     .map_err(|e| wrong(format!("preset or family `{name}`: {e}")))?;
@@ -211,16 +274,11 @@ impl Registry {
                 sections.push(section);
             }
             for section in sections {
-                let kept = match p.parse {
-                    Parse::Strategy(f) => f(&section).map(|c| c.typetag_name()),
-                    Parse::Space(f) => f(&section).map(|c| c.typetag_name()),
-                    Parse::Dataset(f) => f(&section).map(|c| c.typetag_name()),
-                    Parse::Benchmark(f) => f(&section).map(|c| c.typetag_name()),
-                    Parse::Trainer(f) => f(&section).map(|c| c.typetag_name()),
-                }
-                .map_err(|e| wrong(format!("defaults: {e}")))?;
-                if kept != p.name {
-                    return Err(wrong(format!("its typetag name is `{kept}`")));
+                let kept = p
+                    .kept_name(&section)
+                    .map_err(|e| wrong(format!("defaults: {e}")))?;
+                if let Some(why) = p.misnamed(kept) {
+                    return Err(wrong(why));
                 }
             }
         }
@@ -245,21 +303,28 @@ impl Registry {
     /// # Errors
     /// [`Error::UnknownPlugin`] with the most similar name.
     pub fn get(&self, kind: Kind, name: &str) -> Result<&'static Plugin> {
-        self.of(kind).find(|p| p.name == name).ok_or_else(|| {
-            let known: Vec<String> = self.of(kind).map(|p| p.name.to_owned()).collect();
-            Error::UnknownPlugin {
-                kind: kind.name(),
-                name: name.to_owned(),
-                similar: similar(name, known.iter().map(String::as_str)),
-                known,
-            }
-        })
+        find(&self.plugins, kind, name)
     }
 
     /// The benchmark that knows a space, if one is linked.
     pub fn benchmark_for(&self, space: &str) -> Option<&'static Plugin> {
         self.of(Kind::Benchmark).find(|p| p.spaces.contains(&space))
     }
+}
+
+/// The plugin of a kind and name.
+fn find(plugins: &[&'static Plugin], kind: Kind, name: &str) -> Result<&'static Plugin> {
+    let own = || plugins.iter().copied().filter(|p| p.kind() == kind);
+    own().find(|p| p.name == name).ok_or_else(|| {
+        let mut known: Vec<String> = own().map(|p| p.name.to_owned()).collect();
+        known.sort_unstable();
+        Error::UnknownPlugin {
+            kind: kind.name(),
+            name: name.to_owned(),
+            similar: similar(name, known.iter().map(String::as_str)),
+            known,
+        }
+    })
 }
 
 /// Merges `over` into `base`, table by table.
@@ -427,6 +492,51 @@ mod tests {
         assert!(
             text.contains("`a` is linked twice, as 1.0.0 and 1.1.0"),
             "{text}"
+        );
+    }
+
+    /// Settings that say that they are those of another plugin.
+    #[derive(Debug, serde::Serialize, serde::Deserialize)]
+    struct Renamed {}
+
+    #[typetag::serde(name = "old-name")]
+    impl SpaceConfig for Renamed {
+        fn build(&self) -> Result<Box<dyn crate::space::SearchSpace>> {
+            Err(Error::Registry("never built".into()))
+        }
+    }
+
+    fn renamed(name: &'static str) -> Plugin {
+        Plugin {
+            parse: Parse::Space(|v| parse_section::<Renamed>(v).map(|c| Box::new(c) as _)),
+            ..*plugin(name, "a", "1.0.0")
+        }
+    }
+
+    #[test]
+    fn settings_that_are_kept_under_another_name_are_refused_naming_both() {
+        let load = |name| {
+            Registry::check(vec![Box::leak(Box::new(renamed(name)))])
+                .unwrap()
+                .check_names()
+        };
+        load("old-name").unwrap();
+        let text = load("new-name").unwrap_err();
+        assert!(
+            text.contains("space `new-name` of a 1.0.0 (lib.rs)"),
+            "{text}"
+        );
+        assert!(
+            text.contains("registered as `new-name`, but its typetag name is `old-name`"),
+            "{text}"
+        );
+        let report = crate::conformance::plugin(&renamed("new-name"));
+        let broken: Vec<&str> = report.broken().iter().map(|f| f.invariant).collect();
+        assert!(broken.contains(&"typetag-name"), "{report}");
+        let twin = crate::conformance::plugin(&renamed("old-name"));
+        assert!(
+            twin.held().iter().any(|f| f.invariant == "typetag-name"),
+            "{twin}"
         );
     }
 

@@ -149,6 +149,13 @@ impl RunConfig {
             dataset: typed!(Dataset),
             benchmark,
         };
+        for (kind, kept) in config.kept_names() {
+            let section = resolved.section(kind);
+            let name = section["name"].as_str().unwrap_or_default();
+            if let Some(why) = registry.get(kind, name)?.misnamed(kept) {
+                return Err(Error::Registry(format!("{} `{name}`: {why}", kind.name())));
+            }
+        }
         config.check().map_err(|e| located(e, "", resolved))?;
         Ok(config)
     }
@@ -185,6 +192,19 @@ impl RunConfig {
         self.strategy.validate(&mut v);
         self.dataset.validate(&mut v);
         v.into_result()
+    }
+
+    /// The names under which plugins' settings are kept.
+    fn kept_names(&self) -> impl Iterator<Item = (Kind, &'static str)> {
+        let benchmark = (self.benchmark.as_ref()).map(|b| (Kind::Benchmark, b.typetag_name()));
+        [
+            (Kind::Trainer, self.trainer.typetag_name()),
+            (Kind::Space, self.space.typetag_name()),
+            (Kind::Strategy, self.strategy.typetag_name()),
+            (Kind::Dataset, self.dataset.typetag_name()),
+        ]
+        .into_iter()
+        .chain(benchmark)
     }
 
     /// BLAKE3 of the settings that decide the numbers of a run: everything but where files lie and which

@@ -62,14 +62,22 @@ pub fn plugin(plugin: &Plugin) -> Report {
         },
     );
     report.check(
+        "typetag-name",
+        "its settings are kept with a run under the plugin's own name",
+        || {
+            let section = plugin.default_section()?;
+            let kept = plugin.kept_name(&section).map_err(Box::new)?;
+            Ok(plugin.misnamed(kept).map_or(Verdict::Held, Verdict::Broken))
+        },
+    );
+    report.check(
         "settings-round-trip",
         "the defaults parse and are read back as they were kept",
         || {
             let (first, again) = kept(plugin, &plugin.default_section()?)?;
-            Ok(Verdict::of(
-                first == again && first["name"] == plugin.name,
-                || format!("{first} came back as {again}"),
-            ))
+            Ok(Verdict::of(first == again, || {
+                format!("{first} came back as {again}")
+            }))
         },
     );
     report.check(
