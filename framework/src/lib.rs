@@ -56,8 +56,8 @@ pub mod prelude {
     pub use crate::search::{Fidelity, LookUp, Metric, Perturbation, Search};
     pub use crate::space::{SearchSpace, SpaceConfig, Task};
     pub use crate::strategy::{
-        ArchGradient, BuildContext, Changes, Claims, Control, DataPlan, Endpoints, Picture, Split,
-        Strategy, StrategyConfig, StrategyState,
+        ArchGradient, BuildContext, Changes, Claims, Control, DataPlan, Endpoints, Objective,
+        Picture, Split, Strategy, StrategyConfig, StrategyState, TakenLoss, WeightGradient,
     };
     pub use crate::supernet::{Mode, Supernet, SupernetOptions, Weights};
     pub use crate::{Error, Result};

@@ -35,6 +35,7 @@ pub trait SearchSpace: Send + Sync {
 
     /// Options of the supernet (fields of [`SupernetOptions`]) that this space takes though they mean nothing in it: a
     /// loss that is a formula has no channels, and where no candidate is a skip connection there is none to drop.
+    /// So do `"active"` and `"offsets"` of an architecture ([`crate::arch::RelaxedArch`]) where rows put nothing out.
     fn without_effect(&self) -> Vec<&'static str> {
         vec![]
     }

@@ -1,6 +1,7 @@
 //! Strategies: how to search.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -151,6 +152,54 @@ pub enum ArchGradient {
     Other(&'static str),
 }
 
+/// A loss that a step differentiated for the weights.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TakenLoss {
+    /// Its value, a mean over images.
+    pub value: f64,
+    /// Images of its batch.
+    pub images: f64,
+}
+
+/// A function of losses.
+type Function = dyn Fn(&[TakenLoss]) -> f64 + Send + Sync;
+
+/// What several losses amount to: a function of them that the weights descend.
+#[derive(Clone)]
+pub struct Objective(Arc<Function>);
+
+impl Objective {
+    /// The function, as the paper has it: the conformance suite takes finite differences of it, so that nothing of the
+    /// step's own arithmetic belongs here.
+    pub fn new(of: impl Fn(&[TakenLoss]) -> f64 + Send + Sync + 'static) -> Self {
+        Self(Arc::new(of))
+    }
+
+    /// Its value at the losses of a step, in the order in which they were computed.
+    pub fn at(&self, losses: &[TakenLoss]) -> f64 {
+        (self.0)(losses)
+    }
+}
+
+impl std::fmt::Debug for Objective {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Objective")
+    }
+}
+
+/// What the gradient is the gradient of that a strategy hands to [`Search::descend_theta`].
+#[derive(Debug, Clone, Default)]
+pub enum WeightGradient {
+    /// Of the losses that were differentiated for it, all of them: of several, of their mean over images.
+    #[default]
+    Mean,
+    /// Of this function of them. Importance weights are one: Σ_k ω_k ∇L_k with ω = softmax(−L) is the gradient of
+    /// −log Σ_k exp(−L_k), the likelihood of a batch under several architectures (PARSEC, Casale et al. 2019).
+    Of(Objective),
+    /// Something else on purpose, with the reason.
+    Other(&'static str),
+}
+
 /// A number that a strategy logs, and what it must be at both ends of a search.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Endpoints {
@@ -163,10 +212,12 @@ pub struct Endpoints {
 }
 
 /// What a strategy says of its step. The conformance suite holds it to that (see [`crate::conformance`]).
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Claims {
     /// What φ descends.
     pub arch_gradient: ArchGradient,
+    /// What the weights descend.
+    pub weight_gradient: WeightGradient,
     /// The weights descend at an architecture that was moved so as to raise the loss.
     pub adversarial: bool,
     /// Published endpoints of the strategy's own schedules.

@@ -202,6 +202,11 @@ impl SearchSpace for OneArchitecture {
         )))
     }
 
+    /// There is one network, whatever an architecture brings along.
+    fn without_effect(&self) -> Vec<&'static str> {
+        vec!["active", "offsets"]
+    }
+
     fn genotype(&self, _choice: &Choice) -> Genotype {
         self.genotype.clone()
     }

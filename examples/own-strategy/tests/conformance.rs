@@ -110,7 +110,7 @@ fn the_suite_says_which_invariants_broke_and_how() {
         ["phi-moves-by-its-updates", "architecture-gradient"]
     );
     for says in [
-        "strategy `hasty` breaks 2 of 15 invariants",
+        "strategy `hasty` breaks 2 of 18 invariants",
         "phi-moves-by-its-updates",
         "φ was not what its last update had left",
         "in every direction it is 2.000000 times that",

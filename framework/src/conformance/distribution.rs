@@ -33,26 +33,17 @@ pub fn distribution(name: &str, distribution: &dyn ArchDistribution, spec: &Arch
     let no_form = || Verdict::NotApplicable("log-probabilities have no closed form".into());
     report.check(
         "sample-fits-the-spec",
-        "samples have the spec's shapes and zero padding",
+        "samples and means have the spec's shapes, zero padding and the precision of φ",
         || {
-            let sample = sample(&phi)?;
-            for (weights, group) in sample.weights.iter().zip(spec.groups()) {
-                let padding = group.mask(Device::Cpu).logical_not();
-                let leak = (weights * padding.to_kind(weights.kind()))
-                    .abs()
-                    .sum(Kind::Double);
-                if weights.size() != group.shape() || leak.double_value(&[]) != 0.0 {
-                    return Ok(Verdict::Broken(format!(
-                        "group `{}`: {:?}",
-                        group.name,
-                        weights.size()
-                    )));
+            for (what, weights) in [
+                ("sample", sample(&phi)?.weights),
+                ("mean", distribution.mean(&phi)?),
+            ] {
+                if let Some(why) = misfit(&weights, spec, phi.kind()) {
+                    return Ok(Verdict::Broken(format!("its {what}: {why}")));
                 }
             }
-            Ok(Verdict::of(
-                sample.weights.len() == spec.groups().len(),
-                || "groups are missing".into(),
-            ))
+            Ok(Verdict::Held)
         },
     );
     report.check(
@@ -62,6 +53,28 @@ pub fn distribution(name: &str, distribution: &dyn ArchDistribution, spec: &Arch
             let (a, b) = (sample(&phi)?, sample(&phi)?);
             let equal = a.weights.iter().zip(&b.weights).all(|(a, b)| a.equal(b));
             Ok(Verdict::of(equal, || "a second sample differs".into()))
+        },
+    );
+    report.check(
+        "mean-follows-phi",
+        "another φ gives another mean, of finite numbers",
+        || {
+            if phi.numel() == 0 {
+                return Ok(Verdict::NotApplicable("it has no parameters".into()));
+            }
+            let flat = |phi: &Tensor| -> Result<Tensor> {
+                let parts = distribution.mean(phi)?;
+                Ok(Tensor::cat(
+                    &parts.iter().map(|m| m.reshape([-1])).collect::<Vec<_>>(),
+                    0,
+                ))
+            };
+            let (here, there) = (flat(&phi)?, flat(&(&phi + noise(1)))?);
+            Ok(if here.isfinite().all().int64_value(&[]) == 0 {
+                Verdict::Broken("it has numbers that are not finite".into())
+            } else {
+                Verdict::of(!here.equal(&there), || "it is the same at another φ".into())
+            })
         },
     );
     report.check(
@@ -139,4 +152,34 @@ pub fn distribution(name: &str, distribution: &dyn ArchDistribution, spec: &Arch
         },
     );
     report
+}
+
+/// What is wrong with the weights of groups, if anything is.
+fn misfit(weights: &[Tensor], spec: &ArchSpec, kind: Kind) -> Option<String> {
+    if weights.len() != spec.groups().len() {
+        return Some("groups are missing".into());
+    }
+    weights
+        .iter()
+        .zip(spec.groups())
+        .find_map(|(weights, group)| {
+            if weights.size() != group.shape() {
+                return Some(format!(
+                    "group `{}` has the shape {:?}",
+                    group.name,
+                    weights.size()
+                ));
+            }
+            if weights.kind() != kind {
+                return Some(format!(
+                    "group `{}` is of {:?} numbers",
+                    group.name,
+                    weights.kind()
+                ));
+            }
+            let padding = group.mask(Device::Cpu).logical_not();
+            let leak = (weights * padding.to_kind(kind)).abs().sum(Kind::Double);
+            (leak.double_value(&[]) != 0.0)
+                .then(|| format!("group `{}` has weight in its padding", group.name))
+        })
 }

@@ -9,6 +9,7 @@ use tch::Tensor;
 use crate::arch::{ArchSpec, Cell, Choice, Edge, Genotype, Group, Node, Role, Row};
 use crate::batches::Augment;
 use crate::benchmark::{Benchmark, BenchmarkConfig, Provenance, Score};
+use crate::config::Precision;
 use crate::dataset::{DataSource, Dataset, ImageData, Part};
 use crate::error::{Error, Result};
 use crate::registry::{Kind, Registry, parse_section};
@@ -25,6 +26,7 @@ pub struct Problem {
     pub(super) dataset: Value,
     pub(super) benchmark: Option<Value>,
     pub(super) trainer: SearchTrainer,
+    pub(super) precision: Precision,
     /// The same space with rows and candidates in another order, where there is one.
     pub(super) relabelled: Option<Value>,
 }
@@ -41,6 +43,7 @@ impl Problem {
             dataset: json!({"name": PROBE_DATA}),
             benchmark: Some(json!({"name": PROBE_TABLE})),
             trainer: quick()?,
+            precision: Precision::Double,
             relabelled: Some(json!({"name": PROBE, "reversed": true})),
         })
     }
@@ -68,6 +71,7 @@ impl Problem {
             dataset: value(serde_json::to_value(dataset))?,
             benchmark: None,
             trainer: quick()?,
+            precision: Precision::Double,
             relabelled: None,
         })
     }

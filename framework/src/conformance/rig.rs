@@ -9,7 +9,7 @@ use tch::{Tensor, no_grad};
 
 use super::probe::Problem;
 use super::trace::{Trace, Vector};
-use crate::config::{Common, Precision, RunConfig, Validator};
+use crate::config::{Common, RunConfig, Validator};
 use crate::error::{Error, Result};
 use crate::events::Event;
 use crate::registry::{Parse, Plugin};
@@ -106,7 +106,7 @@ impl<'a> Rig<'a> {
                 data_dir: PathBuf::new(),
                 download: false,
                 tensorboard: false,
-                precision: Precision::Double,
+                precision: problem.precision,
             },
             trainer: Box::new(problem.trainer.clone()),
             space: typed(&problem.space)?,

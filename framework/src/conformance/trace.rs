@@ -59,6 +59,14 @@ impl Act {
             _ => 0.0,
         }
     }
+
+    /// Images of a loss; zero of anything else.
+    pub fn images(&self) -> f64 {
+        match self {
+            Self::Loss { batch, .. } => batch.len() as f64,
+            _ => 0.0,
+        }
+    }
 }
 
 /// A copy of a batch that later changes can't reach.

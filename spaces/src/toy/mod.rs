@@ -78,7 +78,7 @@ fn grid_choice(space: &str, spec: &ArchSpec, genotype: &Genotype) -> Result<Choi
 }
 
 /// Options of a supernet that mean nothing where the loss is a formula: there is no network to change.
-const WITHOUT_EFFECT: [&str; 7] = [
+const WITHOUT_EFFECT: [&str; 9] = [
     "channels",
     "cells",
     "allowed",
@@ -86,4 +86,6 @@ const WITHOUT_EFFECT: [&str; 7] = [
     "auxiliary_skip",
     "skip_dropout",
     "drop_path",
+    "active",
+    "offsets",
 ];

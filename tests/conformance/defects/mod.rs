@@ -1,3 +1,4 @@
 //! Planted defects: what the suite must reject.
 mod spaces;
 mod strategies;
+mod wrapped;

@@ -51,6 +51,8 @@ enum Defect {
     MixesImages,
     /// The options of a strategy are taken and forgotten.
     ForgetsOptions,
+    /// Offsets of rows are passed over.
+    ForgetsOffsets,
     /// The scale of the images is declared and never read.
     IdleOption,
 }
@@ -163,6 +165,13 @@ impl Supernet for Net {
             }
             sum += y * a;
         }
+        if let Some(offsets) = arch
+            .offsets
+            .as_ref()
+            .filter(|_| self.2 != Defect::ForgetsOffsets)
+        {
+            sum += offsets[0].sum(x.kind());
+        }
         if self.2 == Defect::LastImage {
             let n = sum.size()[0] - 1;
             sum = Tensor::cat(&[sum.narrow(0, 0, n).detach(), sum.narrow(0, n, 1)], 0);
@@ -210,6 +219,10 @@ fn defects_of_supernets_are_rejected() {
     );
     rejects(&report(Defect::MixesImages), "batch-order");
     rejects(&report(Defect::ForgetsOptions), "options-used-or-refused");
+    rejects(
+        &report(Defect::ForgetsOffsets),
+        "architecture-used-or-refused",
+    );
 }
 
 /// Settings of the double; unknown keys are taken and dropped: a defect of its own.

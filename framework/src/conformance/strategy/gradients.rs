@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::registry::Plugin;
 use crate::rng::Streams;
 use crate::search::Search;
-use crate::strategy::{ArchGradient, Split};
+use crate::strategy::{ArchGradient, Split, TakenLoss, WeightGradient};
 
 /// The step that is looked at: momentum is no longer zero by then.
 pub(super) fn looked_at(rig: &Rig<'_>) -> Result<u64> {
@@ -29,11 +29,7 @@ struct Taking<'t> {
 impl Taking<'_> {
     /// Images of its losses.
     fn images(&self) -> f64 {
-        let images = |act: &&Act| match act {
-            Act::Loss { batch, .. } => batch.len() as f64,
-            _ => 0.0,
-        };
-        self.losses.iter().map(images).sum()
+        self.losses.iter().map(|act| act.images()).sum()
     }
 }
 
@@ -107,13 +103,52 @@ fn first_update(acts: &[Act], vector: Vector) -> Option<Update<'_>> {
     Some(Update { takings, gradient })
 }
 
+/// The losses that the first update of the weights was taken from.
+pub(super) fn losses_of_weights(acts: &[Act]) -> Vec<&Act> {
+    let takings = first_update(acts, Vector::Theta).map_or(vec![], |u| u.takings);
+    let mut terms = vec![];
+    for taking in &takings {
+        terms.extend(weights(taking, &terms).unwrap_or_default());
+    }
+    terms.into_iter().map(|(_, act)| act).collect()
+}
+
 /// The loss at given weights, outside any graph.
-fn loss_at(search: &mut Search, theta: &Tensor, arch: &RelaxedArch, batch: &Batch) -> Result<f64> {
+pub(super) fn loss_at(
+    search: &mut Search,
+    theta: &Tensor,
+    arch: &RelaxedArch,
+    batch: &Batch,
+) -> Result<f64> {
     no_grad(|| Ok(search.loss(theta, arch, batch)?.double_value(&[])))
+}
+
+/// Weights of a taking's losses in what it differentiates: their mean, the last of them alone, one of them, their sum. Of
+/// equal losses those count first that no earlier taking was of.
+fn weights<'t>(taking: &Taking<'t>, before: &[(f64, &'t Act)]) -> Option<Vec<(f64, &'t Act)>> {
+    let losses = &taking.losses;
+    let n = losses.len();
+    let one = |i: usize| vec![(1.0, losses[i])];
+    let is_new = |i: &usize| !before.iter().any(|(_, act)| std::ptr::eq(*act, losses[*i]));
+    let mean = losses.iter().map(|act| (1.0 / n as f64, *act)).collect();
+    let sum = losses.iter().map(|act| (1.0, *act)).collect();
+    let fits = |terms: &Vec<(f64, &Act)>| {
+        let value: f64 = terms.iter().map(|(w, act)| w * act.value()).sum();
+        (taking.value - value).abs() <= 1e-9 * value.abs().max(taking.value.abs())
+    };
+    std::iter::once(mean)
+        .chain((0..n).rev().filter(is_new).map(one))
+        .chain((0..n).rev().map(one))
+        .chain([sum])
+        .find(fits)
 }
 
 /// θ's gradient against a finite difference of the recorded losses.
 pub(super) fn of_weights(rig: &Rig<'_>) -> Result<Verdict> {
+    let claim = rig.claims()?.weight_gradient;
+    if let WeightGradient::Other(why) = claim {
+        return Ok(Verdict::NotApplicable(why.into()));
+    }
     let Watched {
         trace, mut search, ..
     } = rig.replay(looked_at(rig)?, None, None)?;
@@ -122,46 +157,72 @@ pub(super) fn of_weights(rig: &Rig<'_>) -> Result<Verdict> {
             "its step does not descend the weights".into(),
         ));
     };
-    // What is differentiated is the mean of the losses before it, their sum, or the last of them alone.
-    let same = |a: f64, b: f64| (a - b).abs() <= 1e-9 * a.abs().max(b.abs());
-    let mut weights: Vec<Vec<f64>> = vec![];
+    let mut at = |act: &Act, by: &Tensor| match act {
+        Act::Loss {
+            theta, arch, batch, ..
+        } => loss_at(&mut search, &(theta + by), arch, batch),
+        _ => Ok(0.0),
+    };
+    let (mut takings, mut terms, mut strange) = (vec![], vec![], false);
     for taking in &update.takings {
-        let values: Vec<f64> = taking.losses.iter().map(|act| act.value()).collect();
-        let n = values.len();
-        let candidates = [
-            vec![1.0 / n as f64; n],
-            (0..n).map(|i| f64::from(i + 1 == n)).collect(),
-            vec![1.0; n],
-        ];
-        let fits = |w: &Vec<f64>| {
-            let value: f64 = w.iter().zip(&values).map(|(w, v)| w * v).sum();
-            same(taking.value, value)
-        };
-        match candidates.into_iter().find(fits) {
-            Some(w) => weights.push(w),
-            None => {
-                return Ok(Verdict::NotApplicable(
-                    "what it differentiates has terms beside its losses".into(),
-                ));
-            }
-        }
+        let of_this = weights(taking, &terms);
+        strange |= of_this.is_none();
+        let all = || taking.losses.iter().map(|act| (1.0, *act)).collect();
+        let of_this: Vec<(f64, &Act)> = of_this.unwrap_or_else(all);
+        terms.extend(of_this.iter().copied());
+        takings.push(of_this);
     }
-    compare(update.gradient, &update.shares(), |by| {
-        let mut values = vec![];
-        for (taking, weights) in update.takings.iter().zip(&weights) {
-            let mut sum = 0.0;
-            for (act, weight) in taking.losses.iter().zip(weights) {
-                if let Act::Loss {
-                    theta, arch, batch, ..
-                } = act
-                {
-                    sum += weight * loss_at(&mut search, &(theta + by), arch, batch)?;
-                }
+    if let WeightGradient::Of(objective) = claim {
+        let mut losses: Vec<&Act> = vec![];
+        for (_, act) in terms {
+            if !losses.iter().any(|known| std::ptr::eq(*known, act)) {
+                losses.push(act);
             }
-            values.push(sum);
         }
-        Ok(values)
+        if losses.is_empty() {
+            return Ok(Verdict::Broken(
+                "it claims a function of losses, but differentiates none for the weights".into(),
+            ));
+        }
+        return compare(update.gradient, &[1.0], |by| {
+            let taken = losses.iter().map(|act| {
+                Ok(TakenLoss {
+                    value: at(act, by)?,
+                    images: act.images(),
+                })
+            });
+            Ok(vec![objective.at(&taken.collect::<Result<Vec<_>>>()?)])
+        });
+    }
+    if strange {
+        return Ok(Verdict::NotApplicable(
+            "what it differentiates has terms beside its losses".into(),
+        ));
+    }
+    let verdict = compare(update.gradient, &shares(&takings), |by| {
+        let mut value = |terms: &Vec<(f64, &Act)>| -> Result<f64> {
+            terms
+                .iter()
+                .map(|(weight, act)| Ok(weight * at(act, by)?))
+                .sum()
+        };
+        takings.iter().map(&mut value).collect()
+    })?;
+    Ok(match verdict {
+        Verdict::Broken(why) if takings.len() > 1 => Verdict::Broken(format!(
+            "{why}; several losses are taken for their mean over images: a step that weighs them otherwise says how in \
+             `Claims::weight_gradient`"
+        )),
+        verdict => verdict,
     })
+}
+
+/// Share of every differentiation in a mean over images.
+fn shares(takings: &[Vec<(f64, &Act)>]) -> Vec<f64> {
+    let images = |terms: &Vec<(f64, &Act)>| terms.iter().map(|(_, act)| act.images()).sum();
+    let images: Vec<f64> = takings.iter().map(images).collect();
+    let all: f64 = images.iter().sum();
+    images.iter().map(|n| n / all).collect()
 }
 
 /// φ's gradient against what the strategy claims it to be.

@@ -2,6 +2,7 @@
 
 mod gradients;
 mod options;
+mod precision;
 mod runs;
 mod steps;
 
@@ -78,7 +79,7 @@ fn check(
         return report;
     }
     type Check = fn(&Rig<'_>) -> Result<Verdict>;
-    let checks: [(&'static str, &'static str, Check); 14] = [
+    let checks: [(&'static str, &'static str, Check); 17] = [
         (
             "reproduces",
             "equal seeds give equal bits",
@@ -100,6 +101,11 @@ fn check(
             runs::resume_is_exact,
         ),
         (
+            "single-precision",
+            "in single precision it runs, goes on after interruptions, and descends the same but for rounding",
+            precision::single_precision,
+        ),
+        (
             "theta-moves-by-its-optimizer",
             "the weights stay bitwise as they are but for steps of their optimizer",
             steps::theta_stays,
@@ -113,6 +119,16 @@ fn check(
             "weight-gradient",
             "the weights descend the gradient of the losses that were differentiated for them, all of them",
             gradients::of_weights,
+        ),
+        (
+            "weights-see-their-half",
+            "of images in halves, the weights descend losses on the half that is theirs",
+            steps::weights_see_their_half,
+        ),
+        (
+            "micro-batches",
+            "with batches in parts the same step happens, or is refused with a message",
+            steps::parts_change_nothing,
         ),
         (
             "architecture-gradient",
@@ -156,16 +172,20 @@ fn check(
     report
 }
 
+/// Architectures of a space of which distributions are checked choice by choice.
+const ENUMERABLE: f64 = 500.0;
+
 fn own_distribution(rig: &Rig<'_>) -> Result<Verdict> {
     let (search, strategy) = rig.start()?;
     let spec = search.space().spec();
     let Some(own) = strategy.distribution() else {
         return Ok(Verdict::NotApplicable("it has no distribution".into()));
     };
-    if spec.size() > 200.0 {
-        return Ok(Verdict::NotApplicable(
-            "the problem's space is too large to enumerate".into(),
-        ));
+    if spec.size() > ENUMERABLE {
+        return Ok(Verdict::NotApplicable(format!(
+            "the problem's space has {} architectures, more than {ENUMERABLE} are not enumerated",
+            spec.size()
+        )));
     }
     let inner = distribution(rig.plugin.name, own, spec);
     let broken: Vec<String> = inner.broken().iter().map(ToString::to_string).collect();

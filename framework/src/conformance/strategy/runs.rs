@@ -16,7 +16,7 @@ pub(super) fn searches(rig: &Rig<'_>) -> Result<Verdict> {
 }
 
 /// Where two searches differ first.
-fn difference(a: &Traces, b: &Traces) -> Option<String> {
+pub(super) fn difference(a: &Traces, b: &Traces) -> Option<String> {
     if let Some((x, y)) = a.events.iter().zip(&b.events).find(|(x, y)| x != y) {
         let show = |e: &Event| serde_json::to_string(e).unwrap_or_default();
         return Some(format!("one says {}, the other {}", show(x), show(y)));

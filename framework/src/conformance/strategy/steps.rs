@@ -6,11 +6,13 @@ use super::super::probe::relabel;
 use super::super::report::Verdict;
 use super::super::rig::{Rig, Watched, watch};
 use super::super::trace::{Act, Vector};
-use super::gradients::looked_at;
+use super::gradients::{looked_at, loss_at, losses_of_weights};
 use crate::arch::Genotype;
+use crate::batches::Batch;
 use crate::distribution::ArchDistribution;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::rng::Streams;
+use crate::strategy::{DataPlan, Split};
 
 pub(super) fn theta_stays(rig: &Rig<'_>) -> Result<Verdict> {
     stays(rig, Vector::Theta)
@@ -32,6 +34,98 @@ fn stays(rig: &Rig<'_>, vector: Vector) -> Result<Verdict> {
         }
     }
     Ok(Verdict::Held)
+}
+
+/// Of images in halves the weights see their own half alone.
+pub(super) fn weights_see_their_half(rig: &Rig<'_>) -> Result<Verdict> {
+    let step = looked_at(rig)?;
+    let watched = rig.replay(step, None, None)?;
+    if watched.strategy.data() != DataPlan::Halves {
+        return Ok(Verdict::NotApplicable(
+            "it does not search on halves of the images".into(),
+        ));
+    }
+    let taken = losses_of_weights(&watched.trace.acts);
+    let foreign = taken.iter().any(|act| match act {
+        Act::Loss { batch, .. } => batch.split == Some(Split::Val),
+        _ => false,
+    });
+    Ok(Verdict::of(!foreign, || {
+        format!(
+            "in step {step} the weights descend a loss on images of the half that is the architecture's: what these images \
+             say of an architecture is then no longer new"
+        )
+    }))
+}
+
+/// The same step with batches in parts, as a search takes them that has little memory.
+pub(super) fn parts_change_nothing(rig: &Rig<'_>) -> Result<Verdict> {
+    let not = |why: &str| Ok(Verdict::NotApplicable(why.to_owned()));
+    let step = looked_at(rig)?;
+    let mut whole = rig.replay(step, None, None)?;
+    if !is_mean_of_images(&mut whole)? {
+        return not("it takes no loss, or the images of a batch share statistics");
+    }
+    let asked = whole.strategy.supernet_options();
+    if asked.drop_path || asked.skip_dropout {
+        return not("its supernet draws noise, other noise for every part");
+    }
+    let mut problem = rig.problem.clone();
+    problem.trainer.micro_batch = problem.trainer.batch_size.div_ceil(2);
+    let parts = match rig.on(&problem).replay(step, None, None) {
+        // It says that it can't.
+        Err(Error::Incompatible { .. } | Error::Config(_)) => return Ok(Verdict::Held),
+        other => other?,
+    };
+    let size = |t: &Tensor| t.norm().double_value(&[]);
+    for (of, start, a, b) in [
+        (
+            Vector::Theta,
+            &whole.theta,
+            &whole.search.theta,
+            &parts.search.theta,
+        ),
+        (
+            Vector::Phi,
+            &whole.phi,
+            &whole.search.phi,
+            &parts.search.phi,
+        ),
+    ] {
+        let apart = no_grad(|| (size(&(a - start)), size(&(a - b))));
+        if apart.1.is_nan() || apart.1 > 1e-6 * apart.0.max(1e-9) {
+            return Ok(Verdict::Broken(format!(
+                "in step {step} {} moves by {:.6e}, and with batches in two parts to a place {:.6e} away from there",
+                of.name(),
+                apart.0,
+                apart.1
+            )));
+        }
+    }
+    Ok(Verdict::Held)
+}
+
+/// Whether the first loss of a step is the mean of those of its batch's halves.
+fn is_mean_of_images(watched: &mut Watched) -> Result<bool> {
+    let Watched { trace, search, .. } = watched;
+    let first = trace.acts.iter().find(|act| act.images() >= 2.0);
+    let Some(Act::Loss {
+        theta, arch, batch, ..
+    }) = first
+    else {
+        return Ok(false);
+    };
+    let (n, half) = (batch.len(), batch.len() / 2);
+    let mut share = |from: i64, images: i64| -> Result<f64> {
+        let part = Batch {
+            images: batch.images.narrow(0, from, images),
+            labels: batch.labels.narrow(0, from, images),
+            split: batch.split,
+        };
+        Ok(loss_at(search, theta, arch, &part)? * images as f64 / n as f64)
+    };
+    let (whole, parts) = (share(0, n)?, share(0, half)? + share(half, n - half)?);
+    Ok((whole - parts).abs() <= 1e-9 * whole.abs().max(1e-9))
 }
 
 /// At the weights' descent, the loss at the perturbed architecture against that at the distribution's own.

@@ -86,8 +86,19 @@ impl Strategy for Annealed {
         }
         let arch = RelaxedArch::new(self.spec.softmax(&logits));
         let loss = s.loss(&theta, &arch, &batch)?;
+        if self.has(Defect::DifferentiatesTwice) {
+            // Of a batch in parts a loss knows its first derivatives only.
+            let leaf: &[&Tensor] = &[&theta];
+            let slope = &Tensor::f_run_backward(&[&loss], leaf, true, true)?[0];
+            let penalty = slope.square().sum(slope.kind());
+            self.velocity += Tensor::f_run_backward(&[&penalty], &[&phi], true, false)?.remove(0);
+        }
         let gradients = s.gradients(&loss, &[&theta, &phi])?;
         s.descend_theta(&gradients[0]);
+        if self.has(Defect::MixesPrecision) {
+            let probe = Tensor::ones([phi.numel() as i64], (tch::Kind::Double, phi.device()));
+            s.log("slope", gradients[1].dot(&probe).double_value(&[]));
+        }
         self.velocity = &self.velocity * 0.5 + &gradients[1];
         let velocity = self.velocity.copy();
         s.update_phi(|phi| *phi -= velocity * 0.1);

@@ -3,6 +3,7 @@
 
 mod adversarial;
 mod annealed;
+mod parsec;
 mod score;
 mod unrolled;
 
@@ -43,6 +44,16 @@ enum Defect {
     WrongSign,
     PlainProbability,
     ScheduleStopsShort,
+    MixesPrecision,
+    TinyStep,
+    DrawsElsewhere,
+    MeanOfTheStart,
+    FavoursTheWorst,
+    NotNormalised,
+    WeighsAlike,
+    ClaimsNothing,
+    WeightsSeeTheOtherHalf,
+    DifferentiatesTwice,
 }
 
 fn sgd(lr: f64) -> OptimizerConfig {
@@ -230,6 +241,76 @@ const DEFECTS: &[Row] = &[
         &[],
         "architecture-gradient",
     ),
+    (
+        "-",
+        "double-annealed",
+        Defect::MixesPrecision,
+        &[],
+        "single-precision",
+    ),
+    (
+        "-",
+        "double-unrolled",
+        Defect::TinyStep,
+        &[],
+        "single-precision",
+    ),
+    (
+        "-",
+        "double-score",
+        Defect::DrawsElsewhere,
+        &[],
+        "distribution",
+    ),
+    (
+        "-",
+        "double-score",
+        Defect::MeanOfTheStart,
+        &[],
+        "distribution",
+    ),
+    (
+        "-",
+        "double-parsec",
+        Defect::FavoursTheWorst,
+        &[],
+        "weight-gradient",
+    ),
+    (
+        "-",
+        "double-parsec",
+        Defect::NotNormalised,
+        &[],
+        "weight-gradient",
+    ),
+    (
+        "-",
+        "double-parsec",
+        Defect::WeighsAlike,
+        &[],
+        "weight-gradient",
+    ),
+    (
+        "-",
+        "double-parsec",
+        Defect::ClaimsNothing,
+        &[],
+        "weight-gradient",
+    ),
+    (
+        "-",
+        "double-unrolled",
+        Defect::WeightsSeeTheOtherHalf,
+        &[],
+        "weights-see-their-half",
+    ),
+    (
+        "-",
+        "double-annealed",
+        Defect::DifferentiatesTwice,
+        &[],
+        "micro-batches",
+    ),
 ];
 
 #[test]
@@ -243,11 +324,26 @@ fn the_correct_twins_conform() {
         ("double-adversarial", vec![]),
         ("double-score", vec![]),
         ("double-annealed", vec![]),
+        ("double-parsec", vec![]),
+        ("double-parsec", vec![("likelihood", json!("mean"))]),
     ] {
         let report = report(name, &set);
         println!("{report}");
         report.ok().unwrap();
+        // None of them may be let off.
+        for invariant in ["distribution", "weight-gradient", "single-precision"] {
+            let held = report.held().iter().any(|f| f.invariant == invariant);
+            assert!(held, "{invariant}: {report}");
+        }
     }
+}
+
+#[test]
+fn whoever_weighs_losses_unsaid_learns_how_to_say_it() {
+    let report = report("double-parsec", &[("defect", json!(Defect::ClaimsNothing))]);
+    let text = report.ok().unwrap_err().to_string();
+    assert!(text.contains("`Claims::weight_gradient`"), "{text}");
+    assert_eq!(report.broken().len(), 1, "{report}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use nasfw_framework::prelude::*;
 use nasfw_framework::register;
 use serde::{Deserialize, Serialize};
+use tch::Tensor;
 
 use super::{Defect, sgd};
 
@@ -29,13 +30,46 @@ impl StrategyConfig for ScoreConfig {
             config: self.clone(),
             softmax: IndependentSoftmax::new(cx.spec, 0.5),
             optimizer: sgd(0.1),
+            told: Told(IndependentSoftmax::new(cx.spec, 0.5), self.defect),
         }))
+    }
+}
+
+/// What a wrong strategy says that its distribution is.
+struct Told(IndependentSoftmax, Defect);
+
+impl ArchDistribution for Told {
+    fn layout(&self) -> &ParamLayout {
+        self.0.layout()
+    }
+
+    fn sample(&self, phi: &Tensor, rng: &mut Rng) -> Result<RelaxedArch> {
+        self.0.sample(phi, rng)
+    }
+
+    fn mean(&self, phi: &Tensor) -> Result<Vec<Tensor>> {
+        match self.1 {
+            Defect::MeanOfTheStart => self.0.mean(&phi.zeros_like()),
+            _ => self.0.mean(phi),
+        }
+    }
+
+    fn log_prob(&self, phi: &Tensor, choice: &Choice) -> Result<Option<Tensor>> {
+        self.0.log_prob(phi, choice)
+    }
+
+    fn draw(&self, phi: &Tensor, rng: &mut Rng) -> Result<Option<Choice>> {
+        match self.1 {
+            Defect::DrawsElsewhere => self.0.draw(&(phi * 0.5), rng),
+            _ => self.0.draw(phi, rng),
+        }
     }
 }
 
 struct ScoreFunction {
     config: ScoreConfig,
     softmax: IndependentSoftmax,
+    told: Told,
     optimizer: OptimizerConfig,
 }
 
@@ -71,7 +105,10 @@ impl Strategy for ScoreFunction {
     }
 
     fn distribution(&self) -> Option<&dyn ArchDistribution> {
-        Some(&self.softmax)
+        match self.config.defect {
+            Defect::DrawsElsewhere | Defect::MeanOfTheStart => Some(&self.told),
+            _ => Some(&self.softmax),
+        }
     }
 
     fn arch_optimizer(&self) -> Option<&OptimizerConfig> {

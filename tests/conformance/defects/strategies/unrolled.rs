@@ -107,7 +107,13 @@ impl Unrolled {
         let loss = self.loss(s, &virtual_theta, &phi, val)?;
         let direct = s.gradients(&loss, &[&phi, &virtual_theta])?;
         let v = &direct[1];
-        let epsilon = 0.01 / v.norm().double_value(&[]);
+        // Of a step so small single precision shows nothing.
+        let step = if self.has(Defect::TinyStep) {
+            1e-7
+        } else {
+            0.01
+        };
+        let epsilon = step / v.norm().double_value(&[]);
 
         // The passes at θ ± εv write into θ itself, and put it back.
         let kept = theta.detach().copy();
@@ -164,7 +170,11 @@ impl Strategy for Unrolled {
             let loss = self.loss(s, &theta, &phi, &val)?;
             s.gradients(&loss, &[&theta])?;
         }
-        let loss = self.loss(s, &theta, &phi, &train)?;
+        let own = match self.has(Defect::WeightsSeeTheOtherHalf) {
+            true => &val,
+            false => &train,
+        };
+        let loss = self.loss(s, &theta, &phi, own)?;
         let mut gradient = s.gradients(&loss, &[&theta])?.remove(0);
         if self.has(Defect::WeightsTakeArchGradient) {
             // The gradient buffer of the validation pass is still there, and the weights' pass adds to it.

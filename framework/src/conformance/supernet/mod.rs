@@ -1,19 +1,23 @@
 //! What every supernet must hold, in double precision on random images.
 
+mod architecture;
+mod options;
+
 use tch::{Device, Kind, Tensor};
 
 use super::report::{Report, Verdict};
 use super::slopes::compare;
-use crate::arch::{ArchSpec, Choice, RelaxedArch, Row};
+use crate::arch::{ArchSpec, Choice, RelaxedArch};
 use crate::error::Result;
 use crate::rng::{self, Streams};
 use crate::space::{SearchSpace, Task};
-use crate::supernet::{
-    AUXILIARY_SKIP, DROP_PATH, Mode, SKIP_DROPOUT, Supernet, SupernetOptions, Weights,
-};
+use crate::supernet::{AUXILIARY_SKIP, DROP_PATH, Mode, SKIP_DROPOUT, Supernet, Weights};
 
 const BATCH: i64 = 4;
+const OPTIONS: (Kind, Device) = (Kind::Double, Device::Cpu);
+const SEED: u64 = 2;
 
+/// A supernet with weights, and images to put through it.
 struct Probe<'a> {
     net: &'a dyn Supernet,
     params: Tensor,
@@ -22,7 +26,20 @@ struct Probe<'a> {
     labels: Tensor,
 }
 
-impl Probe<'_> {
+impl<'a> Probe<'a> {
+    fn new(net: &'a dyn Supernet, task: Task) -> Self {
+        let streams = Streams::new(SEED);
+        let shape = [BATCH, task.channels, task.height, task.width];
+        let images = &mut streams.at("images", 0);
+        Self {
+            net,
+            params: net.layout().init(streams, OPTIONS.0, OPTIONS.1),
+            stats: net.stats_layout().init(streams, OPTIONS.0, OPTIONS.1),
+            images: rng::normal(images, &shape, OPTIONS.0, OPTIONS.1),
+            labels: Tensor::arange(BATCH, (Kind::Int64, Device::Cpu)).remainder(task.classes),
+        }
+    }
+
     fn output(&self, params: &Tensor, images: &Tensor, arch: &RelaxedArch) -> Result<Tensor> {
         let stats = self.stats.copy();
         let weights = Weights {
@@ -31,6 +48,16 @@ impl Probe<'_> {
         };
         self.net
             .forward(weights, images, arch, Mode::Train, Streams::new(5))
+    }
+
+    /// The output of all images, in training or not.
+    fn plainly(&self, arch: &RelaxedArch, mode: Mode) -> Result<Tensor> {
+        let weights = Weights {
+            params: &self.params,
+            stats: &self.stats.copy(),
+        };
+        self.net
+            .forward(weights, &self.images, arch, mode, Streams::new(5))
     }
 
     fn loss(&self, params: &Tensor, part: (i64, i64), arch: &RelaxedArch) -> Result<Tensor> {
@@ -59,6 +86,22 @@ fn gradient(loss: &Tensor, of: &Tensor) -> Result<Tensor> {
     })
 }
 
+/// Random logits of an architecture, flat.
+fn logits(spec: &ArchSpec, i: u64) -> Tensor {
+    let rng = &mut Streams::new(SEED).at("logits", i);
+    rng::normal(rng, &[spec.numel()], OPTIONS.0, OPTIONS.1)
+}
+
+/// An architecture with a weight for every candidate, and a value for every scalar that may be asked for: a network of which
+/// none was asked passes them over.
+fn mixed(spec: &ArchSpec) -> RelaxedArch {
+    let mut arch = RelaxedArch::new(spec.softmax(&logits(spec, 0)));
+    for scalar in [AUXILIARY_SKIP, SKIP_DROPOUT, DROP_PATH] {
+        arch.scalars.insert(scalar.into(), 0.5);
+    }
+    arch
+}
+
 /// Largest absolute difference.
 fn gap(a: &Tensor, b: &Tensor) -> f64 {
     if a.size() != b.size() {
@@ -73,28 +116,15 @@ fn gap(a: &Tensor, b: &Tensor) -> f64 {
         .double_value(&[])
 }
 
-/// Checks a supernet of a space, built for `task`.
+/// Checks a supernet of a space, built for `task` with whatever options. What options do, and the parts of an architecture
+/// beside its weights, is checked on networks that are built here: `net` stands for itself alone.
 pub fn supernet(name: &str, space: &dyn SearchSpace, net: &dyn Supernet, task: Task) -> Report {
     let mut report = Report::new(format!("supernet of `{name}`"));
-    let (streams, spec) = (Streams::new(2), space.spec());
-    let shape = [BATCH, task.channels, task.height, task.width];
-    let options = (Kind::Double, Device::Cpu);
-    let probe = Probe {
-        net,
-        params: net.layout().init(streams, options.0, options.1),
-        stats: net.stats_layout().init(streams, options.0, options.1),
-        images: rng::normal(&mut streams.at("images", 0), &shape, options.0, options.1),
-        labels: Tensor::arange(BATCH, (Kind::Int64, Device::Cpu)).remainder(task.classes),
-    };
-    let logits = |i| {
-        rng::normal(
-            &mut streams.at("logits", i),
-            &[spec.numel()],
-            options.0,
-            options.1,
-        )
-    };
-    let mixed = || RelaxedArch::new(spec.softmax(&logits(0)));
+    let (streams, spec) = (Streams::new(SEED), space.spec());
+    let options = OPTIONS;
+    let probe = Probe::new(net, task);
+    let logits = |i| logits(spec, i);
+    let mixed = || mixed(spec);
     let discrete = || -> Choice { space.random(&mut streams.at("choice", 0)) };
     let whole = (0, BATCH);
     let per_image = || -> Result<bool> {
@@ -170,7 +200,7 @@ pub fn supernet(name: &str, space: &dyn SearchSpace, net: &dyn Supernet, task: T
             }
             let phi = logits(0);
             let at = |by: &Tensor| {
-                let arch = RelaxedArch::new(spec.softmax(&(&phi + by)));
+                let arch = mixed().with_weights(spec.softmax(&(&phi + by)));
                 probe.loss(&probe.params, whole, &arch)
             };
             let by = phi.zeros_like().set_requires_grad(true);
@@ -256,7 +286,8 @@ pub fn supernet(name: &str, space: &dyn SearchSpace, net: &dyn Supernet, task: T
                 params: &float(&probe.params),
                 stats: &float(&probe.stats),
             };
-            let arch = RelaxedArch::new(mixed().weights.iter().map(float).collect());
+            let arch = mixed();
+            let arch = arch.with_weights(arch.weights.iter().map(float).collect());
             let images = float(&probe.images);
             let rounded = net.forward(weights, &images, &arch, Mode::Train, Streams::new(5))?;
             let off = gap(&exact, &rounded) / exact.abs().max().double_value(&[]).max(1.0);
@@ -267,78 +298,13 @@ pub fn supernet(name: &str, space: &dyn SearchSpace, net: &dyn Supernet, task: T
     );
     report.check(
         "options-used-or-refused",
-        "what a strategy may ask of a supernet changes it, or is refused with a message",
-        || {
-            let plain = probe.output(&probe.params, &probe.images, &mixed())?;
-            let idle = space.without_effect();
-            for (name, options) in asked(spec) {
-                let Ok(other) = space.supernet(task, &options) else {
-                    continue;
-                };
-                let rebuilt =
-                    other.layout() != net.layout() || other.stats_layout() != net.stats_layout();
-                let changed = rebuilt || {
-                    let mut arch = mixed();
-                    for scalar in [AUXILIARY_SKIP, SKIP_DROPOUT, DROP_PATH] {
-                        arch.scalars.insert(scalar.into(), 0.5);
-                    }
-                    let weights = Weights {
-                        params: &probe.params,
-                        stats: &probe.stats.copy(),
-                    };
-                    let (images, mode) = (&probe.images, Mode::Train);
-                    let output = other.forward(weights, images, &arch, mode, Streams::new(5))?;
-                    gap(&plain, &output) > 0.0
-                };
-                let wrong = match (idle.contains(&name), changed) {
-                    (true, true) => {
-                        "says that this means nothing in it, and it changes the network"
-                    }
-                    (false, false) => "goes on as without",
-                    _ => continue,
-                };
-                return Ok(Verdict::Broken(format!(
-                    "the space takes `{name}` ({options:?}) and {wrong}"
-                )));
-            }
-            Ok(Verdict::Held)
-        },
+        "what a strategy may ask of a supernet does what it says, or is refused with a message",
+        || options::used_or_refused(space, task),
+    );
+    report.check(
+        "architecture-used-or-refused",
+        "masks, offsets and scalars of an architecture do what they say, or are refused with a message",
+        || architecture::used_or_refused(space, task),
     );
     report
-}
-
-/// Every option of a supernet by itself, with its name, but for the policy of batch norm: a supernet without any has kept
-/// to both.
-fn asked(spec: &ArchSpec) -> Vec<(&'static str, SupernetOptions)> {
-    let none = SupernetOptions::default;
-    let mut allowed: Vec<Vec<Vec<bool>>> = spec
-        .groups()
-        .iter()
-        .map(|g| {
-            let all = |r: &Row| vec![true; r.candidates.len()];
-            g.rows.iter().map(all).collect()
-        })
-        .collect();
-    // The first candidate is often the one without an operation.
-    if let Some(last) = allowed[0][0].last_mut() {
-        *last = false;
-    }
-    let (mut channels, mut cells, mut shrunk, mut partial) = (none(), none(), none(), none());
-    channels.channels = Some(6);
-    cells.cells = Some(5);
-    shrunk.allowed = Some(allowed);
-    partial.partial_channels = Some(2);
-    let (mut skip, mut dropout, mut path) = (none(), none(), none());
-    skip.auxiliary_skip = true;
-    dropout.skip_dropout = true;
-    path.drop_path = true;
-    vec![
-        ("channels", channels),
-        ("cells", cells),
-        ("allowed", shrunk),
-        ("partial_channels", partial),
-        ("auxiliary_skip", skip),
-        ("skip_dropout", dropout),
-        ("drop_path", path),
-    ]
 }
