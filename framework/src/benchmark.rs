@@ -35,6 +35,17 @@ pub struct Provenance {
     pub optimum: String,
 }
 
+/// Where an architecture stands among those that a benchmark knows, by one metric.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Standing {
+    /// 1 for the best; equals share the better place.
+    pub rank: u64,
+    /// How many have a value.
+    pub of: u64,
+    /// The mean of all values: what an architecture drawn from them uniformly is worth.
+    pub mean: f64,
+}
+
 /// A table, or a closed form, that answers without training.
 pub trait Benchmark: Send + Sync {
     /// The score of an architecture; none where a partial table lacks it.
@@ -49,6 +60,20 @@ pub trait Benchmark: Send + Sync {
 
     /// Where the numbers come from.
     fn provenance(&self) -> Provenance;
+
+    /// Where a score stands among all that is known, by its metrics; empty of benchmarks that don't tell. May read a whole
+    /// table.
+    ///
+    /// # Errors
+    /// A table that can't be read.
+    fn standing(&self, _score: &Score) -> Result<BTreeMap<String, Standing>> {
+        Ok(BTreeMap::new())
+    }
+
+    /// Names of the datasets that the numbers were measured on; empty where that means nothing.
+    fn datasets(&self) -> Vec<String> {
+        vec![]
+    }
 }
 
 /// The typed settings of a benchmark.

@@ -45,7 +45,7 @@ pub mod prelude {
         Row,
     };
     pub use crate::batches::Batch;
-    pub use crate::benchmark::{Benchmark, BenchmarkConfig, Provenance, Score};
+    pub use crate::benchmark::{Benchmark, BenchmarkConfig, Provenance, Score, Standing};
     pub use crate::config::Validator;
     pub use crate::dataset::{DataSource, Dataset, ImageData, ImageSource, Images, Part};
     pub use crate::distribution::{ArchDistribution, IndependentSoftmax};

@@ -26,6 +26,7 @@ pub fn print(outcome: &Outcome, run: &RunFolder, next: &[String]) -> Result<()> 
             "entropy {entropy:.3} (1 uniform, 0 one-hot), mean of the largest weight {sharpness:.3}"
         ));
     }
+    outcome.remarks().into_iter().for_each(say);
     for (name, value) in outcome.metrics.iter().flatten() {
         let regret = outcome.regret.as_ref().and_then(|r| r.get(name));
         let regret = regret.map_or(String::new(), |r| format!(", regret {r:.4}"));

@@ -3,6 +3,7 @@
 
 mod choice;
 mod genotype;
+mod reach;
 mod relaxed;
 mod spec;
 

@@ -20,7 +20,7 @@ mod session;
 mod shares;
 
 pub use interrupt::on_signals;
-pub use outcome::{CurvePoint, Outcome};
+pub use outcome::{CurvePoint, Outcome, effects};
 pub use reopened::{Drawn, Evaluation, Normalisation, Reopened};
 pub use search_trainer::SearchTrainer;
 

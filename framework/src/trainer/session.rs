@@ -10,6 +10,7 @@ use super::outcome::{CurvePoint, Outcome};
 use super::search_trainer::SearchTrainer;
 use super::shares::{Part, Shares};
 use crate::arch::{Genotype, Marginals};
+use crate::benchmark::Standing;
 use crate::budget::Unit;
 use crate::device;
 use crate::distribution::normalised_entropy;
@@ -265,10 +266,11 @@ impl<'a> Session<'a> {
         choice.check(self.search.space().spec())?;
         let genotype = self.search.space().genotype(&choice);
         let found = self.found(&genotype)?;
+        let found_marginals = found.marginals.as_ref();
         let outcome = Outcome {
             facts: self.search.space().facts(&genotype),
             choice,
-            marginals: found.marginals,
+            marginals: found.marginals.clone(),
             entropy: found.entropy,
             sharpness: found.sharpness,
             metrics: found.metrics,
@@ -276,6 +278,9 @@ impl<'a> Session<'a> {
             known: found.known,
             benchmark: self.search.benchmark().map(|b| b.provenance()),
             curve: self.curve()?,
+            decided: self.decided(found_marginals),
+            standing: self.standing(&genotype)?,
+            elsewhere: self.elsewhere(),
             epochs: self.search.clock.epoch,
             steps: self.search.clock.step,
             reason: reason.clone(),
@@ -294,6 +299,44 @@ impl<'a> Session<'a> {
         })?;
         self.log.sync()?;
         Ok(outcome)
+    }
+
+    /// Entropy of every group.
+    fn decided(&self, marginals: Option<&Marginals>) -> Vec<(String, f64)> {
+        let groups = self.search.space().spec().groups().iter();
+        let of_groups = marginals.into_iter().flatten();
+        groups
+            .zip(of_groups)
+            .map(|(group, rows)| (group.name.clone(), normalised_entropy(&vec![rows.clone()])))
+            .collect()
+    }
+
+    fn standing(&self, genotype: &Genotype) -> Result<BTreeMap<String, Standing>> {
+        let mut standing = match (self.search.benchmark(), self.search.query(genotype)?) {
+            (Some(benchmark), Some(score)) => benchmark.standing(&score)?,
+            _ => BTreeMap::new(),
+        };
+        // A table has a dozen metrics: the test accuracy on the searched dataset, as far as there are such, says most.
+        let of_dataset = format!("/{}", self.job.config.dataset.typetag_name());
+        let wanted: [&dyn Fn(&str) -> bool; 3] = [
+            &|name| !name.contains('@'),
+            &|name| name.starts_with("test"),
+            &|name| name.ends_with(&of_dataset),
+        ];
+        for wanted in wanted {
+            if standing.keys().any(|name| wanted(name)) {
+                standing.retain(|name, _| wanted(name));
+            }
+        }
+        Ok(standing)
+    }
+
+    /// The searched dataset and the table's, where they are not the same.
+    fn elsewhere(&self) -> Option<(String, Vec<String>)> {
+        let measured = self.search.benchmark()?.datasets();
+        let searched = self.job.config.dataset.typetag_name();
+        let same = measured.is_empty() || measured.iter().any(|name| name == searched);
+        (!same).then(|| (searched.to_owned(), measured))
     }
 
     fn report_progress(&mut self) -> Result<()> {

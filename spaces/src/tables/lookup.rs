@@ -124,6 +124,43 @@ impl Benchmark for Lookup {
     fn provenance(&self) -> Provenance {
         self.provenance.clone()
     }
+
+    fn standing(&self, score: &Score) -> Result<BTreeMap<String, Standing>> {
+        let metrics = self.table.header().metrics.iter().enumerate();
+        let asked: Vec<(usize, &str, f64)> = metrics
+            .filter_map(|(i, m)| Some((i, m.name.as_str(), *score.metrics.get(&m.name)?)))
+            .collect();
+        let mut found: Vec<(u64, u64, f64)> = vec![(0, 0, 0.0); asked.len()];
+        self.table.each_row(|row| {
+            for ((i, _, mine), (better, of, sum)) in asked.iter().zip(&mut found) {
+                if let Some(value) = row.mean(*i) {
+                    *better += u64::from(value > *mine);
+                    *of += 1;
+                    *sum += value;
+                }
+            }
+        })?;
+        let standings = asked.into_iter().zip(found);
+        Ok(standings
+            .filter(|(_, (_, of, _))| *of > 0)
+            .map(|((_, name, _), (better, of, sum))| {
+                let standing = Standing {
+                    rank: better + 1,
+                    of,
+                    mean: sum / of as f64,
+                };
+                (name.to_owned(), standing)
+            })
+            .collect())
+    }
+
+    fn datasets(&self) -> Vec<String> {
+        self.family
+            .datasets
+            .iter()
+            .map(|d| (*d).to_owned())
+            .collect()
+    }
 }
 
 /// The score that a row of a table stands for. Its seconds are the first training times of the row: those on CIFAR-10,

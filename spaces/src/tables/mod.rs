@@ -32,6 +32,8 @@ pub struct Family {
     pub name: &'static str,
     /// Spaces whose architectures it knows.
     pub spaces: &'static [&'static str],
+    /// The datasets that its numbers were measured on, by nasfw's names.
+    pub datasets: &'static [&'static str],
     /// Epochs of the training that metrics without `@` are taken after.
     pub epochs: u32,
     /// What `nasfw bench import` takes.

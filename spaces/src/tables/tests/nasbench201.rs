@@ -234,6 +234,26 @@ proptest! {
     }
 
     #[test]
+    fn a_standing_is_the_place_among_all_rows(
+        values in proptest::collection::btree_map("[0-4]{6}", 0u32..20, 1..25),
+    ) {
+        let rows = values.iter().map(|(key, v)| (key.clone(), row(&format!("{v}.5")))).collect();
+        let (table, _dir) = import_bytes(&FAMILY, "a.csv", csv(&rows).as_bytes()).unwrap();
+        let config = NasBench201 { file: table.path().into() };
+        let known = benchmark(&config, "nasbench201").unwrap().unwrap();
+        prop_assert!(known.datasets().contains(&"cifar10".to_owned()));
+        let mean = values.values().map(|v| f64::from(*v) + 0.5).sum::<f64>() / values.len() as f64;
+        for (key, mine) in &values {
+            let digits: Vec<usize> = key.bytes().map(|b| usize::from(b - b'0')).collect();
+            let score = known.query(&cell(digits.try_into().unwrap())).unwrap().unwrap();
+            let standing = known.standing(&score).unwrap()["test/cifar10"];
+            let better = values.values().filter(|v| *v > mine).count() as u64;
+            prop_assert_eq!((standing.rank, standing.of), (better + 1, values.len() as u64));
+            prop_assert!((standing.mean - mean).abs() < 1e-9);
+        }
+    }
+
+    #[test]
     fn keys_of_genotypes_strings_and_digits_agree(digits in proptest::array::uniform6(0usize..5)) {
         let key: String = digits.iter().map(ToString::to_string).collect();
         let genotype = cell(digits);
