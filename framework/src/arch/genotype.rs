@@ -136,7 +136,7 @@ impl Genotype {
     /// The most cells that a genotype may have.
     pub const MAX_CELLS: usize = 64;
     /// The most states, inputs and nodes, that a cell may have.
-    pub const MAX_STATES: usize = 1024;
+    pub const MAX_STATES: usize = 256;
     /// The most edges that all cells may have together, those to the outputs included.
     pub const MAX_EDGES: usize = 4096;
 
@@ -283,8 +283,8 @@ mod tests {
                 "which is not before it",
             ),
             (
-                genotype(vec![node(vec![]); 1024], vec![0]),
-                "1025 states in a cell, the most is 1024",
+                genotype(vec![node(vec![]); 256], vec![0]),
+                "257 states in a cell, the most is 256",
             ),
             (
                 genotype(vec![node(vec![edge(0); 4096])], vec![0]),

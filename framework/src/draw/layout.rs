@@ -43,6 +43,10 @@ const PADDING: (f64, f64) = (20.0, 12.0);
 /// Rounds of ordering and of moving sideways.
 const ORDER_SWEEPS: usize = 24;
 const MOVE_SWEEPS: usize = 400;
+/// Rounds of swapping neighbours; few are needed.
+const SWAP_ROUNDS: usize = 100;
+/// Up to this many slots all rounds are made, of more in proportion fewer.
+const SLOTS: usize = 2_000;
 
 /// Something that takes room in a row: a node, an edge's label, or a place where an edge passes.
 struct Slot {
@@ -230,7 +234,8 @@ fn order(slots: &[Slot]) -> Vec<Vec<usize>> {
     }
     let mut best = rows.clone();
     let mut fewest = crossings(slots, &best);
-    for sweep in 0..ORDER_SWEEPS {
+    let rounds = within(SWAP_ROUNDS, slots);
+    for sweep in 0..within(ORDER_SWEEPS, slots) {
         let mut place = vec![0.0; slots.len()];
         set_places(&rows, &mut place);
         let down = sweep % 2 == 0;
@@ -257,7 +262,7 @@ fn order(slots: &[Slot]) -> Vec<Vec<usize>> {
                 .collect();
             row.iter().zip(places).for_each(|(&s, p)| place[s] = p);
         }
-        swap_neighbours(slots, &mut rows);
+        swap_neighbours(slots, &mut rows, rounds);
         let now = crossings(slots, &rows);
         if now < fewest {
             fewest = now;
@@ -265,6 +270,11 @@ fn order(slots: &[Slot]) -> Vec<Vec<usize>> {
         }
     }
     best
+}
+
+/// So many rounds, or fewer where there are very many slots.
+fn within(rounds: usize, slots: &[Slot]) -> usize {
+    (rounds * SLOTS / slots.len().max(SLOTS)).max(2)
 }
 
 /// Place of the k-th of n slots, as a share of the row.
@@ -280,23 +290,37 @@ fn set_places(rows: &[Vec<usize>], place: &mut [f64]) {
     }
 }
 
-/// Swaps neighbours in a row as long as that removes crossings.
-fn swap_neighbours(slots: &[Slot], rows: &mut [Vec<usize>]) {
-    let mut fewest = crossings(slots, rows);
-    loop {
-        let before = fewest;
-        for r in 0..rows.len() {
-            for k in 1..rows[r].len() {
-                rows[r].swap(k - 1, k);
-                let now = crossings(slots, rows);
-                if now < fewest {
-                    fewest = now;
-                } else {
-                    rows[r].swap(k - 1, k);
+/// Swaps neighbours in a row as long as that removes crossings, for at most so many rounds.
+fn swap_neighbours(slots: &[Slot], rows: &mut [Vec<usize>], rounds: usize) {
+    let mut place = vec![0; slots.len()];
+    for row in rows.iter() {
+        row.iter().enumerate().for_each(|(k, &s)| place[s] = k);
+    }
+    // Crossings of two slots' own edges, the first slot being left of the second. Only these change when they swap.
+    let between = |place: &[usize], a: usize, b: usize| {
+        let sides = [
+            (&slots[a].above, &slots[b].above),
+            (&slots[a].below, &slots[b].below),
+        ];
+        let count = |(a, b): (&Vec<usize>, &Vec<usize>)| {
+            let right = |x: &usize| b.iter().filter(|y| place[*x] > place[**y]).count();
+            a.iter().map(right).sum::<usize>()
+        };
+        sides.into_iter().map(count).sum::<usize>()
+    };
+    for _ in 0..rounds {
+        let mut swapped = false;
+        for row in rows.iter_mut() {
+            for k in 1..row.len() {
+                let (a, b) = (row[k - 1], row[k]);
+                if between(&place, b, a) < between(&place, a, b) {
+                    row.swap(k - 1, k);
+                    place.swap(a, b);
+                    swapped = true;
                 }
             }
         }
-        if fewest == before {
+        if !swapped {
             return;
         }
     }
@@ -309,18 +333,32 @@ fn crossings(slots: &[Slot], rows: &[Vec<usize>]) -> usize {
     }
     let mut count = 0;
     for row in rows {
-        let links: Vec<(usize, usize)> = row
+        // From left to right by their upper ends; those from one slot do not cross.
+        let mut links: Vec<(usize, usize)> = row
             .iter()
             .flat_map(|&s| slots[s].below.iter().map(move |&t| (s, t)))
             .map(|(s, t)| (place[s], place[t]))
             .collect();
-        for (k, a) in links.iter().enumerate() {
-            count += links[..k]
-                .iter()
-                .filter(|b| (a.0 > b.0 && a.1 < b.1) || (a.0 < b.0 && a.1 > b.1))
-                .count();
-        }
+        links.sort_unstable();
+        let mut ends: Vec<usize> = links.into_iter().map(|l| l.1).collect();
+        count += inversions(&mut ends);
     }
+    count
+}
+
+/// Pairs of which the larger one comes first; sorts on the way.
+fn inversions(numbers: &mut [usize]) -> usize {
+    if numbers.len() < 2 {
+        return 0;
+    }
+    let (left, right) = numbers.split_at_mut(numbers.len() / 2);
+    let mut count = inversions(left) + inversions(right);
+    let mut passed = 0;
+    for r in right.iter() {
+        passed += left[passed..].iter().take_while(|l| *l <= r).count();
+        count += left.len() - passed;
+    }
+    numbers.sort();
     count
 }
 
@@ -334,7 +372,7 @@ fn positions(slots: &[Slot], rows: &[Vec<usize>]) -> Vec<f64> {
             .zip(offsets)
             .for_each(|(&s, offset)| x[s] = offset - middle);
     }
-    for sweep in 0..MOVE_SWEEPS {
+    for sweep in 0..within(MOVE_SWEEPS, slots) {
         for r in 0..rows.len() {
             let row = &rows[if sweep % 2 == 0 {
                 r

@@ -306,3 +306,20 @@ fn a_large_space_is_drawn_from_a_sample_that_misses_nothing() {
     let sampled = Drawing::of(&space, 0);
     assert_eq!(sampled, all);
 }
+
+/// As large as what genotypes may have, and far beyond what anybody looks at: it must only come to an end soon.
+#[test]
+fn a_cell_of_thousands_of_edges_is_drawn() {
+    let node = |k: usize| Node {
+        op: None,
+        inputs: (0..200)
+            .map(|e| edge(e * 7 % (k + 2), Some("sep_conv_3x3")))
+            .collect(),
+    };
+    let genotype = cell(&["one", "two"], (0..12).map(node).collect(), &[13]);
+    let started = std::time::Instant::now();
+    let svg = Drawing::of_genotype(&genotype).svg();
+    assert_eq!(svg.matches(">sep_conv_3x3<").count(), 2400);
+    // Some seconds where the machine is busy; it was hours.
+    assert!(started.elapsed().as_secs() < 60, "{:?}", started.elapsed());
+}

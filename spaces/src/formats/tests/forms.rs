@@ -624,7 +624,7 @@ fn sizes_beyond_the_limits_are_refused() {
     for (text, expected) in [
         (
             own("", "18446744073709551615"),
-            "18446744073709551615 is too large, a state's number is at most 1023",
+            "18446744073709551615 is too large, a state's number is at most 255",
         ),
         (own("", "1e300"), "1e300 is too large"),
         (own("", "-1"), "expected a state's number"),
@@ -634,8 +634,8 @@ fn sizes_beyond_the_limits_are_refused() {
             "is too large",
         ),
         (
-            own(&vec![node(0); 1025].join(","), "0"),
-            "1025 here, the most is 1024",
+            own(&vec![node(0); 257].join(","), "0"),
+            "257 here, the most is 256",
         ),
         (
             own(&vec![node(41); 100].join(","), "0"),
