@@ -7,8 +7,8 @@ use nasfw_framework::arch::{ArchSpec, Group, Marginals, Role, Row};
 use nasfw_framework::config::flatten;
 use nasfw_framework::events::Event;
 use nasfw_framework::run::{
-    CONFIG, EVENTS, FILE_LIMIT, MANIFEST, Manifest, RESULT, RUN, RunFolder, read_events, read_json,
-    read_json_if_there,
+    CONFIG, EVENTS, FILE_LIMIT, MANIFEST, Manifest, RESULT, RUN, RunFolder, need_run, read_events,
+    read_json, read_json_if_there,
 };
 use nasfw_framework::space::SpaceConfig;
 use nasfw_framework::trainer::Outcome;
@@ -86,13 +86,7 @@ impl Record {
     /// [`Error::Run`] for a folder that is no run, or whose files can't be understood; [`Error::Io`] for files that
     /// can't be read.
     pub fn read(path: &Path) -> Result<Self> {
-        if !path.join(RUN).is_file() {
-            return Err(Error::Run {
-                path: path.to_owned(),
-                problem: format!("this is no run folder, it has no {RUN}"),
-                help: "give the folder that `nasfw run` printed, for example `runs/NAME`".into(),
-            });
-        }
+        need_run(path)?;
         let config_path = path.join(CONFIG);
         let config =
             input::read_text(&config_path, FILE_LIMIT).map_err(Error::io("read", &config_path))?;
@@ -109,7 +103,7 @@ impl Record {
         let outcome: Option<Outcome> = read_json_if_there(&path.join(RESULT), HELP)?;
         let state = match &outcome {
             Some(_) => State::Finished,
-            None if RunFolder::is_busy(path) == Some(true) => State::Going,
+            None if RunFolder::holder(path).is_some() => State::Going,
             None => State::Stopped,
         };
         let command = config.lines().next().and_then(|line| {

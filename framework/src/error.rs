@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::config::ConfigError;
+use crate::run::{RUN, has_checkpoints};
 
 /// `Result` with the framework's error.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -122,6 +123,13 @@ pub enum Error {
     Tensor(#[from] tch::TchError),
 }
 
+/// The run folder around a file, if it can be gone on with: it has a checkpoint.
+fn begun_around(path: &Path) -> Option<&Path> {
+    path.ancestors()
+        .take(3)
+        .find(|p| p.join(RUN).is_file() && has_checkpoints(p))
+}
+
 /// libtorch appends its C++ stack to every message.
 fn first_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().to_owned()
@@ -175,11 +183,15 @@ impl Error {
             | Self::Run { help, .. }
             | Self::Stopped { help, .. } => Some(help.clone()),
             Self::Io { source, path, action } => Some(match source.kind() {
-                std::io::ErrorKind::StorageFull => format!(
-                    "the disk that holds {} is full: free some space, then type `nasfw resume` with the run's folder, \
-                     or choose another place with `--out DIR`",
-                    path.display()
-                ),
+                std::io::ErrorKind::StorageFull => match begun_around(path) {
+                    Some(run) => format!(
+                        "the disk is full: free some space, then go on with `nasfw resume {}`",
+                        run.display()
+                    ),
+                    None => "the disk is full: free some space, then type the command again; or choose another place \
+                             with `--out DIR`"
+                        .into(),
+                },
                 std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
                     "choose a folder that you can write to with `--out DIR`".into()
                 }

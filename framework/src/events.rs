@@ -14,13 +14,20 @@ use crate::strategy::Picture;
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Meter {
     /// Mean loss.
+    #[serde(with = "crate::lossless")]
     pub loss: f64,
     /// Fraction of images classified correctly.
+    #[serde(with = "crate::lossless")]
     pub accuracy: f64,
     /// Fraction of images whose class is among the five best; only of evaluations, and only of more than five classes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "crate::lossless"
+    )]
     pub top5: Option<f64>,
     /// Images that the means are over.
+    #[serde(with = "crate::lossless")]
     pub images: f64,
 }
 
@@ -41,7 +48,7 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         budget: Option<Budget>,
         /// Share of the planned search that is done, from 0 to 1.
-        #[serde(default)]
+        #[serde(default, with = "crate::lossless")]
         done: f64,
         /// Device in words.
         device: String,
@@ -59,15 +66,19 @@ pub enum Event {
         /// Means per split (`full`, `train`, `val`).
         meters: BTreeMap<String, Meter>,
         /// Normalised entropy of the distribution: 1 uniform, 0 one-hot.
+        #[serde(default, with = "crate::lossless")]
         entropy: Option<f64>,
         /// Learning rate of the weights.
+        #[serde(with = "crate::lossless")]
         lr: f64,
         /// Named scalars of the strategy.
+        #[serde(with = "crate::lossless")]
         scalars: BTreeMap<String, f64>,
         /// Share of the planned search that is done, from 0 to 1. Not reproducible with a budget of seconds.
-        #[serde(default)]
+        #[serde(default, with = "crate::lossless")]
         done: f64,
         /// Seconds of this process's work on the run so far. Not reproducible.
+        #[serde(with = "crate::lossless")]
         seconds: f64,
     },
     /// The architecture before training (step 0), every few steps, and after every epoch.
@@ -81,22 +92,27 @@ pub enum Event {
         #[serde(default)]
         images: u64,
         /// Seconds of search so far, over all processes. Not reproducible.
-        #[serde(default)]
+        #[serde(default, with = "crate::lossless")]
         seconds: f64,
         /// Simulated seconds of training so far.
-        #[serde(default)]
+        #[serde(default, with = "crate::lossless")]
         simulated: f64,
         /// The weights that derivation goes by.
+        #[serde(default, with = "crate::lossless")]
         marginals: Option<Marginals>,
         /// Normalised entropy.
+        #[serde(default, with = "crate::lossless")]
         entropy: Option<f64>,
         /// Mean over rows of the largest weight.
+        #[serde(default, with = "crate::lossless")]
         sharpness: Option<f64>,
         /// What would be derived now.
         genotype: Genotype,
         /// The benchmark's metrics for it; none without a benchmark or where a partial table lacks it.
+        #[serde(default, with = "crate::lossless")]
         metrics: Option<BTreeMap<String, f64>>,
         /// Optimum minus metric.
+        #[serde(default, with = "crate::lossless")]
         regret: Option<BTreeMap<String, f64>>,
         /// Whether the benchmark knows the architecture; none without a benchmark.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -109,6 +125,7 @@ pub enum Event {
         /// Epochs done.
         epoch: u64,
         /// Matrices by name, row by row.
+        #[serde(with = "crate::lossless")]
         pictures: BTreeMap<String, Picture>,
     },
     /// A command of the strategy was carried out.
@@ -135,6 +152,7 @@ pub enum Event {
         /// Why it ended: `epochs done`, or the strategy's reason.
         reason: String,
         /// Seconds of this process. Not reproducible.
+        #[serde(with = "crate::lossless")]
         seconds: f64,
         /// Largest resident memory of this process in bytes, where the system tells. Not reproducible.
         peak_memory: Option<u64>,

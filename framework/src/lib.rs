@@ -20,6 +20,7 @@ pub mod draw;
 mod error;
 pub mod events;
 pub mod input;
+pub mod lossless;
 pub mod network;
 pub mod optim;
 pub mod params;

@@ -262,6 +262,11 @@ impl Search {
         }
     }
 
+    /// Images of a part of the data.
+    pub(crate) fn images_of(&self, split: Split) -> u64 {
+        self.batches.per_pass(split, 1)
+    }
+
     /// The images and classes that it works on.
     pub fn task(&self) -> Task {
         self.task

@@ -87,7 +87,8 @@ pub struct StrategyState {
 }
 
 impl StrategyState {
-    /// A state that is a small value.
+    /// A state that is a small value. Numbers in it that may not be finite come back only with
+    /// `#[serde(with = "nasfw_framework::lossless")]`.
     ///
     /// # Errors
     /// A value that JSON can't hold.

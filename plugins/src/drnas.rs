@@ -252,7 +252,8 @@ impl Strategy for Drnas {
     }
 
     fn restore(&mut self, state: StrategyState) -> Result<()> {
-        let stage = state.value()?;
+        let stage: Stage = state.value()?;
+        crate::need_table(&self.spec, &stage.allowed)?;
         self.enter(stage);
         Ok(())
     }

@@ -35,6 +35,7 @@ impl Alarm {
 struct Sample {
     /// The epoch after which it was taken, from 0.
     epoch: u64,
+    #[serde(with = "nasfw_framework::lossless")]
     eigenvalue: f64,
     choice: Choice,
 }

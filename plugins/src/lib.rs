@@ -1,5 +1,7 @@
 //! First-party search strategies of nasfw: one file, or folder, each.
 
+use nasfw_framework::prelude::*;
+
 /// `[strategy.arch]` of a strategy's defaults: Adam with DARTS's settings (Liu et al. 2019) but for its rate and, if named,
 /// the decay of the first moment and the largest norm of a gradient.
 macro_rules! arch_adam {
@@ -56,6 +58,22 @@ macro_rules! wraps {
     };
 }
 pub(crate) use wraps;
+
+/// Refuses a table of candidates, `[group][row][column]`, that is not one of this space: a checkpoint's.
+pub(crate) fn need_table(spec: &ArchSpec, table: &[Vec<Vec<bool>>]) -> Result<()> {
+    let rows = |(group, rows): (&Group, &Vec<Vec<bool>>)| {
+        let width = |(row, columns): (&Row, &Vec<bool>)| row.candidates.len() == columns.len();
+        group.rows.len() == rows.len() && group.rows.iter().zip(rows).all(width)
+    };
+    let groups = spec.groups();
+    if groups.len() == table.len() && groups.iter().zip(table).all(rows) {
+        return Ok(());
+    }
+    Err(Error::Invalid {
+        what: "strategy state".into(),
+        why: "its candidates are not those of the space".into(),
+    })
+}
 
 mod bilevel;
 pub mod darts;

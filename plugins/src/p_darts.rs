@@ -253,7 +253,9 @@ impl Strategy for PDarts {
     }
 
     fn restore(&mut self, state: StrategyState) -> Result<()> {
-        self.state = state.value()?;
+        let state: State = state.value()?;
+        crate::need_table(&self.softmax.spec, &state.left)?;
+        self.state = state;
         self.softmax.left = self.state.left.clone();
         Ok(())
     }

@@ -239,6 +239,7 @@ struct State {
     /// What each search found.
     found: Vec<Choice>,
     /// Validation accuracy of each after its training.
+    #[serde(with = "nasfw_framework::lossless")]
     scores: Vec<f64>,
 }
 
@@ -247,6 +248,7 @@ struct RDarts {
     plan: Plan,
     base: Box<dyn Strategy>,
     state: State,
+    spec: ArchSpec,
 }
 
 impl RDarts {
@@ -274,6 +276,7 @@ impl RDarts {
             plan,
             base: base.build(cx)?,
             state: State::default(),
+            spec: cx.spec.clone(),
         }))
     }
 
@@ -370,7 +373,24 @@ impl Strategy for RDarts {
         }
     }
 
-    crate::wraps!(base, keeping state);
+    crate::wraps!(base);
+
+    fn state(&self) -> Result<StrategyState> {
+        StrategyState::wrap(&self.state, self.base.state()?)
+    }
+
+    fn restore(&mut self, state: StrategyState) -> Result<()> {
+        let (own, base): (State, _) = state.unwrap()?;
+        own.found.iter().try_for_each(|c| c.check(&self.spec))?;
+        if own.scores.len() > own.found.len() {
+            return Err(Error::Invalid {
+                what: "strategy state".into(),
+                why: "it has more scores than architectures".into(),
+            });
+        }
+        self.state = own;
+        self.base.restore(base)
+    }
 }
 
 #[cfg(test)]

@@ -97,6 +97,7 @@ const MISSING: u64 = 1000;
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct State {
     /// The best architecture so far and its score.
+    #[serde(default, with = "nasfw_framework::lossless")]
     best: Option<(Choice, f64)>,
     /// Architectures whose turn is over.
     drawn: u64,

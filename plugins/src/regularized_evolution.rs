@@ -62,6 +62,7 @@ impl StrategyConfig for EvolutionConfig {
     fn build(&self, cx: BuildContext<'_>) -> Result<Box<dyn Strategy>> {
         Ok(Box::new(Evolution {
             config: self.clone(),
+            spec: cx.spec.clone(),
             epochs: cx.epochs,
             state: State::default(),
         }))
@@ -84,6 +85,7 @@ const MISSING: u64 = 1000;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Member {
     choice: Choice,
+    #[serde(with = "nasfw_framework::lossless")]
     score: f64,
 }
 
@@ -102,6 +104,7 @@ struct State {
 
 struct Evolution {
     config: EvolutionConfig,
+    spec: ArchSpec,
     epochs: u64,
     state: State,
 }
@@ -192,7 +195,11 @@ impl Strategy for Evolution {
     }
 
     fn restore(&mut self, state: StrategyState) -> Result<()> {
-        self.state = state.value()?;
+        let state: State = state.value()?;
+        for member in state.population.iter().chain(&state.best) {
+            member.choice.check(&self.spec)?;
+        }
+        self.state = state;
         Ok(())
     }
 }
@@ -268,6 +275,7 @@ mod tests {
                 metric: String::new(),
                 fidelity: Fidelity::Full,
             },
+            spec: ArchSpec::new(vec![]).unwrap(),
             epochs: 1,
             state: State::default(),
         }

@@ -211,10 +211,14 @@ struct Train {
 /// What was measured on the test images.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Figures {
+    #[serde(with = "nasfw_framework::lossless")]
     loss: f64,
+    #[serde(with = "nasfw_framework::lossless")]
     top1: f64,
+    #[serde(default, with = "nasfw_framework::lossless")]
     top5: Option<f64>,
     /// The largest top-1 so far, and after which epoch it was. It was chosen by test images, so it flatters.
+    #[serde(with = "nasfw_framework::lossless")]
     best: f64,
     best_epoch: u64,
 }

@@ -36,7 +36,7 @@ pub fn load(path: &Path) -> Result<Option<(Comparison, PathBuf)>> {
         return Ok(None);
     };
     let file = folder.join(COMPARISON);
-    let comparison = if file.is_file() && RunFolder::is_busy(&folder) != Some(true) {
+    let comparison = if file.is_file() && RunFolder::holder(&folder).is_none() {
         read_json(&file, HELP)?
     } else if folder.join(BEGUN).is_file() {
         let mut plan = PlanFile::read(&folder.join(PLAN))?;

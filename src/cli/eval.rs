@@ -7,7 +7,6 @@ use nasfw_framework::Result;
 use nasfw_framework::config::RunConfig;
 use nasfw_framework::device::load_cuda;
 use nasfw_framework::registry::{Kind, Parse, Registry};
-use nasfw_framework::run::RunFolder;
 use nasfw_framework::trainer::{Reopen, Reopened};
 
 use super::logging;
@@ -18,18 +17,17 @@ pub fn open(what: &Path, change: impl FnOnce(&mut RunConfig) -> Result<()>) -> R
     let checkpoint = what.is_file().then_some(what);
     // RUN/checkpoints/NUMBER.safetensors
     let folder = checkpoint.map_or(Some(what), |file| file.parent().and_then(Path::parent));
-    let here = Path::new(".");
-    let run = RunFolder::open(match folder {
+    let run = match folder {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => here,
-    })?;
-    let mut config = RunConfig::of_run(&run)?;
+        _ => Path::new("."),
+    };
+    let mut config = RunConfig::of_run(run)?;
     let fingerprint = config.fingerprint()?;
     change(&mut config)?;
     config.trainer.reopen(Reopen {
         config: &config,
         fingerprint: &fingerprint,
-        run: &run,
+        run,
         checkpoint,
     })
 }

@@ -1,6 +1,7 @@
 //! `nasfw rank`.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -9,7 +10,7 @@ use nasfw_analysis::stats::kendall;
 use nasfw_framework::config::RunConfig;
 use nasfw_framework::device::load_cuda;
 use nasfw_framework::registry::Registry;
-use nasfw_framework::run::RunFolder;
+use nasfw_framework::run::{to_json, write_whole};
 use nasfw_framework::trainer::Reopen;
 use nasfw_framework::{Error, Result};
 
@@ -47,8 +48,7 @@ impl Rank {
         load_cuda();
         logging::to_terminal();
         Registry::load()?;
-        let folder = RunFolder::open(&self.run)?;
-        let mut config = RunConfig::of_run(&folder)?;
+        let mut config = RunConfig::of_run(&self.run)?;
         let fingerprint = config.fingerprint()?;
         if let Some(dir) = self.data_dir {
             config.common.data_dir = dir;
@@ -56,7 +56,7 @@ impl Rank {
         let opened = config.trainer.reopen(Reopen {
             config: &config,
             fingerprint: &fingerprint,
-            run: &folder,
+            run: &self.run,
             checkpoint: None,
         })?;
         let count = usize::try_from(self.architectures).unwrap_or(usize::MAX);
@@ -119,7 +119,18 @@ impl Rank {
             epochs: opened.epoch(),
             architectures,
         };
-        folder.write_json(RANKING, &ranking)?;
+        let path = self.run.join(RANKING);
+        let kept = write_whole(&path, &to_json(RANKING, &ranking)?);
+        let kept = match kept {
+            Err(Error::Io { source, .. })
+                if [ErrorKind::PermissionDenied, ErrorKind::ReadOnlyFilesystem]
+                    .contains(&source.kind()) =>
+            {
+                tracing::warn!("{} can't be kept: {source}", path.display());
+                false
+            }
+            done => done.map(|()| true)?,
+        };
         if self.json {
             return say_json("ranking", &ranking);
         }
@@ -132,7 +143,9 @@ impl Rank {
             "{n} architectures drawn uniformly: accuracy in the supernet after epoch {}, and {metric} ({why})",
             ranking.epochs
         ));
-        say(format!("result: {}", self.run.join(RANKING).display()));
+        if kept {
+            say(format!("result: {}", path.display()));
+        }
         Ok(())
     }
 }

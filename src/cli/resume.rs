@@ -1,13 +1,13 @@
 //! `nasfw resume`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use nasfw_framework::Result;
 use nasfw_framework::config::RunConfig;
 use nasfw_framework::device::load_cuda;
 use nasfw_framework::registry::Registry;
-use nasfw_framework::run::{RESULT, RunFolder};
+use nasfw_framework::run::{RESULT, RunFolder, read_stored};
 use nasfw_framework::trainer::Outcome;
 
 use super::output::say;
@@ -33,19 +33,40 @@ impl Resume {
         load_cuda();
         logging::to_terminal();
         Registry::load()?;
-        let folder = RunFolder::open(&self.run)?;
-        let mut config = RunConfig::of_run(&folder)?;
-        if folder.path().join(RESULT).exists() {
-            say("this run is finished");
-            let outcome: Outcome = folder.read_json(RESULT)?;
-            let next = run::next(folder.path(), &config, &outcome.genotype);
-            // The run may have ended just before it was written; on a read-only copy it does not matter.
-            let _ = run::keep_next(&folder, &next);
-            return summary::print(&outcome, &folder, &next);
-        }
-        if let Some(dir) = self.data_dir {
-            config.common.data_dir = dir;
-        }
-        run::search(&config, &folder, self.tui)
+        let data_dir = match self.data_dir {
+            Some(dir) => dir,
+            None => RunConfig::of_run(&self.run)?.common.data_dir,
+        };
+        go_on(&self.run, &data_dir, self.tui)
     }
+}
+
+/// Goes on with the run in a folder, or says what it found.
+pub fn go_on(path: &Path, data_dir: &Path, tui: bool) -> Result<()> {
+    if path.join(RESULT).exists() {
+        return say_again(path);
+    }
+    let folder = RunFolder::open(path)?;
+    if path.join(RESULT).exists() {
+        // It ended while this process waited for it.
+        return say_again(path);
+    }
+    let mut config = RunConfig::of_run(path)?;
+    config.common.data_dir = data_dir.to_owned();
+    run::search(&config, &folder, tui)
+}
+
+/// What a finished run found.
+fn say_again(path: &Path) -> Result<()> {
+    say("this run is finished");
+    let config = RunConfig::of_run(path)?;
+    let outcome: Outcome = read_stored(path, RESULT)?;
+    let next = run::next(path, &config, &outcome.genotype);
+    // The run may have ended just before it was written; on a read-only copy it does not matter.
+    if !path.join(run::NEXT).exists()
+        && let Ok(folder) = RunFolder::open(path)
+    {
+        run::keep_next(&folder, &next);
+    }
+    summary::print(&outcome, path, &next)
 }

@@ -33,9 +33,8 @@ pub struct Retrain {
     /// Number of cells [default: that of the space's paper, or the preset's]
     #[arg(long)]
     cells: Option<u64>,
-    /// Name of the run folder [default: space, dataset, seed and time]
-    #[arg(long)]
-    name: Option<String>,
+    #[command(flatten)]
+    place: run::Place,
     /// Show the training on a screen of its own
     #[arg(long)]
     tui: bool,
@@ -109,7 +108,7 @@ impl Retrain {
         let config = RunConfig::new(&registry, &resolved)?;
         let dataset = run::name_of(&resolved, Kind::Dataset);
         let parts = format!("retrain-{}-{dataset}", genotype.space);
-        run::begin(&config, &resolved, self.name, &parts, self.tui)
+        run::begin(&config, &resolved, self.place, &parts, self.tui)
     }
 }
 

@@ -9,26 +9,36 @@ use nasfw_framework::config::{Resolved, RunConfig};
 use nasfw_framework::device::{choose, load_cuda};
 use nasfw_framework::network::NetworkOptions;
 use nasfw_framework::registry::{Kind, Registry};
-use nasfw_framework::run::{CHECKPOINTS, CONFIG, RUN, RunFolder, TensorBoard};
+use nasfw_framework::run::{CONFIG, RUN, RunFolder, TensorBoard, has_checkpoints, need_run};
 use nasfw_framework::space::Task;
 use nasfw_framework::trainer::{Job, on_signals};
 use nasfw_framework::{Error, Result};
 
 use super::selection::Selection;
 use super::view::{self, Live};
-use super::{logging, progress, summary, watch};
+use super::{logging, progress, resume, summary, watch};
 
 /// Options of `run`.
 #[derive(Debug, Args)]
 pub struct Run {
     #[command(flatten)]
     selection: Selection,
-    /// Name of the run folder [default: parts, seed and time]
-    #[arg(long)]
-    name: Option<String>,
+    #[command(flatten)]
+    place: Place,
     /// Show the search on a screen of its own: curves, entropy per edge, the architecture so far
     #[arg(long)]
     tui: bool,
+}
+
+/// Which folder a run is in.
+#[derive(Debug, Args)]
+pub struct Place {
+    /// Name of the run folder [default: what is searched or trained, seed and time]
+    #[arg(long)]
+    name: Option<String>,
+    /// Go on with the run of this name if there is one; for jobs that may be started again
+    #[arg(long, requires = "name")]
+    resume: bool,
 }
 
 impl Run {
@@ -40,7 +50,7 @@ impl Run {
         let resolved = self.selection.resolve(&registry)?;
         let config = RunConfig::new(&registry, &resolved)?;
         let parts = [Kind::Strategy, Kind::Space, Kind::Dataset].map(|k| name_of(&resolved, k));
-        begin(&config, &resolved, self.name, &parts.join("-"), self.tui)
+        begin(&config, &resolved, self.place, &parts.join("-"), self.tui)
     }
 }
 
@@ -61,16 +71,17 @@ pub fn typed() -> String {
     words.join(" ").replace(char::is_control, " ")
 }
 
-/// Trains in a new run folder called `name`, or else after `parts`, the seed and the time.
+/// Trains in a new run folder, called as the user says or else after `parts`, the seed and the time. Goes on with the
+/// run that is there already, if the user says so.
 pub fn begin(
     config: &RunConfig,
     resolved: &Resolved,
-    name: Option<String>,
+    place: Place,
     parts: &str,
     tui: bool,
 ) -> Result<()> {
     check_view(tui)?;
-    let name = match name {
+    let name = match place.name {
         Some(name) if name.contains('/') || name.is_empty() || name.starts_with('.') => {
             return Err(Error::Incompatible {
                 what: format!("--name {name}"),
@@ -85,17 +96,51 @@ pub fn begin(
             jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S"),
         ),
     };
-    let run = RunFolder::create(&config.common.out, &name)?;
+    let out = &config.common.out;
+    let path = out.join(&name);
+    // One that a process left before it wrote anything that matters is begun in.
+    let torso = place.resume && path.is_dir();
+    if torso && need_run(&path).is_ok() {
+        return go_on_with_same(&path, config, tui);
+    }
+    if torso && !RunFolder::is_torso(&path) {
+        need_run(&path)?;
+    }
+    let run = match place.resume {
+        true => RunFolder::at(&path)?,
+        false => RunFolder::create(out, &name)?,
+    };
+    // Somebody else may have begun it meanwhile.
+    if place.resume && need_run(&path).is_ok() {
+        drop(run);
+        return go_on_with_same(&path, config, tui);
+    }
     let header = format!("# Made by: nasfw {}\n\n", typed());
     let outcome = run
         .write(CONFIG, (header + &resolved.to_toml()).as_bytes())
         .and_then(|()| run.write_json(RUN, config))
         .and_then(|()| search(config, &run, tui));
-    if outcome.is_err() && !run.path().join(CHECKPOINTS).exists() {
+    if outcome.is_err() && !torso && !has_checkpoints(run.path()) {
         // Nothing was searched, so nothing is lost.
-        let _ = std::fs::remove_dir_all(run.path());
+        let _ = run.discard();
     }
     outcome
+}
+
+/// Goes on with a run that must have the settings that were asked for.
+fn go_on_with_same(path: &Path, config: &RunConfig, tui: bool) -> Result<()> {
+    let begun = RunConfig::of_run(path)?;
+    if begun.fingerprint()? != config.fingerprint()? {
+        return Err(Error::Run {
+            path: path.to_owned(),
+            problem: "this run was begun with other settings".into(),
+            help: format!(
+                "`nasfw resume {}` goes on with it as it was begun; give other settings another `--name`",
+                path.display()
+            ),
+        });
+    }
+    resume::go_on(path, &config.common.data_dir, tui)
 }
 
 /// Refuses `--tui` where there is no terminal.
@@ -133,13 +178,19 @@ pub fn search(config: &RunConfig, run: &RunFolder, tui: bool) -> Result<()> {
     drop(live);
     let outcome = outcome?;
     let next = next(run.path(), config, &outcome.genotype);
-    keep_next(run, &next)?;
-    summary::print(&outcome, run, &next)
+    keep_next(run, &next);
+    summary::print(&outcome, run.path(), &next)
 }
 
-/// Keeps what to type next in the run folder.
-pub fn keep_next(run: &RunFolder, next: &[String]) -> Result<()> {
-    run.write("next.txt", (next.join("\n") + "\n").as_bytes())
+/// File of what to type next.
+pub const NEXT: &str = "next.txt";
+
+/// Keeps what to type next in the run folder. The run is over, whatever becomes of that.
+pub fn keep_next(run: &RunFolder, next: &[String]) {
+    let kept = run.write(NEXT, (next.join("\n") + "\n").as_bytes());
+    if let Err(e) = kept {
+        tracing::warn!("{e}");
+    }
 }
 
 /// What to type next: draw it, train it, measure it, repeat it.

@@ -1,14 +1,16 @@
 //! What a finished run says.
 
+use std::path::Path;
+
 use nasfw_framework::Result;
 use nasfw_framework::events::Event;
-use nasfw_framework::run::{EVENTS, RunFolder, read_events};
+use nasfw_framework::run::{EVENTS, RESULT, read_events};
 use nasfw_framework::trainer::Outcome;
 
 use super::output::say;
 
 /// Prints genotype, facts, figures and what to type next.
-pub fn print(outcome: &Outcome, run: &RunFolder, next: &[String]) -> Result<()> {
+pub fn print(outcome: &Outcome, run: &Path, next: &[String]) -> Result<()> {
     say(format!("\n{}\n", outcome.genotype));
     for (name, value) in &outcome.facts {
         match (value.get("matrix"), value.get("ops")) {
@@ -42,7 +44,7 @@ pub fn print(outcome: &Outcome, run: &RunFolder, next: &[String]) -> Result<()> 
         "{} epochs, {} steps: {}",
         outcome.epochs, outcome.steps, outcome.reason
     ));
-    let events = read_events(&run.path().join(EVENTS))?;
+    let events = read_events(&run.join(EVENTS))?;
     if let Some(Event::Finished {
         seconds,
         peak_memory,
@@ -54,10 +56,7 @@ pub fn print(outcome: &Outcome, run: &RunFolder, next: &[String]) -> Result<()> 
         });
         say(format!("{seconds:.1} s in this process{memory}"));
     }
-    say(format!(
-        "result: {}\n\nnext:",
-        run.path().join("result.json").display()
-    ));
+    say(format!("result: {}\n\nnext:", run.join(RESULT).display()));
     next.iter().for_each(|line| say(format!("  {line}")));
     Ok(())
 }

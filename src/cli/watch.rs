@@ -86,7 +86,7 @@ fn find(path: &Path) -> Result<PathBuf> {
     let running = runs
         .iter()
         .rev()
-        .find(|(_, run)| RunFolder::is_busy(run) == Some(true));
+        .find(|(_, run)| RunFolder::holder(run).is_some());
     match running {
         Some((_, run)) => Ok(run.clone()),
         None if runs.is_empty() => Err(wrong(path, "there is no run in it".into(), vec![])),

@@ -62,7 +62,12 @@ fn weights(run: &Path) -> Vec<(String, Vec<u8>)> {
         .collect();
     files.retain(|f| f.extension().is_some_and(|e| e == "safetensors"));
     files.sort();
-    let bytes = fs::read(files.last().unwrap()).unwrap();
+    tensors(files.last().unwrap())
+}
+
+/// Every tensor of a checkpoint, bit by bit.
+pub fn tensors(file: &Path) -> Vec<(String, Vec<u8>)> {
+    let bytes = fs::read(file).unwrap();
     let mut all: Vec<_> = SafeTensors::deserialize(&bytes)
         .unwrap()
         .tensors()
@@ -74,7 +79,7 @@ fn weights(run: &Path) -> Vec<(String, Vec<u8>)> {
 }
 
 /// Events without seconds and without the marks of where a process began.
-fn events(run: &Path) -> Vec<Event> {
+pub fn events(run: &Path) -> Vec<Event> {
     read_events(&run.join(EVENTS))
         .unwrap()
         .into_iter()

@@ -14,6 +14,7 @@ pub struct Comparison {
     /// Name of the plan.
     pub name: String,
     /// Level of the tests; intervals have confidence 1 − level.
+    #[serde(with = "nasfw_framework::lossless")]
     pub level: f64,
     /// Labels of the strategies, in the order of the plan, controls last where the plan does not name them.
     pub strategies: Vec<String>,
@@ -77,8 +78,10 @@ pub struct TrialResult {
     /// What became of it.
     pub state: State,
     /// The metric of what was found; none where the benchmark does not know it.
+    #[serde(default, with = "nasfw_framework::lossless")]
     pub metric: Option<f64>,
     /// Optimum minus metric.
+    #[serde(default, with = "nasfw_framework::lossless")]
     pub regret: Option<f64>,
     /// Last lines of what a failed trial said.
     pub error: Option<String>,
@@ -110,6 +113,7 @@ pub struct Setting {
     /// Friedman test with the seeds as blocks; none with fewer than three strategies or two seeds.
     pub ranks: Option<Ranks>,
     /// Positions of the anytime curves in units of the budget, from 0 to its amount.
+    #[serde(with = "nasfw_framework::lossless")]
     pub grid: Vec<f64>,
 }
 
@@ -156,12 +160,16 @@ pub struct StrategyFigures {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     /// The measurements, in the order of the seeds.
+    #[serde(with = "nasfw_framework::lossless")]
     pub values: Vec<f64>,
     /// Their mean.
+    #[serde(with = "nasfw_framework::lossless")]
     pub mean: f64,
     /// Sample standard deviation (n − 1); none for one measurement.
+    #[serde(default, with = "nasfw_framework::lossless")]
     pub sd: Option<f64>,
     /// Bootstrap interval (BCa) of the mean, confidence 1 − level; none for one measurement.
+    #[serde(default, with = "nasfw_framework::lossless")]
     pub interval: Option<[f64; 2]>,
 }
 
@@ -169,10 +177,13 @@ pub struct Summary {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Anytime {
     /// Mean over the seeds at every position of [`Setting::grid`].
+    #[serde(with = "nasfw_framework::lossless")]
     pub mean: Vec<f64>,
     /// Lower ends of the bootstrap intervals; empty with one seed.
+    #[serde(with = "nasfw_framework::lossless")]
     pub low: Vec<f64>,
     /// Upper ends.
+    #[serde(with = "nasfw_framework::lossless")]
     pub high: Vec<f64>,
     /// Area under each seed's curve divided by the budget: the mean regret over the search.
     pub area: Summary,
@@ -186,16 +197,21 @@ pub struct Pair {
     /// The other.
     pub b: String,
     /// Mean of metric(a) − metric(b).
+    #[serde(with = "nasfw_framework::lossless")]
     pub difference: f64,
     /// Wilcoxon's signed-rank test, two-sided.
+    #[serde(with = "nasfw_framework::lossless")]
     pub p: f64,
     /// The same after Holm's correction over all pairs of the setting.
+    #[serde(with = "nasfw_framework::lossless")]
     pub p_holm: f64,
     /// Seeds in which the two differ; only these count in the test.
     pub n: usize,
     /// Matched-pairs rank-biserial correlation: 1 where a is always better, −1 where b is.
+    #[serde(with = "nasfw_framework::lossless")]
     pub rank_biserial: f64,
     /// Cohen's d of the differences; none where they do not vary.
+    #[serde(default, with = "nasfw_framework::lossless")]
     pub cohen_dz: Option<f64>,
 }
 
@@ -203,14 +219,18 @@ pub struct Pair {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Ranks {
     /// Strategy and its average rank, in the order of [`Comparison::strategies`].
+    #[serde(with = "nasfw_framework::lossless")]
     pub average: Vec<(String, f64)>,
     /// Number of blocks.
     pub blocks: usize,
     /// Friedman's χ², corrected for ties.
+    #[serde(with = "nasfw_framework::lossless")]
     pub chi_squared: f64,
     /// Its p-value.
+    #[serde(with = "nasfw_framework::lossless")]
     pub p: f64,
     /// Nemenyi's critical difference: average ranks further apart than this differ at the level.
+    #[serde(with = "nasfw_framework::lossless")]
     pub critical_difference: f64,
 }
 
@@ -222,6 +242,7 @@ pub struct Verdict {
     /// What the test says.
     pub outcome: VerdictOutcome,
     /// Wilcoxon's p after Holm's correction.
+    #[serde(with = "nasfw_framework::lossless")]
     pub p_holm: f64,
 }
 
@@ -241,8 +262,10 @@ pub enum VerdictOutcome {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Ranking {
     /// Kendall's τ-b; none where one of the two does not vary.
+    #[serde(default, with = "nasfw_framework::lossless")]
     pub tau: Option<f64>,
     /// Its two-sided p-value; none without τ.
+    #[serde(default, with = "nasfw_framework::lossless")]
     pub p: Option<f64>,
     /// The metric of the benchmark.
     pub metric: String,
@@ -265,7 +288,9 @@ pub struct Ranked {
     /// As text.
     pub genotype: String,
     /// Accuracy in the supernet, from 0 to 1.
+    #[serde(with = "nasfw_framework::lossless")]
     pub supernet: f64,
     /// The benchmark's metric.
+    #[serde(with = "nasfw_framework::lossless")]
     pub table: f64,
 }

@@ -149,7 +149,9 @@ pub fn differences(begun: &[Trial], now: &[Trial]) -> Vec<String> {
             let show =
                 |o: &BTreeMap<String, String>| o.get(key).map_or("not set", |v| v).to_owned();
             let (was, is) = (show(&old_options), show(&new_options));
-            if was != is {
+            // Earlier versions did not keep the number of threads.
+            let kept = key != "threads" || old_options.contains_key(key);
+            if was != is && kept {
                 found.insert(format!("`{key}` of {} was {was} and is {is}", old.strategy));
             }
         }

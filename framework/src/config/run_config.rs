@@ -11,7 +11,7 @@ use crate::benchmark::BenchmarkConfig;
 use crate::dataset::{DataSource, Dataset};
 use crate::error::{Error, Result};
 use crate::registry::{Kind, Parse, Registry};
-use crate::run::{CONFIG, RUN, RunFolder};
+use crate::run::{CONFIG, RUN, need_run, read_stored};
 use crate::space::SpaceConfig;
 use crate::strategy::StrategyConfig;
 use crate::trainer::Trainer;
@@ -163,16 +163,17 @@ impl RunConfig {
     /// The configuration of a run folder, checked as that of a new run is.
     ///
     /// # Errors
-    /// A file that can't be read or understood, values out of range.
-    pub fn of_run(run: &RunFolder) -> Result<Self> {
-        let config: Self = run.read_json(RUN)?;
+    /// A folder that is no run, a file that can't be read or understood, values out of range.
+    pub fn of_run(run: &Path) -> Result<Self> {
+        need_run(run)?;
+        let config: Self = read_stored(run, RUN)?;
         config.check().map_err(|e| Error::Run {
-            path: run.path().join(RUN),
+            path: run.join(RUN),
             problem: e.to_string(),
             help: format!(
                 "the file was edited, or made by another version of nasfw; start a new run with `nasfw run --config \
                  {}/{CONFIG}` and change the value with `--set`",
-                run.path().display()
+                run.display()
             ),
         })?;
         Ok(config)

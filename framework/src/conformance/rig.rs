@@ -50,7 +50,7 @@ pub(super) struct Nudge<'a> {
 pub(super) struct Traces {
     pub outcome: Outcome,
     pub events: Vec<Event>,
-    /// BLAKE3 of the newest checkpoint's tensors.
+    /// BLAKE3 of the newest checkpoint's tensors, with how they lie in memory.
     pub tensors: String,
 }
 
@@ -169,11 +169,11 @@ impl<'a> Rig<'a> {
             .filter(|e| !matches!(e, Event::Started { .. } | Event::Interrupted { .. }))
             .map(Event::reproducible)
             .collect();
-        let newest = checkpoint::newest(&run, &config.fingerprint()?)?;
+        let newest = checkpoint::newest(run.path(), &config.fingerprint()?)?;
         Ok(Traces {
             outcome,
             events,
-            tensors: newest.map_or_else(String::new, |c| c.header.digest),
+            tensors: newest.map_or_else(|| Ok(String::new()), |c| c.digest())?,
         })
     }
 }

@@ -1,15 +1,22 @@
 //! The event file: JSON, one line an event, appended.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufReader, Seek, SeekFrom, Write};
+use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use super::RunFolder;
 use crate::error::{Error, Result};
 use crate::events::{Event, Subscriber};
 use crate::input;
 
 /// The most bytes of an event.
 pub const EVENT_LIMIT: u64 = 16 << 20;
+
+/// How often a file is read that does not make sense, before it is given up.
+const READS: u32 = 5;
+/// How long to wait in between.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Appends events to a file.
 #[derive(Debug)]
@@ -21,6 +28,9 @@ pub struct EventLog {
 
 impl EventLog {
     /// Opens the file and forgets what lies beyond `bytes`: events after the checkpoint that a run goes on from.
+    ///
+    /// # Errors
+    /// A file that is shorter than that; whatever the disk has to say.
     pub fn open(path: &Path, bytes: u64) -> Result<Self> {
         let mut file = OpenOptions::new()
             .create(true)
@@ -56,10 +66,26 @@ impl EventLog {
     }
 
     /// Makes sure that everything is on disk.
+    ///
+    /// # Errors
+    /// A file that something else has written to; whatever the disk has to say.
     pub fn sync(&self) -> Result<()> {
-        self.file
-            .sync_data()
-            .map_err(Error::io("write", &self.path))
+        let failed = || Error::io("write", &self.path);
+        self.file.sync_data().map_err(failed())?;
+        let length = self.file.metadata().map_err(failed())?.len();
+        if length == self.bytes {
+            return Ok(());
+        }
+        Err(Error::Run {
+            path: self.path.clone(),
+            problem: format!(
+                "it has {length} bytes, but this process has written {}",
+                self.bytes
+            ),
+            help: "something else has written to it; when nothing does any more, `nasfw resume` goes on from the \
+                   last checkpoint"
+                .into(),
+        })
     }
 }
 
@@ -78,11 +104,32 @@ impl Subscriber for EventLog {
     }
 }
 
-/// Reads an event file of events of at most [`EVENT_LIMIT`] bytes; a last line that was cut by a crash is left out.
+/// Reads an event file of events of at most [`EVENT_LIMIT`] bytes; a last line that was cut by a crash is left out. A
+/// file that is being written can seem broken for a moment, on network file systems above all: it is read again then.
+///
+/// # Errors
+/// A file that can't be read, or makes no sense however often it is read.
 pub fn read_events(path: &Path) -> Result<Vec<Event>> {
-    let file = File::open(path).map_err(Error::io("read", path))?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let mut reads = 1;
+    loop {
+        let file = File::open(path).map_err(Error::io("read", path))?;
+        match parse_events(BufReader::new(file), path) {
+            Err(_) if reads < READS && RunFolder::holder(folder).is_some() => {
+                std::thread::sleep(PAUSE);
+                reads += 1;
+            }
+            done => return done,
+        }
+    }
+}
+
+/// As [`read_events`], of what was read from `path`.
+///
+/// # Errors
+/// As there.
+pub fn parse_events(mut file: impl BufRead, path: &Path) -> Result<Vec<Event>> {
     let mut events = Vec::new();
-    let mut file = BufReader::new(file);
     let mut line = Vec::new();
     let mut wrong: Option<String> = None;
     for i in 1_u64.. {
@@ -94,7 +141,7 @@ pub fn read_events(path: &Path) -> Result<Vec<Event>> {
             return Err(Error::Run {
                 path: path.to_owned(),
                 problem,
-                help: "the file was edited or made by another version of nasfw".into(),
+                help: "the file was edited, written by two processes, or made by another version of nasfw".into(),
             });
         }
         match serde_json::from_slice(&line) {
@@ -103,4 +150,81 @@ pub fn read_events(path: &Path) -> Result<Vec<Event>> {
         }
     }
     Ok(events)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    fn line(text: &str) -> Vec<u8> {
+        let what = text.to_owned();
+        let mut line = serde_json::to_vec(&Event::Control { epoch: 1, what }).unwrap();
+        line.push(b'\n');
+        line
+    }
+
+    /// Cut anywhere, in the middle of a character too, whole lines are read and the rest is left out.
+    #[test]
+    fn a_last_line_that_was_cut_is_left_out_wherever_it_was_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("events.jsonl");
+        let whole = [line("ä→日本"), line("a"), line("φ = 日本 🦀")].concat();
+        for cut in 0..=whole.len() {
+            fs::write(&path, &whole[..cut]).unwrap();
+            // The last brace makes a line whole, with or without its end.
+            let lines = [0, 1, 2]
+                .map(|n| {
+                    whole
+                        .split_inclusive(|b| *b == b'\n')
+                        .take(n + 1)
+                        .map(<[u8]>::len)
+                        .sum()
+                })
+                .into_iter()
+                .filter(|end: &usize| cut + 1 >= *end)
+                .count();
+            assert_eq!(read_events(&path).unwrap().len(), lines, "{cut}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_broken_for_a_moment_is_read_again_and_one_that_stays_broken_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("events.jsonl");
+        let mut broken = [line("a"), line("b"), line("c")].concat();
+        let middle = line("a").len() + 3;
+        broken[middle..middle + 4].fill(0);
+        fs::write(&path, &broken).unwrap();
+        let error = read_events(&path).unwrap_err();
+        assert!(error.to_string().contains("line 2"), "{error}");
+        assert_eq!(error.exit_code(), 4);
+
+        // Only somebody who works on it can mend it.
+        let lock = File::create_new(dir.path().join(".lock")).unwrap();
+        lock.lock().unwrap();
+        let mended = [line("a"), line("b"), line("c")].concat();
+        let other = path.clone();
+        let writer = std::thread::spawn(move || {
+            std::thread::sleep(PAUSE / 2);
+            fs::write(other, mended).unwrap();
+        });
+        assert_eq!(read_events(&path).unwrap().len(), 3);
+        writer.join().unwrap();
+    }
+
+    #[test]
+    fn a_second_writer_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("events.jsonl");
+        let mut log = EventLog::open(&path, 0).unwrap();
+        let event = Event::Interrupted { step: 1 };
+        log.on_event(&event).unwrap();
+        log.sync().unwrap();
+        let mut other = OpenOptions::new().append(true).open(&path).unwrap();
+        other.write_all(&line("another")).unwrap();
+        let error = log.sync().unwrap_err();
+        assert_eq!(error.exit_code(), 4);
+        assert!(error.to_string().contains("bytes"), "{error}");
+    }
 }

@@ -4,8 +4,37 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::host;
 use crate::error::Result;
 use crate::registry::Registry;
+
+/// A process that worked on a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Worker {
+    /// Name of the host.
+    pub host: String,
+    /// Number of the process there.
+    pub process: u32,
+    /// The processor in words; empty where the system does not tell.
+    pub processor: String,
+    /// CPU threads.
+    pub threads: i32,
+    /// When it began, RFC 3339.
+    pub since: String,
+}
+
+impl Worker {
+    /// This process, which begins now.
+    pub fn this() -> Self {
+        Self {
+            host: host::host(),
+            process: std::process::id(),
+            processor: host::processor(),
+            threads: tch::get_num_threads(),
+            since: jiff::Timestamp::now().to_string(),
+        }
+    }
+}
 
 /// Versions, device and data of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -20,8 +49,11 @@ pub struct Manifest {
     pub device: String,
     /// Processor architecture and operating system.
     pub platform: String,
-    /// CPU threads.
+    /// CPU threads. A process that goes on takes as many.
     pub threads: i32,
+    /// Every process that worked on the run, in order.
+    #[serde(default)]
+    pub workers: Vec<Worker>,
     /// Images a forward and backward pass at most, as set or as the memory planner chose; none means whole batches.
     #[serde(default)]
     pub micro_batch: Option<usize>,
@@ -40,6 +72,26 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// Notes a process that goes on with the run, and warns where its numbers may get other last bits.
+    pub(crate) fn goes_on(&mut self, worker: Worker) {
+        if worker.threads != self.threads {
+            tracing::warn!(
+                "this run began with {} CPU threads and goes on with {}: its last bits may differ from those of an \
+                 uninterrupted run",
+                self.threads,
+                worker.threads
+            );
+        }
+        let processor = self.workers.last().map(|w| w.processor.clone());
+        if let Some(processor) = processor.filter(|p| *p != worker.processor) {
+            tracing::warn!(
+                "this run was on a processor `{processor}` and goes on with `{}`: processors can round differently",
+                worker.processor
+            );
+        }
+        self.workers.push(worker);
+    }
+
     /// The manifest of a run that starts now.
     pub fn now(
         device: String,
@@ -59,6 +111,7 @@ impl Manifest {
             device,
             platform: format!("{} {}", std::env::consts::ARCH, std::env::consts::OS),
             threads: tch::get_num_threads(),
+            workers: vec![Worker::this()],
             micro_batch: None,
             data,
             notes: vec![],

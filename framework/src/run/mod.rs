@@ -1,16 +1,22 @@
 //! A run is a folder: resolved configuration, manifest, events, checkpoints, result, drawings.
 
 mod event_log;
+mod host;
+mod lock;
 mod manifest;
 mod tensorboard;
+mod whole;
 
-use std::fs::{self, File, TryLockError};
-use std::io::Write;
+use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-pub use event_log::{EVENT_LIMIT, EventLog, read_events};
-pub use manifest::Manifest;
+pub use event_log::{EVENT_LIMIT, EventLog, parse_events, read_events};
+pub use host::Process;
+pub use lock::Holder;
+pub use manifest::{Manifest, Worker};
 pub use tensorboard::TensorBoard;
+pub use whole::write_whole;
 
 use serde::de::DeserializeOwned;
 
@@ -25,7 +31,7 @@ pub const RUN: &str = "run.json";
 pub const MANIFEST: &str = "manifest.json";
 /// File of events, one JSON object a line: the source of truth.
 pub const EVENTS: &str = "events.jsonl";
-/// File of what was found.
+/// File of what was found, written last: a run that has it is over.
 pub const RESULT: &str = "result.json";
 /// Folder of TensorBoard event files.
 pub const TENSORBOARD: &str = "tensorboard";
@@ -35,17 +41,23 @@ pub const CHECKPOINTS: &str = "checkpoints";
 /// The most bytes of a JSON file or a configuration in a run folder or a comparison's.
 pub const FILE_LIMIT: u64 = 64 << 20;
 
-/// A run folder, locked for this process.
+/// What to do about a file of a run that can't be understood.
+const HELP: &str = "it was made by another version of nasfw, by plugins that this binary lacks, or was edited; start a \
+                    new run with `nasfw run`";
+
+/// A run folder, this process's to write to. Those who only read need none: [`need_run`], [`read_stored`].
 #[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
-    _lock: File,
+    lock: lock::Lock,
 }
 
 impl RunFolder {
     /// Makes a new folder `name`, or `name-2`, `name-3` …, in `out`.
+    ///
+    /// # Errors
+    /// Whatever the disk has to say.
     pub fn create(out: &Path, name: &str) -> Result<Self> {
-        fs::create_dir_all(out).map_err(Error::io("create the folder", out))?;
         let mut n = 1;
         loop {
             let path = out.join(if n == 1 {
@@ -53,61 +65,65 @@ impl RunFolder {
             } else {
                 format!("{name}-{n}")
             });
-            match fs::create_dir(&path) {
-                Ok(()) => return Self::lock(path),
-                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => n += 1,
-                Err(e) => return Err(Error::io("create the folder", &path)(e)),
+            if make(&path)? {
+                return Self::begin(path);
             }
+            n += 1;
         }
     }
 
     /// Opens an existing run.
+    ///
+    /// # Errors
+    /// A folder that is no run, or that another process works on.
     pub fn open(path: &Path) -> Result<Self> {
-        if !path.join(RUN).is_file() {
-            return Err(Error::Run {
-                path: path.to_owned(),
-                problem: format!("this is no run folder, it has no {RUN}"),
-                help:
-                    "give the folder that `nasfw run` printed, for example `nasfw resume runs/NAME`"
-                        .into(),
-            });
-        }
+        need_run(path)?;
         Self::lock(path.to_owned())
     }
 
     /// Opens a folder of the caller's own, or makes it. Nothing need be in it.
+    ///
+    /// # Errors
+    /// A folder that another process works on, or that can't be written to.
     pub fn at(path: &Path) -> Result<Self> {
-        fs::create_dir_all(path).map_err(Error::io("create the folder", path))?;
+        if make(path)? {
+            return Self::begin(path.to_owned());
+        }
         Self::lock(path.to_owned())
     }
 
-    /// Whether a process works on this run: it holds the folder's lock. None on file systems whose locks can't tell.
-    pub fn is_busy(path: &Path) -> Option<bool> {
-        // Not `create`: a folder that is only looked at stays as it is.
-        let Ok(lock) = File::open(path.join(".lock")) else {
-            return Some(false);
+    /// Whether a folder holds nothing but what a process writes before [`RUN`]: nothing in it is lost when a run begins
+    /// there.
+    pub fn is_torso(path: &Path) -> bool {
+        let ours = |name: &std::ffi::OsStr| {
+            name == CONFIG || name == lock::LOCK || whole::is_unfinished(name)
         };
-        // Shared, so that those who look are not in each other's way; held for no longer than this function takes.
-        match lock.try_lock_shared() {
-            Ok(()) => Some(false),
-            Err(TryLockError::WouldBlock) => Some(true),
-            Err(TryLockError::Error(_)) => None,
-        }
+        fs::read_dir(path).is_ok_and(|entries| {
+            entries
+                .into_iter()
+                .all(|entry| entry.is_ok_and(|e| ours(&e.file_name())))
+        })
+    }
+
+    /// Who works on a folder; none if nobody does. Nothing in it is changed.
+    pub fn holder(path: &Path) -> Option<Holder> {
+        lock::holder(path)
+    }
+
+    /// Locks a folder that was just made. On a full disk nothing of it stays.
+    fn begin(path: PathBuf) -> Result<Self> {
+        Self::lock(path.clone()).inspect_err(|_| {
+            // A folder that anything is in can't be removed like this.
+            let _ = fs::remove_dir(&path);
+        })
     }
 
     fn lock(path: PathBuf) -> Result<Self> {
-        let file = path.join(".lock");
-        let lock = File::create(&file).map_err(Error::io("create", &file))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { path, _lock: lock }),
-            Err(TryLockError::WouldBlock) => Err(Error::Run {
-                path,
-                problem: "another process is working on this run".into(),
-                help: "wait until it is done, or end it; then type the command again".into(),
-            }),
-            // Some network file systems can't lock. One writer at a time is then up to the user.
-            Err(TryLockError::Error(_)) => Ok(Self { path, _lock: lock }),
+        let lock = lock::Lock::take(&path)?;
+        for folder in [&path, &path.join(CHECKPOINTS)] {
+            whole::remove_leftovers(folder);
         }
+        Ok(Self { path, lock })
     }
 
     /// The folder.
@@ -115,38 +131,114 @@ impl RunFolder {
         &self.path
     }
 
+    /// Whether it is still there, and still this process's. Everything that writes asks first.
+    ///
+    /// # Errors
+    /// A folder that was moved, removed, or taken over by another process.
+    pub fn check(&self) -> Result<()> {
+        self.lock.check(&self.path)
+    }
+
     /// Writes a file so that it is either there whole or as it was: temporary name, sync, rename.
+    ///
+    /// # Errors
+    /// As [`RunFolder::check`]; whatever the disk has to say.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        self.check()?;
         write_whole(&self.path.join(name), bytes)
     }
 
     /// Writes a value as indented JSON.
+    ///
+    /// # Errors
+    /// As [`RunFolder::write`].
     pub fn write_json(&self, name: &str, value: &impl serde::Serialize) -> Result<()> {
-        let mut text = serde_json::to_string_pretty(value).map_err(|e| Error::Invalid {
-            what: name.into(),
-            why: e.to_string(),
-        })?;
-        text.push('\n');
-        self.write(name, text.as_bytes())
+        self.write(name, &to_json(name, value)?)
     }
 
     /// Reads a JSON file of this run.
+    ///
+    /// # Errors
+    /// As [`read_stored`].
     pub fn read_json<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
-        read_json(
-            &self.path.join(name),
-            "it was made by another version of nasfw, by plugins that this binary lacks, or was edited; start a new \
-             run with `nasfw run`",
-        )
+        read_stored(&self.path, name)
     }
+
+    /// Removes it with all that is in it.
+    ///
+    /// # Errors
+    /// As [`RunFolder::check`], so that nobody else's folder goes; whatever the disk has to say.
+    pub fn discard(self) -> Result<()> {
+        self.check()?;
+        fs::remove_dir_all(&self.path).map_err(Error::io("remove", &self.path))
+    }
+}
+
+/// Makes a folder and those around it. False if it is there already.
+fn make(path: &Path) -> Result<bool> {
+    let failed = |path: &Path, e| Error::io("create the folder", path)(e);
+    if let Some(around) = path.parent() {
+        fs::create_dir_all(around).map_err(|e| failed(around, e))?;
+    }
+    match fs::create_dir(path) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(false),
+        Err(e) => Err(failed(path, e)),
+    }
+}
+
+/// Refuses a folder that is no run.
+///
+/// # Errors
+/// [`Error::Run`] with what to type.
+pub fn need_run(path: &Path) -> Result<()> {
+    if path.join(RUN).is_file() {
+        return Ok(());
+    }
+    Err(Error::Run {
+        path: path.to_owned(),
+        problem: format!("this is no run folder, it has no {RUN}"),
+        help: "give the folder that `nasfw run` printed, for example `nasfw resume runs/NAME`"
+            .into(),
+    })
+}
+
+/// Whether a run has anything to go on from.
+pub fn has_checkpoints(path: &Path) -> bool {
+    let is_one = |entry: fs::DirEntry| entry.path().extension().is_some_and(|e| e == "safetensors");
+    let mut entries = path.join(CHECKPOINTS).read_dir().into_iter().flatten();
+    entries.any(|entry| entry.is_ok_and(is_one))
+}
+
+/// Reads a JSON file of a run folder, whoever works on that.
+///
+/// # Errors
+/// A file that can't be read or understood.
+pub fn read_stored<T: DeserializeOwned>(run: &Path, name: &str) -> Result<T> {
+    read_json(&run.join(name), HELP)
+}
+
+/// A value as indented JSON; `what` names it in an error.
+///
+/// # Errors
+/// A value that JSON can't hold.
+pub fn to_json(what: &str, value: &impl serde::Serialize) -> Result<Vec<u8>> {
+    let mut text = serde_json::to_vec_pretty(value).map_err(|e| Error::Invalid {
+        what: what.into(),
+        why: e.to_string(),
+    })?;
+    text.push(b'\n');
+    Ok(text)
 }
 
 /// Reads a JSON file.
 ///
 /// # Errors
-/// A file that can't be read or has more than [`FILE_LIMIT`] bytes; one that can't be understood, with `help` as what to type then.
+/// A file that can't be read or has more than [`FILE_LIMIT`] bytes; one that can't be understood, with `help` as what to
+/// type then.
 pub fn read_json<T: DeserializeOwned>(path: &Path, help: &str) -> Result<T> {
-    let text = input::read_text(path, FILE_LIMIT).map_err(Error::io("read", path))?;
-    serde_json::from_str(&text).map_err(|e| Error::Run {
+    let bytes = input::read(path, FILE_LIMIT).map_err(Error::io("read", path))?;
+    serde_json::from_slice(&bytes).map_err(|e| Error::Run {
         path: path.to_owned(),
         problem: format!("it can't be understood: {e}"),
         help: help.into(),
@@ -160,29 +252,7 @@ pub fn read_json<T: DeserializeOwned>(path: &Path, help: &str) -> Result<T> {
 pub fn read_json_if_there<T: DeserializeOwned>(path: &Path, help: &str) -> Result<Option<T>> {
     match read_json(path, help) {
         Ok(value) => Ok(Some(value)),
-        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e),
     }
-}
-
-/// Writes a file under a temporary name, syncs it and renames it into place.
-pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".tmp");
-    let temporary = path.with_file_name(name);
-    let attempt = || -> std::io::Result<()> {
-        let mut file = File::create(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        // The parent of a bare name is the empty path.
-        match path.parent().filter(|p| !p.as_os_str().is_empty()) {
-            Some(folder) => File::open(folder)?.sync_all(),
-            None => File::open(".")?.sync_all(),
-        }
-    };
-    attempt().map_err(|e| {
-        let _ = fs::remove_file(&temporary);
-        Error::io("write", path)(e)
-    })
 }

@@ -19,6 +19,7 @@ mod search_trainer;
 mod session;
 mod shares;
 
+pub use checkpoint::check as check_checkpoint;
 pub use interrupt::on_signals;
 pub use outcome::{CurvePoint, Outcome, effects};
 pub use reopened::{Drawn, Evaluation, Normalisation, Reopened};
@@ -42,8 +43,8 @@ pub struct Reopen<'a> {
     pub config: &'a RunConfig,
     /// [`RunConfig::fingerprint`] of how it was made.
     pub fingerprint: &'a str,
-    /// Where it is.
-    pub run: &'a RunFolder,
+    /// Where it is. Nothing in it is changed, and whoever works on it goes on.
+    pub run: &'a Path,
     /// One of its checkpoints; none means the newest.
     pub checkpoint: Option<&'a Path>,
 }

@@ -18,14 +18,19 @@ pub struct Outcome {
     /// What the space adds, for example a benchmark's own encoding.
     pub facts: Map<String, Value>,
     /// The weights that derivation went by.
+    #[serde(default, with = "crate::lossless")]
     pub marginals: Option<Marginals>,
     /// Normalised entropy of them: 1 uniform, 0 one-hot.
+    #[serde(default, with = "crate::lossless")]
     pub entropy: Option<f64>,
     /// Mean over rows of the largest weight.
+    #[serde(default, with = "crate::lossless")]
     pub sharpness: Option<f64>,
     /// The benchmark's metrics, and the strategy's own figures.
+    #[serde(default, with = "crate::lossless")]
     pub metrics: Option<BTreeMap<String, f64>>,
     /// Optimum minus metric.
+    #[serde(default, with = "crate::lossless")]
     pub regret: Option<BTreeMap<String, f64>>,
     /// Whether the benchmark knows the architecture; none without a benchmark.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -153,15 +158,25 @@ pub struct CurvePoint {
     #[serde(default)]
     pub images: u64,
     /// Seconds of search; only of runs with a budget of seconds, since no two runs have the same.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "crate::lossless"
+    )]
     pub seconds: Option<f64>,
     /// Simulated seconds of training; only of runs with a budget of them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "crate::lossless"
+    )]
     pub simulated: Option<f64>,
     /// Whether the benchmark knows the architecture.
     pub known: bool,
     /// The benchmark's metrics, where it does, and the strategy's own figures.
+    #[serde(default, with = "crate::lossless")]
     pub metrics: Option<BTreeMap<String, f64>>,
     /// Optimum minus metric.
+    #[serde(default, with = "crate::lossless")]
     pub regret: Option<BTreeMap<String, f64>>,
 }

@@ -98,16 +98,16 @@ impl Trainer for SearchTrainer {
         let restored = match job.checkpoint {
             Some(path) => checkpoint::read(path, job.fingerprint)?,
             None => checkpoint::newest(job.run, job.fingerprint)?.ok_or_else(|| Error::Run {
-                path: job.run.path().to_owned(),
+                path: job.run.to_owned(),
                 problem: "this run has no checkpoint yet".into(),
-                help: format!("go on with `nasfw resume {}`", job.run.path().display()),
+                help: format!("go on with `nasfw resume {}`", job.run.display()),
             })?,
         };
         let source = job.config.common.source();
         let (mut search, strategy, data) = self.assemble(job.config, Some(&restored), &source)?;
-        restored.restore(&mut search)?;
+        let choice = restored.reopen(&mut search, strategy.as_ref())?;
         Ok(Reopened {
-            choice: strategy.derive(&search)?,
+            choice,
             search,
             normalisation: Normalisation {
                 mean: data.mean,
@@ -204,7 +204,9 @@ impl SearchTrainer {
         }
         let mut plugins = Plugins::build(self, config, device)?;
         if let Some(checkpoint) = restored {
-            plugins.strategy.restore(checkpoint.strategy_state())?;
+            let restored = plugins.strategy.restore(checkpoint.strategy_state());
+            restored
+                .map_err(|e| checkpoint.broken(format!("the strategy can't use its state: {e}")))?;
         }
         let data = config.dataset.load(source)?;
         let mut settings = self.settings();

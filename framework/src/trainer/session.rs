@@ -17,7 +17,7 @@ use crate::distribution::normalised_entropy;
 use crate::draw::Drawing;
 use crate::error::{Error, Result};
 use crate::events::{Event, Subscriber};
-use crate::run::{self, EventLog, Manifest};
+use crate::run::{self, EventLog, Manifest, Worker};
 use crate::search::Search;
 use crate::strategy::{Changes, Control, Strategy};
 
@@ -40,12 +40,20 @@ impl<'a> Session<'a> {
         let began = Instant::now();
         let config = job.config;
         let fingerprint = config.fingerprint()?;
-        let restored = checkpoint::newest(job.run, &fingerprint)?;
+        let restored = checkpoint::newest(job.run.path(), &fingerprint)?;
+        let mut begun: Option<Manifest> = match &restored {
+            Some(_) => Some(job.run.read_json(run::MANIFEST)?),
+            None => None,
+        };
+        if let Some(manifest) = &begun {
+            // Sums are added in another order by another number of threads.
+            tch::set_num_threads(manifest.threads.clamp(1, 1024));
+        }
         let source = config.common.source();
         let (mut search, strategy, data) = trainer.assemble(config, restored.as_ref(), &source)?;
         let checksum = data.checksum();
         let table = search.benchmark().and_then(|b| b.provenance().checksum);
-        match &restored {
+        match &mut begun {
             None => job.run.write_json(
                 run::MANIFEST,
                 &Manifest {
@@ -59,22 +67,23 @@ impl<'a> Session<'a> {
                     )?
                 },
             )?,
-            Some(_) => {
-                let manifest: Manifest = job.run.read_json(run::MANIFEST)?;
-                same_data(&job, &manifest, &checksum)?;
+            Some(manifest) => {
+                same_data(&job, manifest, &checksum)?;
                 if manifest.benchmark.is_none() && table.is_some() {
                     tracing::info!(
                         "this run began without the table that is there now, and goes on without it"
                     );
                     search.forget_benchmark();
                 } else {
-                    same_table(&job, &manifest, table.as_deref())?;
+                    same_table(&job, manifest, table.as_deref())?;
                 }
+                manifest.goes_on(Worker::this());
+                job.run.write_json(run::MANIFEST, manifest)?;
             }
         }
         let (mut events_bytes, mut finished) = (0, None);
         if let Some(checkpoint) = &restored {
-            checkpoint.restore(&mut search)?;
+            checkpoint.reopen(&mut search, strategy.as_ref())?;
             events_bytes = checkpoint.header.events_bytes;
             finished = checkpoint.header.finished.clone();
         }
@@ -225,7 +234,7 @@ impl<'a> Session<'a> {
                 format!("set {changes:?}")
             }
             Control::Rollback { epoch, changes } => {
-                if !self.strategy.needs_history() || epoch > self.search.clock.epoch {
+                if !self.strategy.needs_history() || epoch >= self.search.clock.epoch {
                     return Err(Error::Plugin {
                         plugin: "strategy".into(),
                         message: format!(
@@ -233,10 +242,11 @@ impl<'a> Session<'a> {
                         ),
                     });
                 }
-                let kept = checkpoint::of_epoch(self.job.run, epoch, &self.fingerprint)?;
-                let spent = self.search.clock.work;
+                let kept = checkpoint::of_epoch(self.job.run.path(), epoch, &self.fingerprint)?;
+                // What was spent stays spent, and checkpoints are counted on.
+                let (spent, saves) = (self.search.clock.work, self.search.clock.saves);
                 kept.restore(&mut self.search)?;
-                self.search.clock.work = spent;
+                (self.search.clock.work, self.search.clock.saves) = (spent, saves);
                 self.search.account();
                 self.change(changes);
                 format!("roll back to the end of epoch {epoch}, set {changes:?}")
@@ -289,7 +299,6 @@ impl<'a> Session<'a> {
         let drawing = Drawing::of_genotype(&outcome.genotype);
         self.job.run.write("cell.svg", drawing.svg().as_bytes())?;
         self.job.run.write("cell.dot", drawing.dot().as_bytes())?;
-        self.job.run.write_json(run::RESULT, &outcome)?;
         let (step, seconds) = (self.search.clock.step, self.began.elapsed().as_secs_f64());
         self.emit(Event::Finished {
             step,
@@ -298,6 +307,10 @@ impl<'a> Session<'a> {
             peak_memory: device::peak_memory(),
         })?;
         self.log.sync()?;
+        // The last process may have died before it came to that.
+        checkpoint::prune(self.job.run)?;
+        // Last: who finds it finds a run that is over, in every file.
+        self.job.run.write_json(run::RESULT, &outcome)?;
         Ok(outcome)
     }
 

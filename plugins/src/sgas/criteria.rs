@@ -7,12 +7,16 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Criteria {
     /// Edge importance, from 0 to 1.
+    #[serde(with = "nasfw_framework::lossless")]
     pub importance: Vec<f64>,
     /// Selection certainty, from 0 to 1.
+    #[serde(with = "nasfw_framework::lossless")]
     pub certainty: Vec<f64>,
     /// Selection stability, from 0 to 1; empty where it does not count.
+    #[serde(with = "nasfw_framework::lossless")]
     pub stability: Vec<f64>,
     /// Product of the criteria, each stretched to 0 … 1 over the group.
+    #[serde(with = "nasfw_framework::lossless")]
     pub score: Vec<f64>,
 }
 

@@ -149,6 +149,25 @@ impl DecidedSoftmax {
         self.masks.as_ref().map(|m| &m.frozen)
     }
 
+    /// Refuses decisions that are not about this space: a checkpoint's.
+    pub fn need(&self, decided: &Decided) -> Result<()> {
+        let row = |(row, kept): (&Row, &Option<Vec<usize>>)| {
+            kept.iter().flatten().all(|c| *c < row.candidates.len())
+        };
+        let group = |(group, rows): (&Group, &Vec<Option<Vec<usize>>>)| {
+            group.rows.len() == rows.len() && group.rows.iter().zip(rows).all(row)
+        };
+        let groups = self.spec.groups();
+        let fits = groups.len() == decided.0.len() && groups.iter().zip(&decided.0).all(group);
+        if fits || decided.0.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Invalid {
+            what: "strategy state".into(),
+            why: "its decisions are not about the space".into(),
+        })
+    }
+
     /// Takes over what is decided.
     pub fn decide(&mut self, decided: &Decided) {
         if decided.rows().next().is_none() {

@@ -89,6 +89,7 @@ struct State {
     /// Decisions that have been made in every group.
     rounds: u64,
     /// Probabilities of all candidates after the last epochs, the latest last.
+    #[serde(with = "nasfw_framework::lossless")]
     history: Vec<Marginals>,
     /// Per group what the last epoch's decision went by.
     criteria: Vec<Criteria>,
@@ -187,7 +188,9 @@ impl Strategy for Sgas {
     }
 
     fn restore(&mut self, state: StrategyState) -> Result<()> {
-        self.state = state.value()?;
+        let state: State = state.value()?;
+        self.softmax.need(&state.decided)?;
+        self.state = state;
         self.softmax.decide(&self.state.decided);
         Ok(())
     }

@@ -9,7 +9,7 @@ use clap::Args;
 use nasfw_analysis::compare::{COMPARISON, PlanFile, TRIALS, Trial, assemble, differences, text};
 use nasfw_framework::config::{Layer, Origin, RunConfig, resolve};
 use nasfw_framework::registry::Registry;
-use nasfw_framework::run::RunFolder;
+use nasfw_framework::run::{RunFolder, read_json_if_there};
 use nasfw_framework::trainer::on_signals;
 use nasfw_framework::{Error, Result};
 
@@ -22,6 +22,8 @@ use runner::{Ended, Runner};
 pub const PLAN: &str = "plan.toml";
 /// File of the trials that the plan asked for, by which a changed plan is noticed.
 pub const BEGUN: &str = "trials.json";
+/// The setting that every trial has, whether the plan names it or not.
+const THREADS: &str = "threads";
 
 /// Options of `compare`.
 #[derive(Debug, Args)]
@@ -45,13 +47,19 @@ impl Compare {
         logging::to_terminal();
         let registry = Registry::load()?;
         let file = PlanFile::read(&self.plan)?;
-        let trials = file.trials(|space| {
+        let mut trials = file.trials(|space| {
             let options = space_options("space.name", space)?.into_iter();
             Ok(options.map(|(key, value, _)| (key, value)).collect())
         })?;
-        check(&registry, &file, &trials)?;
         let out = self.out.as_deref().unwrap_or(&file.plan.out);
         let path = out.join(&file.plan.name);
+        let begun: Option<Vec<Trial>> = read_json_if_there(
+            &path.join(BEGUN),
+            "the file was edited; put it back as it was, or give the comparison another `name`",
+        )?;
+        let begun = begun.unwrap_or_default();
+        fix_threads(&mut trials, &begun, self.jobs);
+        check(&registry, &file, &trials)?;
         let runner = Runner {
             folder: &path,
             rank: file.plan.rank,
@@ -67,7 +75,7 @@ impl Compare {
         }
 
         let folder = RunFolder::at(&path)?;
-        same_plan(&folder, &trials)?;
+        same_plan(&folder, &begun, &trials)?;
         folder.write(PLAN, file.document.text().as_bytes())?;
         folder.write_json(BEGUN, &trials)?;
         let interrupt = on_signals()?;
@@ -104,13 +112,32 @@ impl Compare {
     }
 }
 
-/// Refuses a plan that is no longer the one that the folder was begun with.
-fn same_plan(folder: &RunFolder, trials: &[Trial]) -> Result<()> {
-    if !folder.path().join(BEGUN).exists() {
-        return Ok(());
+/// Gives every trial its number of threads, once and for all: on a host with other cores it would be another one, and
+/// with it other last bits.
+fn fix_threads(trials: &mut [Trial], begun: &[Trial], jobs: u64) {
+    let of = |t: &Trial| t.options.iter().find(|o| o.0 == THREADS).cloned();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+    let here = (
+        THREADS.to_owned(),
+        (cores / jobs).max(1).to_string(),
+        format!("--jobs {jobs}"),
+    );
+    // New trials of a plan that grows get what those before them have.
+    let as_begun = begun
+        .iter()
+        .find_map(|t| of(t).filter(|o| o.2.starts_with("--jobs")));
+    for trial in trials {
+        if of(trial).is_none() {
+            let known = begun.iter().find(|b| b.id == trial.id).and_then(of);
+            let option = known.or(as_begun.clone()).unwrap_or_else(|| here.clone());
+            trial.options.push(option);
+        }
     }
-    let begun: Vec<Trial> = folder.read_json(BEGUN)?;
-    let found = differences(&begun, trials);
+}
+
+/// Refuses a plan that is no longer the one that the folder was begun with.
+fn same_plan(folder: &RunFolder, begun: &[Trial], trials: &[Trial]) -> Result<()> {
+    let found = differences(begun, trials);
     if found.is_empty() {
         return Ok(());
     }

@@ -96,7 +96,7 @@ impl Runner<'_> {
                 let Some((trial, since)) = waiting.pop_front() else {
                     break;
                 };
-                if RunFolder::is_busy(&run_folder(self.folder, trial)) == Some(true) {
+                if RunFolder::holder(&run_folder(self.folder, trial)).is_some() {
                     if !told && since.elapsed() > Duration::from_secs(2) {
                         progress::line(&format!(
                             "waiting for another process that works on {}",
@@ -204,13 +204,10 @@ impl Runner<'_> {
             return Ok(Some(with(&["resume", &run])));
         }
         let out = self.folder.join(TRIALS).display().to_string();
-        let mut arguments: Vec<String> = ["run", "--name", &trial.id, "--out", &out]
+        // On a network file system a folder can look older than it is: what there is to do, the process sees for itself.
+        let mut arguments: Vec<String> = ["run", "--name", &trial.id, "--resume", "--out", &out]
             .map(str::to_owned)
             .to_vec();
-        if !trial.options.iter().any(|o| o.0 == "threads") {
-            let cores = std::thread::available_parallelism().map_or(1, usize::from);
-            arguments.push(format!("--threads={}", (cores / self.jobs).max(1)));
-        }
         for (key, value, _) in &trial.options {
             arguments.push("--set".into());
             arguments.push(format!("{key}={value}"));
@@ -242,11 +239,6 @@ impl Runner<'_> {
         arguments: Vec<String>,
         began: Instant,
     ) -> Result<Running<'t>> {
-        let path = run_folder(self.folder, trial);
-        if arguments[0] == "run" && path.exists() {
-            // A process was killed after it made the folder and before it wrote anything that matters.
-            fs::remove_dir_all(&path).map_err(Error::io("remove", &path))?;
-        }
         let error = error_file(self.folder, &trial.id);
         if error.exists() {
             fs::remove_file(&error).map_err(Error::io("remove", &error))?;

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use nasfw_framework::run::{EVENTS, RunFolder};
+use nasfw_framework::run::{EVENTS, RESULT, RunFolder};
 
 use super::state::{About, State, Status};
 
@@ -74,11 +74,18 @@ impl Follower {
 
     /// Corrects what events can't say: whether a process is at work.
     pub fn look_for_process(&mut self) {
-        let working = RunFolder::is_busy(&self.run);
+        let working = RunFolder::holder(&self.run).is_some();
+        let over = self.run.join(RESULT).exists();
         match (&self.state.status, working) {
-            (Status::Running, Some(false)) => self.state.status = Status::Stopped,
+            (Status::Finished(_), _) if over => {}
+            // The result is written last: a process died just before, and the next one will say it again.
+            (Status::Finished(_), false) => self.state.status = Status::Stopped,
+            (Status::Running | Status::Stopped, false) if over => {
+                self.state.status = Status::Finished("its result is there".into());
+            }
+            (Status::Running, false) => self.state.status = Status::Stopped,
             // It goes on, but has not said so yet.
-            (Status::Stopped, Some(true)) => self.state.status = Status::Running,
+            (Status::Stopped, true) => self.state.status = Status::Running,
             _ => {}
         }
     }

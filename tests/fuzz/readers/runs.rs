@@ -9,9 +9,7 @@ use nasfw::analysis::record::Record;
 use nasfw::analysis::report::Report;
 use nasfw::framework::config::RunConfig;
 use nasfw::framework::registry::Registry;
-use nasfw::framework::run::{
-    CHECKPOINTS, CONFIG, EVENTS, MANIFEST, RESULT, RUN, RunFolder, read_json,
-};
+use nasfw::framework::run::{CHECKPOINTS, CONFIG, EVENTS, MANIFEST, RESULT, RUN, read_json};
 use nasfw::framework::trainer::Reopen;
 
 use super::text::written;
@@ -71,8 +69,7 @@ pub fn run_json(folder: &Path) -> Read {
     let run = folder.to_owned();
     Box::new(move |bytes| {
         let reported = report(bytes);
-        let config = RunFolder::open(&run)
-            .and_then(|folder| RunConfig::of_run(&folder))
+        let config = RunConfig::of_run(&run)
             .and_then(|config| Ok((config.fingerprint()?, config.space.build()?)));
         config.map_or_else(|error| refused(&error), |_| reported)
     })
@@ -83,7 +80,7 @@ fn reopened(of: &str, folder: &Path) -> Read {
     Registry::load().unwrap();
     copy(of, folder);
     fs::create_dir(folder.join(CHECKPOINTS)).unwrap();
-    let run = RunFolder::open(folder).unwrap();
+    let run = folder.to_owned();
     let config = RunConfig::of_run(&run).unwrap();
     let fingerprint = config.fingerprint().unwrap();
     let file = folder.join(CHECKPOINTS).join("000000001.safetensors");

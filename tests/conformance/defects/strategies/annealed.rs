@@ -36,6 +36,7 @@ impl StrategyConfig for AnnealedConfig {
             optimizer: sgd(0.1),
             steps: 0,
             velocity: Tensor::zeros([cx.spec.numel()], (cx.kind, cx.device)),
+            kept: Tensor::ones([2, 3], (cx.kind, cx.device)).tr(),
         }))
     }
 
@@ -52,6 +53,8 @@ struct Annealed {
     optimizer: OptimizerConfig,
     steps: u64,
     velocity: Tensor,
+    /// A batch that is kept, say, and lies in memory column by column.
+    kept: Tensor,
 }
 
 impl Annealed {
@@ -147,6 +150,7 @@ impl Strategy for Annealed {
 
     fn state(&self) -> Result<StrategyState> {
         let mut state = StrategyState::default();
+        state.tensors.insert("kept".into(), self.kept.copy());
         if !self.has(Defect::CounterNotSaved) {
             state.values = self.steps.into();
         }
@@ -160,6 +164,10 @@ impl Strategy for Annealed {
 
     fn restore(&mut self, mut state: StrategyState) -> Result<()> {
         self.steps = state.values.as_u64().unwrap_or_default();
+        if let Some(kept) = state.tensors.remove("kept") {
+            let loses = self.has(Defect::LayoutNotRestored);
+            self.kept = if loses { kept.contiguous() } else { kept };
+        }
         if let Some(velocity) = state.tensors.remove("velocity") {
             self.velocity = velocity;
         }
