@@ -270,7 +270,7 @@ impl Bench {
             "{label}"
         );
         // It takes as long as to go on.
-        if label.len() % 3 > 0 {
+        if !label.len().is_multiple_of(3) {
             return;
         }
         let out = run(dir, &["watch", NAME, "--once"], &[]);
@@ -296,7 +296,7 @@ impl Bench {
             said(&out)
         );
         self.agree(&dir, &label);
-        let out = run(&dir, &self.go_on(&dir, k % 2 == 0), &[]);
+        let out = run(&dir, &self.go_on(&dir, k.is_multiple_of(2)), &[]);
         assert!(out.status.success(), "{label}: {}", said(&out));
         Left::of(&dir.join(NAME)).must_be(&self.left, &label);
         fs::remove_dir_all(dir).unwrap();
@@ -313,7 +313,7 @@ impl Bench {
         let out = run(&dir, &self.begin(false), &faults);
         said_full(&out, &dir, &label);
         self.agree(&dir, &label);
-        let out = run(&dir, &self.go_on(&dir, k % 2 == 0), &[]);
+        let out = run(&dir, &self.go_on(&dir, k.is_multiple_of(2)), &[]);
         assert!(out.status.success(), "{label}: {}", said(&out));
         // What only helps may be lacking: what to type next, of a run that was over.
         let mut left = Left::of(&dir.join(NAME));

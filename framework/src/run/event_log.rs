@@ -156,6 +156,7 @@ pub fn parse_events(mut file: impl BufRead, path: &Path) -> Result<Vec<Event>> {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
+    use std::fs;
 
     fn line(text: &str) -> Vec<u8> {
         let what = text.to_owned();

@@ -102,7 +102,7 @@ impl Header {
         let zero = small.iter().find(|(_, n)| *n == 0);
         let wrong = large.or(zero).map(|(name, n)| format!("`{name}` is {n}"));
         wrong.or_else(|| {
-            (!(self.weight_decay >= 0.0))
+            (self.weight_decay < 0.0 || self.weight_decay.is_nan())
                 .then(|| format!("`weight_decay` is {}", self.weight_decay))
         })
     }
@@ -417,7 +417,8 @@ mod tests {
     #[test]
     fn crafted_headers_are_refused_by_name() {
         let t = Tensor::from_slice(&[1.0f32]);
-        let crafted: [(&str, fn(&mut Header)); 8] = [
+        type Craft = (&'static str, fn(&mut Header));
+        let crafted: [Craft; 8] = [
             ("batch_size", |h| h.batch_size = 0),
             ("micro_batch", |h| h.micro_batch = Some(0)),
             ("step_in_epoch", |h| h.clock.step_in_epoch = u64::MAX),
