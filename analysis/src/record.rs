@@ -107,7 +107,7 @@ impl Record {
             None => State::Stopped,
         };
         let command = config.lines().next().and_then(|line| {
-            line.strip_prefix("# Made by: nasfw ")
+            line.strip_prefix("# Made by: ")
                 .map(|command| command.trim().to_owned())
         });
         let mut record = Self {

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::printable::counted;
+
 /// What a budget is counted in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -62,7 +64,7 @@ impl std::fmt::Display for Budget {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.unit {
             Unit::None => f.write_str("no budget"),
-            unit => write!(f, "{} {}", self.amount, unit.words()),
+            unit => f.write_str(&counted(self.amount, unit.words().trim_end_matches('s'))),
         }
     }
 }

@@ -9,6 +9,7 @@ use nasfw_kernels::memory;
 use tch::{Cuda, Device};
 
 use crate::error::{Error, Result};
+use crate::printable::counted;
 
 /// What became of loading CUDA.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,7 +135,7 @@ pub fn choose(name: &str) -> Result<Device> {
 /// A device in words.
 pub fn describe(device: Device) -> String {
     match device {
-        Device::Cpu => format!("cpu, {} threads", tch::get_num_threads()),
+        Device::Cpu => format!("cpu, {}", counted(tch::get_num_threads(), "thread")),
         Device::Cuda(i) => format!("cuda:{i}"),
         other => format!("{other:?}"),
     }

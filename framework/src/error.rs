@@ -1,9 +1,12 @@
 //! Errors of the framework: what was wrong, where, and what to type.
 
+use std::ffi::OsStr;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use crate::command::{command, quoted, resume};
 use crate::config::ConfigError;
-use crate::run::{RUN, has_checkpoints};
+use crate::run::{CONFIG, RUN, has_checkpoints};
 
 /// `Result` with the framework's error.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -93,6 +96,8 @@ pub enum Error {
         what: String,
         /// Global step, from 0.
         step: u64,
+        /// The run folder, where there is one.
+        run: Option<PathBuf>,
     },
     /// Stopped by a signal after a checkpoint was written.
     #[error("interrupted at step {step}; everything up to it is saved")]
@@ -146,6 +151,24 @@ impl Error {
         }
     }
 
+    /// Whether something can't be written, so that another place for it may help.
+    pub fn is_about_output(&self) -> bool {
+        let writes = ["write", "create", "open", "shorten", "rename", "remove"];
+        matches!(self, Self::Io { action, .. } if writes.iter().any(|w| action.starts_with(w)))
+    }
+
+    /// The same error as one of the run in this folder.
+    pub fn of_run(self, folder: &Path) -> Self {
+        match self {
+            Self::NotFinite { what, step, .. } => Self::NotFinite {
+                what,
+                step,
+                run: Some(folder.to_owned()),
+            },
+            other => other,
+        }
+    }
+
     /// The exit code of the binary, as documented in docs/cli.md.
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -164,7 +187,12 @@ impl Error {
     pub fn help(&self) -> Option<String> {
         match self {
             Self::Config(e) => e.help.clone(),
-            Self::UnknownPlugin { kind, similar, known, .. } => {
+            Self::UnknownPlugin {
+                kind,
+                similar,
+                known,
+                ..
+            } => {
                 let list = match *kind {
                     "strategy" => "nasfw list strategies".to_owned(),
                     "plugin" => "nasfw list".to_owned(),
@@ -182,31 +210,38 @@ impl Error {
             | Self::Data { help, .. }
             | Self::Run { help, .. }
             | Self::Stopped { help, .. } => Some(help.clone()),
-            Self::Io { source, path, action } => Some(match source.kind() {
-                std::io::ErrorKind::StorageFull => match begun_around(path) {
+            Self::Io { source, path, .. } => Some(match (source.kind(), self.is_about_output()) {
+                (ErrorKind::StorageFull, _) => match begun_around(path) {
                     Some(run) => format!(
-                        "the disk is full: free some space, then go on with `nasfw resume {}`",
-                        run.display()
+                        "the disk is full: free some space, then go on with `{}`",
+                        resume(run)
                     ),
-                    None => "the disk is full: free some space, then type the command again; or choose another place \
-                             with `--out DIR`"
-                        .into(),
+                    None => "the disk is full: free some space, then type the command again".into(),
                 },
-                std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
-                    "choose a folder that you can write to with `--out DIR`".into()
+                (ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem, true) => {
+                    "you can't write there".into()
                 }
-                _ if *action == "read" => return None,
-                _ => "check the path, or choose another folder with `--out DIR`".into(),
+                (ErrorKind::PermissionDenied, false) => format!(
+                    "you may not read it; `ls -ld {}` shows who may",
+                    quoted(path)
+                ),
+                (_, true) => "check the path".into(),
+                (_, false) => return None,
             }),
             Self::Device { .. } => Some(
-                "use `--device cpu`, or type `nasfw doctor` to see what was found on this machine".into(),
-            ),
-            Self::NotFinite { .. } => Some(
-                "lower the learning rates (`--set trainer.weights.lr=…`, `--set strategy.lr=…`) or clip harder \
-                 (`--set trainer.weights.clip=…`)"
+                "use `--device cpu`, or type `nasfw doctor` to see what was found on this machine"
                     .into(),
             ),
-            Self::Interrupted { run, .. } => Some(format!("go on with `nasfw resume {}`", run.display())),
+            Self::NotFinite { run, .. } => {
+                let file = run.as_ref().map(|run| run.join(CONFIG));
+                let file = file.map_or("FILE".into(), |file| file.into_os_string());
+                let again = command([OsStr::new("run"), OsStr::new("--config"), &file]);
+                Some(format!(
+                    "begin again with lower learning rates, `{again} --set trainer.weights.lr=…` (and the strategy's \
+                     own), or clip harder, `--set trainer.weights.clip=…`"
+                ))
+            }
+            Self::Interrupted { run, .. } => Some(format!("go on with `{}`", resume(run))),
             _ => None,
         }
     }

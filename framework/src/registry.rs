@@ -340,13 +340,18 @@ fn merge(base: &mut serde_json::Map<String, Value>, over: Value) {
     }
 }
 
-/// The name that looks most like `name`, if any does: a common beginning, or a slip or two of the fingers.
+/// The name that was meant by `name`, if any was: one that a slip of the fingers in three letters, counted down, makes
+/// `name` of, or one that `name` is the beginning or a whole word of.
 pub fn similar<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+    let name = &name.to_lowercase();
     let score = |k: &str| {
+        let k = &k.to_lowercase();
         let slips = strsim::damerau_levenshtein(name, k);
-        let close = slips <= 2 && slips < name.chars().count().min(k.chars().count());
+        let letters = name.chars().count().max(k.chars().count());
+        let word = k.split(['-', '_', '.']).any(|word| word == name);
+        let part = name.chars().count() >= 3 && (word || k.starts_with(name.as_str()));
         let shape = strsim::jaro_winkler(name, k);
-        (close || shape > 0.75).then_some(shape - slips as f64)
+        (slips <= letters / 3 || part).then_some(shape - slips as f64)
     };
     known
         .filter_map(|k| Some((score(k)?, k)))
@@ -447,6 +452,8 @@ macro_rules! register {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
     use super::*;
 
     fn plugin(
@@ -538,6 +545,68 @@ mod tests {
             twin.held().iter().any(|f| f.invariant == "typetag-name"),
             "{twin}"
         );
+    }
+
+    const NAMES: [&str; 9] = [
+        "vim",
+        "darts",
+        "pc-darts",
+        "regularized-evolution",
+        "nasbench1shot1-s3",
+        "checkpoint_every",
+        "weight_decay",
+        "fashion-mnist-mini",
+        "batch_size",
+    ];
+
+    proptest! {
+        /// A letter that is missing, doubled, changed or in the place of its neighbour.
+        #[test]
+        fn a_slip_finds_the_name(name in prop::sample::select(NAMES.to_vec()), at in 0usize..40, how in 0..4) {
+            let mut letters: Vec<char> = name.chars().collect();
+            let at = at % (letters.len() - 1);
+            match how {
+                0 => drop(letters.remove(at)),
+                1 => letters.insert(at, letters[at]),
+                2 => letters[at] = 'q',
+                _ => letters.swap(at, at + 1),
+            }
+            let typed: String = letters.into_iter().collect();
+            prop_assert_eq!(similar(&typed, NAMES.into_iter()).as_deref(), Some(name));
+        }
+
+        /// Letters that were not meant to be any of them; a word of eight has one in fewer than a hundred cases.
+        #[test]
+        fn other_words_find_none(typed in "[a-z]{8}") {
+            let near = NAMES.iter().any(|n| strsim::damerau_levenshtein(n, &typed) <= 5);
+            prop_assume!(!near);
+            prop_assert_eq!(similar(&typed, NAMES.into_iter()), None);
+        }
+    }
+
+    #[test]
+    fn what_was_meant_and_what_was_not() {
+        let keys = [
+            "tf32",
+            "epochs",
+            "fused",
+            "memory",
+            "regularized-evolution",
+            "skip_connect",
+        ];
+        let found = |name| similar(name, keys.into_iter());
+        for (typed, meant) in [
+            ("epoch", "epochs"),
+            ("Epochs", "epochs"),
+            ("evolution", "regularized-evolution"),
+            ("skip", "skip_connect"),
+            ("mem", "memory"),
+        ] {
+            assert_eq!(found(typed).as_deref(), Some(meant), "{typed}");
+        }
+        for typed in ["foo", "frame", "x", "", "tune", "evaluate", "skipper", "ep"] {
+            assert_eq!(found(typed), None, "{typed}");
+        }
     }
 
     #[test]

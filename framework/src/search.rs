@@ -554,6 +554,7 @@ impl Search {
             Some((split, _)) => Err(Error::NotFinite {
                 what: format!("the {split} loss"),
                 step: self.clock.step,
+                run: None,
             }),
         }
     }

@@ -355,4 +355,9 @@ pub trait StrategyConfig: Send + Sync + std::fmt::Debug {
 
     /// Checks ranges before anything is built.
     fn validate(&self, _v: &mut Validator) {}
+
+    /// Whether it looks architectures up, so that a search without a benchmark is refused before it begins.
+    fn needs_benchmark(&self) -> bool {
+        false
+    }
 }

@@ -85,6 +85,10 @@ impl StrategyConfig for RandomConfig {
         }))
     }
 
+    fn needs_benchmark(&self) -> bool {
+        matches!(self.score, Scoring::Benchmark)
+    }
+
     fn validate(&self, v: &mut Validator) {
         v.at_least("strategy.samples", self.samples, 1);
     }

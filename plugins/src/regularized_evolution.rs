@@ -68,6 +68,10 @@ impl StrategyConfig for EvolutionConfig {
         }))
     }
 
+    fn needs_benchmark(&self) -> bool {
+        true
+    }
+
     fn validate(&self, v: &mut Validator) {
         v.range("strategy.population", self.population, 1, MOST);
         v.range("strategy.sample", self.sample, 1, MOST);

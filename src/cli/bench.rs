@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::{Args, Subcommand};
+use nasfw_framework::command::{command, quoted};
 use nasfw_framework::{Error, Result};
 use nasfw_spaces::tables::{FAMILIES, Family, Header, Table};
 use serde_json::{Map, Value, json};
@@ -31,6 +32,15 @@ pub enum Bench {
 }
 
 impl Bench {
+    /// Where the verb's output can be sent instead.
+    pub fn elsewhere(&self) -> Option<&'static str> {
+        match self {
+            Self::Import(_) => Some("another file with `-o FILE`"),
+            Self::Perf(_) => Some("another file with `--json FILE`"),
+            _ => None,
+        }
+    }
+
     /// Carries the verb out.
     pub fn carry_out(self) -> Result<()> {
         match self {
@@ -76,7 +86,7 @@ impl Import {
         ));
         print_optimum(&header);
         let option = match &self.output {
-            Some(path) => format!(" --set benchmark.file={}", path.display()),
+            Some(path) => format!(" --set benchmark.file={}", quoted(path)),
             None => String::new(),
         };
         let space = family.spaces.last().copied().unwrap_or_default();
@@ -113,11 +123,11 @@ impl List {
                 Some(Err(e)) => e.to_string(),
             };
             say(format!(
-                "{}: {state}\n  file    {}\n  spaces  {}\n  import  nasfw bench import {} FILE, with {}",
+                "{}: {state}\n  file    {}\n  spaces  {}\n  import  {} FILE, with {}",
                 family.name,
                 path.display(),
                 family.spaces.join(", "),
-                family.name,
+                command(["bench", "import", family.name]),
                 family.takes
             ));
         }

@@ -1,8 +1,10 @@
 //! The comparison that a figure or a report is about.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use nasfw_analysis::compare::{COMPARISON, Comparison, PlanFile, Trial, assemble};
+use nasfw_framework::command::command;
 use nasfw_framework::run::{RunFolder, read_json};
 use nasfw_framework::{Error, Result};
 
@@ -28,7 +30,10 @@ pub fn load(path: &Path) -> Result<Option<(Comparison, PathBuf)>> {
             return Err(Error::Run {
                 path: folder,
                 problem: "this comparison has not begun".into(),
-                help: format!("begin it with `nasfw compare {}`", path.display()),
+                help: format!(
+                    "begin it with `{}`",
+                    command([OsStr::new("compare"), path.as_os_str()])
+                ),
             });
         }
         folder

@@ -1,6 +1,7 @@
 //! `nasfw describe`.
 
 use clap::Args;
+use nasfw_framework::command::by_own_name;
 use nasfw_framework::registry::{Registry, similar};
 use nasfw_framework::{Error, Result};
 
@@ -42,7 +43,7 @@ impl Describe {
                 "crate    {} {} ({})",
                 p.crate_name, p.crate_version, p.file
             ));
-            say(format!("example  {}", p.example));
+            say(format!("example  {}", by_own_name(p.example)));
             if !p.spaces.is_empty() {
                 say(format!("spaces   {}", p.spaces.join(", ")));
             }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use nasfw_framework::device::{self, CudaLibrary, libtorch_version, load_cuda};
+use nasfw_framework::printable::counted;
 use nasfw_framework::registry::{Kind, Registry};
 use nasfw_framework::{Error, Result, run};
 use tch::{Cuda, Device, Kind as TensorKind, Tensor};
@@ -59,7 +60,7 @@ impl Doctor {
         registry.check_defaults()?;
         let counts: Vec<String> = Kind::ALL
             .iter()
-            .map(|k| format!("{} {}", registry.of(*k).count(), k.name()))
+            .map(|k| counted(registry.of(*k).count(), k.name()))
             .collect();
         say(format!("plugins    {}", counts.join(", ")));
 

@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use nasfw_framework::Result;
+use nasfw_analysis::figures::png;
 use nasfw_framework::config::{Layer, RunConfig, resolve};
 use nasfw_framework::draw::Drawing;
 use nasfw_framework::registry::{Kind, Registry};
+use nasfw_framework::{Error, Result};
 
 use super::genotype;
-use super::output::{say, write_file};
+use super::output::{format_of, say, write_file};
 use super::selection::space_options;
 
 /// Options of `draw`.
@@ -29,32 +30,57 @@ pub struct Draw {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
     Svg,
+    Png,
     Dot,
 }
 
 impl Draw {
     /// Draws.
     pub fn carry_out(self) -> Result<()> {
+        let format = self.format()?;
         let drawing = drawing(&self.what)?;
-        let ending = self
-            .output
-            .as_ref()
-            .and_then(|p| p.extension())
-            .and_then(|e| e.to_str());
-        let format = self.format.unwrap_or(match ending {
-            Some("dot" | "gv") => Format::Dot,
-            _ => Format::Svg,
-        });
         let text = match format {
-            Format::Svg => drawing.svg(),
+            Format::Svg | Format::Png => drawing.svg(),
             Format::Dot => drawing.dot(),
         };
         match &self.output {
+            Some(path) if format == Format::Png => write_file(path, &png(&text)?),
             Some(path) => write_file(path, text.as_bytes()),
             None => {
                 say(text);
                 Ok(())
             }
+        }
+    }
+
+    /// The format that is asked for, by name and by the file's ending.
+    fn format(&self) -> Result<Format> {
+        let all = [
+            ("svg", Format::Svg),
+            ("png", Format::Png),
+            ("dot", Format::Dot),
+            ("gv", Format::Dot),
+        ];
+        let ending = match &self.output {
+            Some(file) => format_of("-o", file, &all)?,
+            None => None,
+        };
+        let wrong = |why: &str, help: &str| {
+            Err(Error::Incompatible {
+                what: "--format".into(),
+                why: why.into(),
+                help: help.into(),
+            })
+        };
+        match (self.format, ending) {
+            (Some(Format::Png), None) if self.output.is_none() => {
+                wrong("a PNG is no text", "write it to a file: `-o FILE.png`")
+            }
+            (Some(format), Some(ending)) if format != ending => wrong(
+                "the file's ending promises another format",
+                "leave `--format` out, or name the file after it",
+            ),
+            (format, ending) => Ok(format.or(ending).unwrap_or(Format::Svg)),
         }
     }
 }

@@ -10,7 +10,7 @@ use nasfw_framework::registry::Registry;
 use nasfw_framework::run::write_whole;
 use serde_json::json;
 
-use super::output::say;
+use super::output::{format_of, say};
 use super::{eval, logging};
 
 /// Options of `export`.
@@ -35,6 +35,14 @@ pub struct Export {
 impl Export {
     /// Writes the files.
     pub fn carry_out(self) -> Result<()> {
+        for (option, file, ending) in [
+            ("--onnx", &self.onnx, "onnx"),
+            ("--safetensors", &self.safetensors, "safetensors"),
+        ] {
+            if let Some(file) = file {
+                format_of(option, file, &[(ending, ())])?;
+            }
+        }
         load_cuda();
         logging::to_terminal();
         Registry::load()?;

@@ -1,11 +1,13 @@
 //! `nasfw figure`.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use nasfw_analysis::compare::Comparison;
 use nasfw_analysis::figures::{ComparisonKind, Figure as Drawn, Kind};
 use nasfw_analysis::record::Record;
+use nasfw_framework::command::command;
 use nasfw_framework::registry::similar;
 use nasfw_framework::{Error, Result};
 
@@ -68,8 +70,8 @@ impl Figure {
                 path: self.what.clone(),
                 problem: format!("there is no data for the figure `{kind}`"),
                 help: format!(
-                    "`nasfw figure {}` lists what can be drawn",
-                    self.what.display()
+                    "`{}` lists what can be drawn",
+                    command([OsStr::new("figure"), self.what.as_os_str()])
                 ),
             });
         };

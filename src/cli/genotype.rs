@@ -4,6 +4,7 @@ use std::path::Path;
 
 use clap::{Args, ValueEnum};
 use nasfw_framework::arch::Genotype as Architecture;
+use nasfw_framework::command::command;
 use nasfw_framework::run::RESULT;
 use nasfw_framework::{Error, Result, input};
 use nasfw_spaces::formats::{self, FormatError};
@@ -100,7 +101,10 @@ pub fn load(what: &str, others: &[&str]) -> Result<Architecture> {
             return Err(Error::Run {
                 path: path.into(),
                 problem: "there is no result in this folder yet".into(),
-                help: format!("if it is a run, finish it with `nasfw resume {what}`"),
+                help: format!(
+                    "if it is a run, finish it with `{}`",
+                    command(["resume", what])
+                ),
             });
         }
         return file(&result, None);

@@ -11,6 +11,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
+use super::output::shown;
 use super::{progress, view};
 
 static FILE: OnceLock<File> = OnceLock::new();
@@ -19,15 +20,35 @@ static FILE: OnceLock<File> = OnceLock::new();
 struct Terminal;
 
 impl Write for Terminal {
+    /// Takes a whole message. A terminal that is gone must not end a search for the sake of a message.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let text = coloured(shown(&String::from_utf8_lossy(bytes)));
         if view::is_on() {
-            view::hold(&String::from_utf8_lossy(bytes));
-            return Ok(bytes.len());
+            view::hold(&text);
+        } else {
+            let _ = progress::aside(|| io::stderr().write_all(text.as_bytes()));
         }
-        progress::aside(|| io::stderr().write_all(bytes)).map(|()| bytes.len())
+        Ok(bytes.len())
     }
     fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
+        Ok(())
+    }
+}
+
+/// A message whose first word, the level, has its colour, on a terminal.
+fn coloured(text: String) -> String {
+    if !io::stderr().is_terminal() || std::env::var_os("NO_COLOR").is_some() {
+        return text;
+    }
+    let colour = match text.split_whitespace().next() {
+        Some("ERROR") => 31,
+        Some("WARN") => 33,
+        Some("INFO") => 32,
+        _ => 2,
+    };
+    match text.split_at_checked(5) {
+        Some((level, rest)) => format!("\x1b[{colour}m{level}\x1b[0m{rest}"),
+        None => text,
     }
 }
 
@@ -57,7 +78,8 @@ pub fn to_terminal() {
         .from_env_lossy();
     let terminal = tracing_subscriber::fmt::layer()
         .with_writer(|| Terminal)
-        .with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+        // What is written is text only; `Terminal` adds the colours once nothing else can.
+        .with_ansi(false)
         .with_target(false)
         .without_time()
         .with_filter(filter);

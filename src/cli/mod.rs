@@ -14,6 +14,7 @@ mod genotype;
 mod list;
 mod logging;
 mod output;
+mod panics;
 mod progress;
 mod rank;
 mod render;
@@ -31,6 +32,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use nasfw_framework::Result;
+use nasfw_framework::command::set_program;
 
 /// Neural architecture search: one trainer, many strategies, results that reproduce.
 #[derive(Debug, Parser)]
@@ -38,7 +40,7 @@ use nasfw_framework::Result;
     name = "nasfw",
     version,
     propagate_version = true,
-    after_help = "Begin with: nasfw run --strategy vim --space nasbench1shot1-s3\n\
+    after_help = "Begin with: `nasfw run --strategy vim --space nasbench1shot1-s3`\n\
                   Exit codes: 0 done, 2 wrong usage or configuration, 3 data, 4 run folder, 5 output, 6 device,\n\
                   7 not finite, 130 interrupted and saved, 1 a bug."
 )]
@@ -72,7 +74,7 @@ enum Verb {
     /// Show the configuration that a run would have.
     #[command(subcommand)]
     Config(config::Config),
-    /// Draw a space, a run's result or a genotype as SVG or DOT.
+    /// Draw a space, a run's result or a genotype as SVG, PNG or DOT.
     Draw(draw::Draw),
     /// Draw what happened in a run or what a comparison amounts to, as SVG or PNG.
     Figure(figure::Figure),
@@ -88,6 +90,19 @@ enum Verb {
 }
 
 impl Verb {
+    /// Where the verb's output can be sent instead, for an error about the place.
+    fn elsewhere(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Run(_) | Self::Retrain(_) | Self::Compare(_) => "another folder with `--out DIR`",
+            Self::Draw(_) | Self::Report(_) => "another file with `-o FILE`",
+            Self::Figure(_) => "another place with `-o FILE` or `--all DIR`",
+            Self::Export(_) => "another file with `--onnx FILE` or `--safetensors FILE`",
+            Self::Bench(bench) => bench.elsewhere()?,
+            Self::Doctor(_) => "another folder with `-o DIR`",
+            _ => return None,
+        })
+    }
+
     fn carry_out(self) -> Result<()> {
         match self {
             Self::Run(v) => v.carry_out(),
@@ -113,12 +128,27 @@ impl Verb {
 
 /// Parses what was typed, carries it out and turns errors into messages and exit codes.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    render::quiet_panics();
+    if let Some(program) = std::env::args_os().next() {
+        set_program(program);
+    }
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) if e.use_stderr() => {
+            // It repeats what was typed, so it is shown as any other text: without colours.
+            progress::line(e.render().to_string().trim_end());
+            return ExitCode::from(2);
+        }
+        Err(help) => {
+            render::help(&help.render());
+            return ExitCode::SUCCESS;
+        }
+    };
+    panics::explain();
+    let elsewhere = cli.verb.elsewhere();
     match catch_unwind(AssertUnwindSafe(|| cli.verb.carry_out())) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
-            render::error(&error);
+            render::error(&error, elsewhere);
             ExitCode::from(error.exit_code())
         }
         Err(_) => ExitCode::from(1),

@@ -3,20 +3,27 @@
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 
+use nasfw_framework::command::{by_own_name, quoted};
+use nasfw_framework::printable::printable;
 use nasfw_framework::run::write_whole;
 use nasfw_framework::{Error, Result};
 
 use super::render;
 
+/// Text as it is shown to people: nothing in it steers the terminal, and commands go by this program's own name.
+pub fn shown(text: &str) -> String {
+    printable(&by_own_name(text)).into_owned()
+}
+
 /// Prints text and a newline. A reader that has gone away (`| head`) is no error; a full disk ends the program.
 pub fn say(text: impl AsRef<str>) {
+    let text = shown(text.as_ref().trim_end_matches('\n'));
     let mut out = std::io::stdout().lock();
-    let written =
-        writeln!(out, "{}", text.as_ref().trim_end_matches('\n')).and_then(|()| out.flush());
+    let written = writeln!(out, "{text}").and_then(|()| out.flush());
     match written {
         Err(e) if e.kind() != ErrorKind::BrokenPipe => {
             let error = Error::io("write", "standard output")(e);
-            render::error(&error);
+            render::error(&error, None);
             std::process::exit(i32::from(error.exit_code()));
         }
         _ => {}
@@ -31,6 +38,59 @@ pub fn say_json(what: &str, value: &impl serde::Serialize) -> Result<()> {
     })?;
     say(json);
     Ok(())
+}
+
+/// Endings of files that say what is in them.
+const FORMATS: [&str; 27] = [
+    "svg",
+    "png",
+    "dot",
+    "gv",
+    "html",
+    "htm",
+    "json",
+    "jsonl",
+    "onnx",
+    "safetensors",
+    "toml",
+    "csv",
+    "txt",
+    "md",
+    "pdf",
+    "eps",
+    "ps",
+    "jpg",
+    "jpeg",
+    "gif",
+    "webp",
+    "bmp",
+    "tiff",
+    "tex",
+    "pt",
+    "pth",
+    "zip",
+];
+
+/// What the file of an option is to be by its ending, one of those that can be written; none where the ending says
+/// nothing.
+///
+/// # Errors
+/// An ending that promises something else.
+pub fn format_of<T: Copy>(option: &str, file: &Path, known: &[(&str, T)]) -> Result<Option<T>> {
+    let ending = file.extension().unwrap_or_default().to_string_lossy();
+    let ending = ending.to_lowercase();
+    if let Some((_, format)) = known.iter().find(|(e, _)| *e == ending) {
+        return Ok(Some(*format));
+    }
+    if !FORMATS.contains(&ending.as_str()) {
+        return Ok(None);
+    }
+    let endings: Vec<String> = known.iter().map(|(e, _)| format!("`.{e}`")).collect();
+    Err(Error::Incompatible {
+        what: format!("{option} {}", quoted(file)),
+        why: format!("what is written there is no {}", ending.to_uppercase()),
+        help: format!("let the file's name end with {}", endings.join(" or ")),
+    })
 }
 
 /// Writes a file whole. A device or a pipe is written to; only a file can be replaced.

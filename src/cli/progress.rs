@@ -10,7 +10,9 @@ use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use nasfw_framework::Result;
 use nasfw_framework::budget::Unit;
 use nasfw_framework::events::{Event, Meter, Subscriber};
+use nasfw_framework::printable::counted;
 
+use super::output::shown;
 use super::view;
 
 static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
@@ -58,8 +60,9 @@ struct Progress {
 
 /// Prints a line on standard error, above the bar; while the screen is the view's, it waits.
 pub fn line(text: &str) {
+    let text = shown(text);
     if view::is_on() {
-        return view::hold(text);
+        return view::hold(&text);
     }
     aside(|| {
         let _ = writeln!(std::io::stderr().lock(), "{text}");
@@ -125,7 +128,11 @@ impl Subscriber for Progress {
                 };
                 let (plan, total) = match budget {
                     None => (
-                        format!("{epochs} epochs of {steps_per_epoch} steps"),
+                        format!(
+                            "{} of {}",
+                            counted(epochs, "epoch"),
+                            counted(steps_per_epoch, "step")
+                        ),
                         epochs * steps_per_epoch,
                     ),
                     Some(b) => (
@@ -135,8 +142,9 @@ impl Subscriber for Progress {
                 };
                 line(&format!("run folder: {}", self.run.display()));
                 line(&format!(
-                    "{weights} weights, {arch_params} architecture parameters on {device}; \
-                     {plan}{from}"
+                    "{}, {} on {device}; {plan}{from}",
+                    counted(weights, "weight"),
+                    counted(arch_params, "architecture parameter")
                 ));
                 self.first = *done;
                 self.start(*step, total);

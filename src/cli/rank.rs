@@ -9,6 +9,7 @@ use nasfw_analysis::compare::{MOST_RANKED, RANKING, Ranked, Ranking, metric_and_
 use nasfw_analysis::stats::kendall;
 use nasfw_framework::config::RunConfig;
 use nasfw_framework::device::load_cuda;
+use nasfw_framework::printable::counted;
 use nasfw_framework::registry::Registry;
 use nasfw_framework::run::{to_json, write_whole};
 use nasfw_framework::trainer::Reopen;
@@ -49,6 +50,7 @@ impl Rank {
         logging::to_terminal();
         Registry::load()?;
         let mut config = RunConfig::of_run(&self.run)?;
+        config.need_benchmark("the ranking of this run's supernet")?;
         let fingerprint = config.fingerprint()?;
         if let Some(dir) = self.data_dir {
             config.common.data_dir = dir;
@@ -140,7 +142,8 @@ impl Rank {
             None => "no Kendall's tau: one of the two accuracies does not vary".into(),
         });
         say(format!(
-            "{n} architectures drawn uniformly: accuracy in the supernet after epoch {}, and {metric} ({why})",
+            "{} drawn uniformly: accuracy in the supernet after epoch {}, and {metric} ({why})",
+            counted(n, "architecture"),
             ranking.epochs
         ));
         if kept {

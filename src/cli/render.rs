@@ -3,12 +3,16 @@
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
 
+use clap::builder::StyledStr;
 use miette::{
     Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode,
 };
+use nasfw_framework::command::{by_own_name, program};
 use nasfw_framework::config::{Origin, TEXT_LIMIT};
+use nasfw_framework::printable::printable;
 use nasfw_framework::{Error, input};
 
+use super::output::shown as shown_text;
 use super::view;
 
 /// An error with the piece of the configuration file that it is about.
@@ -40,11 +44,37 @@ impl Diagnostic for Shown {
     }
 }
 
+/// Spaces of commands while lines are broken: a command that is broken can't be pasted.
+const UNBROKEN: &str = "\u{a0}";
+
+/// A text with its commands (between backticks, or on a line of their own) in one piece each.
+fn unbroken(text: &str) -> String {
+    let line = |line: &str| {
+        if line.starts_with(program()) {
+            return line.replace(' ', UNBROKEN);
+        }
+        let pieces = line.split('`').enumerate();
+        let pieces: Vec<String> = pieces
+            .map(|(i, piece)| match i % 2 {
+                1 => piece.replace(' ', UNBROKEN),
+                _ => piece.to_owned(),
+            })
+            .collect();
+        pieces.join("`")
+    };
+    text.split('\n').map(line).collect::<Vec<_>>().join("\n")
+}
+
 impl Shown {
-    fn new(error: &Error) -> Self {
+    /// `elsewhere` says where else output can go.
+    fn new(error: &Error, elsewhere: Option<&str>) -> Self {
+        let mut help = error.help();
+        if let (true, Some(place)) = (error.is_about_output(), elsewhere) {
+            help = help.map(|help| format!("{help}, or choose {place}"));
+        }
         let mut shown = Self {
-            message: error.to_string(),
-            help: error.help(),
+            message: shown_text(&error.to_string()),
+            help: help.map(|help| unbroken(&shown_text(&help))),
             source: None,
             labels: vec![],
         };
@@ -56,14 +86,18 @@ impl Shown {
         for p in &config.problems {
             if let Some(Origin::File { path, span, .. }) = &p.origin
                 && let Ok(text) = input::read_text(path, TEXT_LIMIT)
-                && span.end <= text.len()
+                && let (Some(before), Some(value)) =
+                    (text.get(..span.start), text.get(span.clone()))
             {
                 let hint = p.hint.as_ref().map_or(String::new(), |h| format!("; {h}"));
-                let label = format!("{}{hint}", p.message);
+                let label = shown_text(&format!("{}{hint}", p.message));
+                // The place in the text as it is shown.
+                let (start, length) = (printable(before).len(), printable(value).len());
                 shown
                     .labels
-                    .push(LabeledSpan::new(Some(label), span.start, span.len().max(1)));
-                shown.source = Some(NamedSource::new(path.display().to_string(), text));
+                    .push(LabeledSpan::new(Some(label), start, length.max(1)));
+                let name = printable(&path.display().to_string()).into_owned();
+                shown.source = Some(NamedSource::new(name, printable(&text).into_owned()));
             } else {
                 let one = nasfw_framework::config::ConfigError {
                     problems: vec![p.clone()],
@@ -73,14 +107,15 @@ impl Shown {
             }
         }
         if !shown.labels.is_empty() {
-            shown.message = format!("the configuration is not valid{rest}");
+            shown.message = shown_text(&format!("the configuration is not valid{rest}"));
         }
         shown
     }
 }
 
 /// Prints an error on standard error: with colours and box drawing on a terminal, plainly elsewhere.
-pub fn error(error: &Error) {
+/// `elsewhere` says where else the verb's output can go.
+pub fn error(error: &Error, elsewhere: Option<&str>) {
     view::restore();
     let terminal = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let theme = if terminal {
@@ -90,40 +125,27 @@ pub fn error(error: &Error) {
     };
     let handler = GraphicalReportHandler::new_themed(theme)
         .with_width(100)
+        .with_break_words(false)
         .with_links(false);
     let mut text = String::new();
     if handler
-        .render_report(&mut text, &Shown::new(error))
+        .render_report(&mut text, &Shown::new(error, elsewhere))
         .is_err()
     {
-        text = format!("error: {error}\n");
+        text = format!("error: {}\n", shown_text(&error.to_string()));
     }
+    let text = text.replace(UNBROKEN, " ");
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }
 
-/// A panic is a bug of nasfw or a plugin. Say so in one line instead of libtorch's stack; everything up to the last
-/// checkpoint is on disk.
-pub fn quiet_panics() {
-    std::panic::set_hook(Box::new(|info| {
-        view::restore();
-        let payload = info.payload();
-        let text = payload
-            .downcast_ref::<String>()
-            .map(String::as_str)
-            .or_else(|| payload.downcast_ref::<&str>().copied())
-            .unwrap_or("unknown reason");
-        let line = text.lines().next().unwrap_or_default();
-        let line = line
-            .split("\\nException raised from")
-            .next()
-            .unwrap_or(line);
-        let place = info
-            .location()
-            .map_or(String::new(), |l| format!(" ({}:{})", l.file(), l.line()));
-        let _ = writeln!(
-            std::io::stderr().lock(),
-            "error: this is a bug in nasfw or in a plugin: {line}{place}\n  \
-             help: what was done up to the last checkpoint is saved; `nasfw resume RUN` goes on from it"
-        );
-    }));
+/// Prints the help that clap has made, with colours on a terminal.
+pub fn help(text: &StyledStr) {
+    let mut out = std::io::stdout();
+    let colours = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let text = match colours {
+        true => text.ansi().to_string(),
+        false => text.to_string(),
+    };
+    // A reader that has gone away is no error.
+    let _ = out.write_all(by_own_name(&text).as_bytes());
 }

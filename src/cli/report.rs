@@ -1,14 +1,16 @@
 //! `nasfw report`.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use clap::Args;
 use nasfw_analysis::record::Record;
 use nasfw_analysis::report::Report as Page;
+use nasfw_framework::command::command;
 use nasfw_framework::{Error, Result};
 
 use super::comparison;
-use super::output::{say, write_file};
+use super::output::{format_of, say, write_file};
 
 /// Options of `report`.
 #[derive(Debug, Args)]
@@ -24,6 +26,7 @@ pub struct Report {
 impl Report {
     /// Writes one HTML file.
     pub fn carry_out(self) -> Result<()> {
+        format_of("-o", &self.output, &[("html", ()), ("htm", ())])?;
         let page = self.page()?;
         write_file(&self.output, page.html().as_bytes())?;
         if self.output.is_file() {
@@ -43,7 +46,10 @@ impl Report {
                 what: path.display().to_string(),
                 why: "this is a comparison, and a report is about one comparison or about runs"
                     .into(),
-                help: format!("give it alone: `nasfw report {}`", path.display()),
+                help: format!(
+                    "give it alone: `{}`",
+                    command([OsStr::new("report"), path.as_os_str()])
+                ),
             }),
             Ok(None) => Record::read(path),
             Err(e) => Err(e),

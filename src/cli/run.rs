@@ -1,17 +1,18 @@
 //! `nasfw run`.
 
+use std::ffi::OsStr;
 use std::path::Path;
-use std::sync::Arc;
 
 use clap::Args;
 use nasfw_framework::arch::Genotype;
+use nasfw_framework::command::{command, resume as resume_command};
 use nasfw_framework::config::{Resolved, RunConfig};
 use nasfw_framework::device::{choose, load_cuda};
 use nasfw_framework::network::NetworkOptions;
 use nasfw_framework::registry::{Kind, Registry};
 use nasfw_framework::run::{CONFIG, RUN, RunFolder, TensorBoard, has_checkpoints, need_run};
 use nasfw_framework::space::Task;
-use nasfw_framework::trainer::{Job, on_signals};
+use nasfw_framework::trainer::{Interrupt, Job};
 use nasfw_framework::{Error, Result};
 
 use super::selection::Selection;
@@ -62,15 +63,6 @@ pub fn name_of(resolved: &Resolved, kind: Kind) -> String {
         .to_owned()
 }
 
-/// What was typed after the program's name, in one line. What is not UTF-8 in it becomes `\u{fffd}`.
-pub fn typed() -> String {
-    let words: Vec<String> = std::env::args_os()
-        .skip(1)
-        .map(|word| word.to_string_lossy().into_owned())
-        .collect();
-    words.join(" ").replace(char::is_control, " ")
-}
-
 /// Trains in a new run folder, called as the user says or else after `parts`, the seed and the time. Goes on with the
 /// run that is there already, if the user says so.
 pub fn begin(
@@ -96,6 +88,7 @@ pub fn begin(
             jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S"),
         ),
     };
+    need_benchmark(config)?;
     let out = &config.common.out;
     let path = out.join(&name);
     // One that a process left before it wrote anything that matters is begun in.
@@ -115,7 +108,7 @@ pub fn begin(
         drop(run);
         return go_on_with_same(&path, config, tui);
     }
-    let header = format!("# Made by: nasfw {}\n\n", typed());
+    let header = format!("# Made by: {}\n\n", command(std::env::args_os().skip(1)));
     let outcome = run
         .write(CONFIG, (header + &resolved.to_toml()).as_bytes())
         .and_then(|()| run.write_json(RUN, config))
@@ -135,12 +128,21 @@ fn go_on_with_same(path: &Path, config: &RunConfig, tui: bool) -> Result<()> {
             path: path.to_owned(),
             problem: "this run was begun with other settings".into(),
             help: format!(
-                "`nasfw resume {}` goes on with it as it was begun; give other settings another `--name`",
-                path.display()
+                "`{}` goes on with it as it was begun; give other settings another `--name`",
+                resume_command(path)
             ),
         });
     }
     resume::go_on(path, &config.common.data_dir, tui)
+}
+
+/// Refuses a strategy that looks architectures up where it could not.
+pub fn need_benchmark(config: &RunConfig) -> Result<()> {
+    if config.strategy.needs_benchmark() {
+        let name = config.strategy.typetag_name();
+        config.need_benchmark(&format!("strategy `{name}`"))?;
+    }
+    Ok(())
 }
 
 /// Refuses `--tui` where there is no terminal.
@@ -155,7 +157,7 @@ pub fn check_view(tui: bool) -> Result<()> {
 /// Searches, or goes on, in a run folder, and says what was found; with `tui` it is shown on a screen of its own.
 pub fn search(config: &RunConfig, run: &RunFolder, tui: bool) -> Result<()> {
     logging::to_file(&run.path().join("log.jsonl"))?;
-    let interrupt = on_signals()?;
+    let interrupt = Interrupt::on_signals(view::restore)?;
     let mut subscribers = vec![progress::subscriber(run.path(), tui)];
     if config.common.tensorboard {
         let space = config.space.build()?;
@@ -164,7 +166,7 @@ pub fn search(config: &RunConfig, run: &RunFolder, tui: bool) -> Result<()> {
     }
     let live = if tui {
         let about = watch::about(run.path())?;
-        Some(Live::start(run.path(), about, Arc::clone(&interrupt))?)
+        Some(Live::start(run.path(), about, interrupt.clone())?)
     } else {
         None
     };
@@ -172,11 +174,11 @@ pub fn search(config: &RunConfig, run: &RunFolder, tui: bool) -> Result<()> {
         config,
         run,
         subscribers,
-        interrupt: &interrupt,
+        interrupt: interrupt.flag(),
     });
     progress::clear();
     drop(live);
-    let outcome = outcome?;
+    let outcome = outcome.map_err(|e| e.of_run(run.path()))?;
     let next = next(run.path(), config, &outcome.genotype);
     keep_next(run, &next);
     summary::print(&outcome, run.path(), &next)
@@ -195,17 +197,25 @@ pub fn keep_next(run: &RunFolder, next: &[String]) {
 
 /// What to type next: draw it, train it, measure it, repeat it.
 pub fn next(run: &Path, config: &RunConfig, genotype: &Genotype) -> Vec<String> {
-    let run = run.display();
-    let again = format!(
-        "nasfw run --config {run}/{CONFIG} --seed {}",
-        config.common.seed.wrapping_add(1)
-    );
+    let of_run = |verb: &str, more: &[&str]| {
+        let words = [OsStr::new(verb), run.as_os_str()].into_iter();
+        command(words.chain(more.iter().map(OsStr::new)))
+    };
+    // The largest that TOML can hold is followed by 0.
+    let seed = config.common.seed.wrapping_add(1) & i64::MAX.cast_unsigned();
+    let seed = seed.to_string();
+    let file = run.join(CONFIG);
+    let words = ["run", "--config"].map(OsStr::new).into_iter();
+    let words = words.chain([file.as_os_str()]);
+    let again = command(words.chain(["--seed", &seed].map(OsStr::new)));
     if config.strategy.typetag_name() == "train" {
-        return vec![
-            format!("nasfw eval {run}"),
-            format!("nasfw export {run} --onnx network.onnx --safetensors network.safetensors"),
-            again,
+        let files = [
+            "--onnx",
+            "network.onnx",
+            "--safetensors",
+            "network.safetensors",
         ];
+        return vec![of_run("eval", &[]), of_run("export", &files), again];
     }
     // Toy spaces have no network to train.
     let task = Task {
@@ -220,12 +230,12 @@ pub fn next(run: &Path, config: &RunConfig, genotype: &Genotype) -> Vec<String> 
         .and_then(|s| s.network(genotype, task, &NetworkOptions::default()))
         .is_ok();
     // The published settings are for a GPU and hours or days.
-    let quick = match choose(&config.common.device) {
-        Ok(device) if device.is_cuda() => "",
-        _ => " --preset quick",
+    let quick: &[&str] = match choose(&config.common.device) {
+        Ok(device) if device.is_cuda() => &[],
+        _ => &["--preset", "quick"],
     };
-    let retrain = format!("nasfw retrain {run}{quick}");
-    let draw = format!("nasfw draw {run} -o cell.svg");
+    let retrain = of_run("retrain", quick);
+    let draw = of_run("draw", &["-o", "cell.svg"]);
     [Some(draw), trainable.then_some(retrain), Some(again)]
         .into_iter()
         .flatten()

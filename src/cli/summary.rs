@@ -4,6 +4,7 @@ use std::path::Path;
 
 use nasfw_framework::Result;
 use nasfw_framework::events::Event;
+use nasfw_framework::printable::counted;
 use nasfw_framework::run::{EVENTS, RESULT, read_events};
 use nasfw_framework::trainer::Outcome;
 
@@ -41,8 +42,10 @@ pub fn print(outcome: &Outcome, run: &Path, next: &[String]) -> Result<()> {
         }
     }
     say(format!(
-        "{} epochs, {} steps: {}",
-        outcome.epochs, outcome.steps, outcome.reason
+        "{}, {}: {}",
+        counted(outcome.epochs, "epoch"),
+        counted(outcome.steps, "step"),
+        outcome.reason
     ));
     let events = read_events(&run.join(EVENTS))?;
     if let Some(Event::Finished {

@@ -1,19 +1,22 @@
 //! `nasfw watch`.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use clap::Args;
+use nasfw_analysis::compare::TRIALS;
+use nasfw_framework::command::command;
 use nasfw_framework::registry::Registry;
 use nasfw_framework::run::{EVENTS, RUN, RunFolder, read_json};
-use nasfw_framework::trainer::on_signals;
+use nasfw_framework::trainer::Interrupt;
 use nasfw_framework::{Error, Result};
 use ratatui::crossterm::terminal;
 use serde_json::Value;
 
+use super::compare::BEGUN;
 use super::output::say;
-use super::view::{self, About, Follower};
+use super::view::{self, About, Follower, Left};
 
 /// Frame of `--once` where there is no terminal to ask.
 const FRAME: (u16, u16) = (100, 40);
@@ -43,14 +46,14 @@ impl Watch {
             say(view::to_text(&follower.state, width, height.max(2) - 1));
             return Ok(());
         }
-        let typed = format!("nasfw watch {}", self.run.display());
+        let typed = watch(&self.run);
         view::need_terminal(
             &typed,
             &format!("type `{typed} --once`, which prints one frame as text"),
         )?;
-        let signal = on_signals()?;
-        view::show(&run, about, None, &signal)?;
-        if signal.load(Ordering::SeqCst) {
+        let interrupt = Interrupt::on_signals(view::restore)?;
+        let left = view::show(&run, about, None, interrupt.flag())?;
+        if interrupt.is_asked() || left == Left::TerminalGone {
             std::process::exit(130);
         }
         Ok(())
@@ -69,9 +72,22 @@ fn find(path: &Path) -> Result<PathBuf> {
     if path.join(RUN).is_file() {
         return Ok(path.to_owned());
     }
-    let mut runs: Vec<(SystemTime, PathBuf)> = std::fs::read_dir(path)
+    // A comparison's folder has its runs in a folder of their own.
+    let inside = |folder: &Path| {
+        std::fs::read_dir(folder.join(TRIALS)).or_else(|_| std::fs::read_dir(folder))
+    };
+    let mut runs: Vec<(SystemTime, PathBuf)> = inside(path)
         .map_err(|e| wrong(path, format!("it can't be read: {e}"), vec![]))?
         .filter_map(|entry| Some(entry.ok()?.path()))
+        .flat_map(|found| match found.join(BEGUN).is_file() {
+            true => inside(&found)
+                .into_iter()
+                .flatten()
+                .flatten()
+                .map(|e| e.path())
+                .collect(),
+            false => vec![found],
+        })
         .filter(|run| run.join(RUN).is_file())
         .map(|run| {
             // A run that has just begun has no events yet.
@@ -97,12 +113,13 @@ fn find(path: &Path) -> Result<PathBuf> {
     }
 }
 
+/// The command that watches a run.
+fn watch(run: &Path) -> String {
+    command([OsStr::new("watch"), run.as_os_str()])
+}
+
 fn wrong(path: &Path, problem: String, runs: Vec<PathBuf>) -> Error {
-    let newest: Vec<String> = runs
-        .iter()
-        .take(5)
-        .map(|run| format!("nasfw watch {}", run.display()))
-        .collect();
+    let newest: Vec<String> = runs.iter().take(5).map(|run| watch(run)).collect();
     Error::Run {
         path: path.to_owned(),
         problem,

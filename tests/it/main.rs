@@ -19,6 +19,7 @@ mod genotype;
 mod interrupts;
 mod kills;
 mod limits;
+mod messages;
 mod perf;
 mod program;
 mod readme;

@@ -2,10 +2,14 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::program::{good, nasfw};
@@ -20,56 +24,88 @@ struct Pty {
     /// Kept open, so that its modes can be asked for after the program has ended.
     terminal: OwnedFd,
     output: Arc<Mutex<Vec<u8>>>,
+    closed: Arc<AtomicBool>,
+    reader: JoinHandle<()>,
 }
 
 impl Pty {
     fn start(dir: &Path, args: &[&str]) -> Self {
+        Self::begin(dir, args, false)
+    }
+
+    /// With `controlling` it is the session's terminal, whose end the system tells of by SIGHUP.
+    fn begin(dir: &Path, args: &[&str], controlling: bool) -> Self {
         let size = libc::winsize {
             ws_row: 24,
             ws_col: 80,
             ws_xpixel: 0,
             ws_ypixel: 0,
         };
-        let (mut ours, mut theirs) = (0, 0);
-        // SAFETY: the pointers are valid for the call or null, as it allows.
-        let code = unsafe {
-            libc::openpty(
-                &mut ours,
-                &mut theirs,
-                std::ptr::null_mut(),
-                std::ptr::null(),
-                &size,
-            )
-        };
-        assert_eq!(code, 0);
-        // SAFETY: both were just opened and belong to nobody else.
-        let (ours, theirs) = unsafe { (OwnedFd::from_raw_fd(ours), OwnedFd::from_raw_fd(theirs)) };
+        let (ours, theirs) = terminal(size);
         let end = || Stdio::from(theirs.try_clone().unwrap());
-        let child = Command::new(env!("CARGO_BIN_EXE_nasfw"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nasfw"));
+        command
             .args(args)
             .current_dir(dir)
             .env("TERM", "xterm-256color")
             .env_remove("NO_COLOR")
             .stdin(end())
             .stdout(end())
-            .stderr(end())
-            .spawn()
-            .unwrap();
-        let keys = File::from(ours);
-        let mut screen = keys.try_clone().unwrap();
-        let output = Arc::new(Mutex::new(vec![]));
-        let sink = Arc::clone(&output);
-        std::thread::spawn(move || {
-            let mut bytes = [0; 4096];
-            while let Ok(n @ 1..) = screen.read(&mut bytes) {
-                sink.lock().unwrap().extend_from_slice(&bytes[..n]);
+            .stderr(end());
+        if controlling {
+            // SAFETY: both are system calls that may be made between fork and exec.
+            unsafe {
+                command.pre_exec(|| {
+                    if libc::setsid() < 0 || libc::ioctl(0, libc::TIOCSCTTY as _, 0) < 0 {
+                        return Err(std::io::Error::last_os_error());
+                    }
+                    Ok(())
+                });
             }
-        });
+        }
+        let child = command.spawn().unwrap();
+        // Its copies of the terminal are the command's until it is gone.
+        drop(command);
+        let keys = File::from(ours);
+        let screen = keys.try_clone().unwrap();
+        let output = Arc::new(Mutex::new(vec![]));
+        let closed = Arc::new(AtomicBool::new(false));
+        let (sink, over) = (Arc::clone(&output), Arc::clone(&closed));
+        let reader = std::thread::spawn(move || copy(screen, &sink, &over));
         Self {
             child,
             keys,
             terminal: theirs,
             output,
+            closed,
+            reader,
+        }
+    }
+
+    /// Closes the terminal, as closing its window does, and waits for the program's end.
+    fn close(self) -> Option<i32> {
+        let Self {
+            mut child,
+            keys,
+            terminal,
+            closed,
+            reader,
+            ..
+        } = self;
+        closed.store(true, Ordering::SeqCst);
+        reader.join().unwrap();
+        drop((keys, terminal));
+        let began = Instant::now();
+        loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                return status.code();
+            }
+            if began.elapsed() > Duration::from_secs(20) {
+                child.kill().unwrap();
+                child.wait().unwrap();
+                panic!("it goes on without a terminal");
+            }
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
 
@@ -110,7 +146,6 @@ impl Pty {
         );
         // SAFETY: all bytes zero is a valid value, which the call then fills.
         let modes = unsafe {
-            use std::os::fd::AsRawFd;
             let mut modes: libc::termios = std::mem::zeroed();
             assert_eq!(libc::tcgetattr(self.terminal.as_raw_fd(), &mut modes), 0);
             modes.c_lflag
@@ -122,6 +157,52 @@ impl Pty {
             "line editing, echo and signals are back"
         );
         (code, text)
+    }
+}
+
+/// Both ends of a new terminal. No other process ever has them: while one holds our end, the terminal is not closed.
+fn terminal(size: libc::winsize) -> (OwnedFd, OwnedFd) {
+    let mut name = [0; 128];
+    // SAFETY: the pointers are valid for the calls; the new end belongs to nobody else.
+    let ours = unsafe {
+        let ours = libc::posix_openpt(libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC);
+        assert!(ours >= 0);
+        let ours = OwnedFd::from_raw_fd(ours);
+        let fd = ours.as_raw_fd();
+        assert_eq!(libc::grantpt(fd), 0);
+        assert_eq!(libc::unlockpt(fd), 0);
+        assert_eq!(libc::ptsname_r(fd, name.as_mut_ptr(), name.len()), 0);
+        assert_eq!(libc::ioctl(fd, libc::TIOCSWINSZ, &raw const size), 0);
+        ours
+    };
+    // SAFETY: the call above ended it with a zero.
+    let name = unsafe { std::ffi::CStr::from_ptr(name.as_ptr()) };
+    let theirs = File::options()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NOCTTY)
+        .open(name.to_str().unwrap())
+        .unwrap();
+    (ours, theirs.into())
+}
+
+/// Copies what a program writes, until `over`.
+fn copy(mut screen: File, sink: &Mutex<Vec<u8>>, over: &AtomicBool) {
+    let mut bytes = [0; 4096];
+    while !over.load(Ordering::SeqCst) {
+        let mut fd = libc::pollfd {
+            fd: screen.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        // SAFETY: it is one valid entry, for the time of the call.
+        if unsafe { libc::poll(&raw mut fd, 1, 20) } <= 0 {
+            continue;
+        }
+        match screen.read(&mut bytes) {
+            Ok(n @ 1..) => sink.lock().unwrap().extend_from_slice(&bytes[..n]),
+            _ => return,
+        }
     }
 }
 
@@ -178,6 +259,26 @@ fn ctrl_c_and_signals_save_and_restore_the_terminal() {
         assert_eq!(code, Some(130), "{text}");
         let after = text.rsplit(LEAVE).next().unwrap();
         assert!(after.contains("nasfw resume runs/r"), "{after}");
+    }
+}
+
+/// Whether the terminal is the session's or only where it reads and writes.
+#[test]
+fn a_closed_terminal_ends_the_view_and_saves_the_search() {
+    for controlling in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let args = search("100000", &["--tui"]);
+        let pty = Pty::begin(dir.path(), &args, controlling);
+        pty.wait_for("entropy per edge");
+        let watching = Pty::begin(dir.path(), &["watch", "runs/r"], controlling);
+        watching.wait_for("running");
+        assert_eq!(watching.close(), Some(130));
+        assert_eq!(pty.close(), Some(130));
+        let run = dir.path().join("runs/r");
+        File::open(run.join(".lock")).unwrap().try_lock().unwrap();
+        let events = std::fs::read_to_string(run.join("events.jsonl")).unwrap();
+        assert_eq!(events.matches("\"interrupted\"").count(), 1);
+        assert!(events.lines().last().unwrap().contains("\"interrupted\""));
     }
 }
 

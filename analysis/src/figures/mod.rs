@@ -22,6 +22,7 @@ use nasfw_framework::{Error, Result};
 use crate::compare::Comparison;
 use crate::record::Record;
 pub use look::Entry;
+pub use png::render as png;
 
 /// A figure: panels that share a legend.
 ///

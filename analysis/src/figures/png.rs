@@ -9,8 +9,12 @@ use resvg::usvg::{self, fontdb::Database};
 /// Pixels of the picture per pixel of the SVG.
 const SCALE: f32 = 2.0;
 
-/// Draws an SVG document. The fonts of the machine play no part, so that all machines draw the same.
-pub(super) fn render(svg: &str) -> Result<Vec<u8>> {
+/// Draws an SVG document as a PNG on white ground, at twice its size. The fonts of the machine play no part, so that all
+/// machines draw the same.
+///
+/// # Errors
+/// [`Error::Invalid`] for a text that is no SVG, and one that is too large for a picture.
+pub fn render(svg: &str) -> Result<Vec<u8>> {
     let invalid = |why: String| Error::Invalid {
         what: "figure".into(),
         why,

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use nasfw_framework::printable::printable;
+
 use super::{Entry, Figure, Panel};
 
 /// DejaVu Sans first: the PNGs have it, and the widths are worked out for it.
@@ -13,18 +15,16 @@ const MARGIN: f64 = 16.0;
 const GAP: f64 = 18.0;
 const LINE: f64 = 18.0;
 
-/// Text for an element or an attribute. Characters that XML does not have become U+FFFD.
+/// Text for an element or an attribute, on one line.
 pub(super) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
+    for c in printable(text).chars() {
         match c {
             '&' => out.push_str("&amp;"),
             '<' => out.push_str("&lt;"),
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
             '\n' | '\t' | '\r' => out.push(' '),
-            '\u{fffe}' | '\u{ffff}' => out.push('\u{fffd}'),
-            c if c.is_control() => out.push('\u{fffd}'),
             c => out.push(c),
         }
     }

@@ -1,18 +1,18 @@
 //! Pieces that several parts of a report are made of.
 
+use std::borrow::Cow;
+
 use maud::{Markup, PreEscaped, html};
 use nasfw_framework::arch::Genotype;
 use nasfw_framework::draw::Drawing;
+use nasfw_framework::printable::printable;
 
 use crate::compare::Summary;
 use crate::figures::Figure;
 
-/// Text without the control characters that HTML does not have.
-pub(super) fn clean(text: &str) -> String {
-    text.replace(
-        |c: char| c.is_control() && c != '\n' && c != '\t',
-        "\u{fffd}",
-    )
+/// Text without the characters that HTML does not have.
+pub(super) fn clean(text: &str) -> Cow<'_, str> {
+    printable(text)
 }
 
 /// A number with four decimals, or in powers of ten where these would not show it.
@@ -112,14 +112,5 @@ pub(super) fn cells(genotype: &Genotype, caption: &str) -> Markup {
             summary { "The same as text" }
             pre { (clean(&genotype.to_string())) }
         }
-    }
-}
-
-/// A word of a command line, quoted for a shell where it must be.
-pub(super) fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+".contains(c);
-    match !word.is_empty() && word.chars().all(plain) {
-        true => word.to_owned(),
-        false => format!("'{}'", word.replace('\'', r"'\''")),
     }
 }

@@ -1,13 +1,15 @@
 //! A run: what it found, how it went, what it was made with.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 
 use maud::{Markup, html};
 use nasfw_framework::arch::Genotype;
+use nasfw_framework::command::command;
 use nasfw_framework::events::Event;
 use nasfw_framework::run::CONFIG;
 
-use super::parts::{cells, clean, figure, maybe, number, pairs, quoted, scroll};
+use super::parts::{cells, clean, figure, maybe, number, pairs, scroll};
 use super::settings;
 use crate::figures::Kind;
 use crate::record::{Record, State};
@@ -71,7 +73,7 @@ pub(super) fn brief(record: &Record) -> Markup {
 
 /// What a reader must know before all else: that the run is not over.
 pub(super) fn state(record: &Record) -> Markup {
-    let path = quoted(&record.path.display().to_string());
+    let resume = command([OsStr::new("resume"), record.path.as_os_str()]);
     html! {
         @match record.state {
             State::Finished => {}
@@ -80,7 +82,7 @@ pub(super) fn state(record: &Record) -> Markup {
             }
             State::Stopped => p.note role="note" {
                 "This run is not finished. What follows is its state " (progress(record)) ". Go on with "
-                code { "nasfw resume " (clean(&path)) } "."
+                code { (clean(&resume)) } "."
             }
         }
     }
@@ -335,14 +337,19 @@ fn provenance(record: &Record) -> Markup {
 
 /// The command that made the run, and the one that makes it again.
 pub(super) fn reproduce(record: &Record) -> Markup {
-    let config = record.path.join(CONFIG).display().to_string();
+    let config = record.path.join(CONFIG);
+    let again = command([
+        OsStr::new("run"),
+        OsStr::new("--config"),
+        config.as_os_str(),
+    ]);
     html! {
         @if let Some(command) = &record.command {
             p { "The run was made by" }
-            pre { "nasfw " (clean(command)) }
+            pre { (clean(command)) }
         }
         p { "The same settings again:" }
-        pre { "nasfw run --config " (clean(&quoted(&config))) }
+        pre { (clean(&again)) }
         p.soft { @match record.setting("trainer.budget.unit").as_str() {
             "seconds" => "What fits into a number of seconds differs from run to run, so the result may differ."
             _ => "The same versions on the same device give the same result, bit for bit."

@@ -45,8 +45,8 @@ pub(super) fn section(record: &Record) -> Markup {
 pub(super) fn text(value: &Value) -> String {
     match value {
         Value::String(text) if text.is_empty() => "(empty)".into(),
-        Value::String(text) => clean(text),
-        other => clean(&other.to_string()),
+        Value::String(text) => clean(text).into_owned(),
+        other => clean(&other.to_string()).into_owned(),
     }
 }
 

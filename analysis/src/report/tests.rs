@@ -240,10 +240,3 @@ fn a_comparison_has_tables_figures_and_trials() {
         .filter(|t| t.contains("not distinguishable from"));
     assert_eq!(sentences.count(), 3);
 }
-
-#[test]
-fn words_are_quoted_where_they_must_be() {
-    assert_eq!(parts::quoted("runs/a-1"), "runs/a-1");
-    assert_eq!(parts::quoted("it's; rm"), r"'it'\''s; rm'");
-    assert_eq!(parts::quoted(""), "''");
-}

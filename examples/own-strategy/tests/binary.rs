@@ -33,6 +33,78 @@ fn it_lists_our_strategy_beside_the_others() {
     );
 }
 
+/// What it says can be typed: by its own name, and quoted where a shell would not take it for what it is.
+#[test]
+fn hints_go_by_our_name_and_can_be_pasted() {
+    let dir = tempfile::tempdir().unwrap();
+    let own = |args: &[&str]| {
+        let out = Command::new(env!("CARGO_BIN_EXE_own-strategy"))
+            .args(args)
+            .current_dir(dir.path())
+            .env("NASFW_NO_PROGRESS", "1")
+            .output()
+            .unwrap();
+        String::from_utf8([out.stdout, out.stderr].concat()).unwrap()
+    };
+    let said = own(&[
+        "run",
+        "--strategy",
+        "annealed",
+        "--space",
+        "toy-conv",
+        "--epochs",
+        "1",
+        "--set",
+        "dataset.images=64",
+        "--threads",
+        "1",
+        "--out",
+        "my runs",
+        "--name",
+        "it's",
+    ]);
+    let next = r"own-strategy draw 'my runs/it'\''s' -o cell.svg";
+    assert!(said.contains(next), "{said}");
+    // A shell takes it as it stands, but for where this program is.
+    let line = next.replace("own-strategy", env!("CARGO_BIN_EXE_own-strategy"));
+    let pasted = Command::new("sh")
+        .args(["-c", &line])
+        .current_dir(dir.path())
+        .status()
+        .unwrap();
+    assert!(pasted.success() && dir.path().join("cell.svg").is_file());
+    let made = std::fs::read_to_string(dir.path().join("my runs/it's/config.toml")).unwrap();
+    assert!(
+        made.starts_with("# Made by: own-strategy run --strategy annealed"),
+        "{made}"
+    );
+
+    for (args, hint) in [
+        (
+            &["run", "--strategy", "anealed"][..],
+            "`own-strategy list strategies`",
+        ),
+        (&["resume", "nowhere"], "`own-strategy resume runs/NAME`"),
+        (&["--help"], "own-strategy run --strategy vim"),
+        (&["describe", "darts"], "own-strategy run --strategy darts"),
+        (
+            &["run", "--set", "trainer.foo=1"],
+            "`own-strategy config show`",
+        ),
+        (
+            &["watch", "my runs"],
+            r"own-strategy watch 'my runs/it'\''s'",
+        ),
+        (&["bench", "list"], "own-strategy bench import nasbench201"),
+    ] {
+        let said = own(args);
+        assert!(
+            said.contains(hint) && !said.contains("nasfw "),
+            "{hint}: {said}"
+        );
+    }
+}
+
 #[test]
 fn it_runs_our_strategy_on_a_first_party_space() {
     let dir = tempfile::tempdir().unwrap();

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use config::{Config, Environment, File, FileFormat};
 use serde_json::{Map, Value};
 
-use super::{ConfigError, DEFAULTS, Document, Problem};
+use super::{ConfigError, DEFAULTS, Document, Problem, RunConfig};
 use crate::error::{Error, Result};
 use crate::registry::{Kind, Plugin, Registry, similar};
 
@@ -79,6 +79,8 @@ pub struct Resolved {
     pub value: Value,
     /// Dotted path of a leaf to where it was set.
     pub origins: BTreeMap<String, Origin>,
+    /// What the tree would be without the user's layers.
+    pub(super) defaults: Value,
 }
 
 /// Leaves of a tree as dotted paths; arrays are leaves.
@@ -175,8 +177,12 @@ fn environment(variables: &[(String, String)]) -> Result<Source> {
         .iter()
         .filter_map(|(n, v)| Some((environment_key(n)?, n, v)))
         .collect();
-    for (key, name, _) in &mine {
-        check_depth(key, &Origin::Environment((*name).clone()))?;
+    for (key, name, value) in &mine {
+        let origin = Origin::Environment((*name).clone());
+        check_depth(key, &origin)?;
+        if let Some(problem) = too_large(value) {
+            return Err(config_error(key, problem, Some(origin)));
+        }
     }
     let leaves = mine
         .iter()
@@ -211,6 +217,9 @@ fn command_line(options: &[(String, String, String)]) -> Result<Source> {
     let mut leaves = BTreeMap::new();
     for (key, text, typed) in options {
         let origin = Origin::CommandLine(typed.clone());
+        if let Some(problem) = too_large(text) {
+            return Err(config_error(key, problem, Some(origin)));
+        }
         // A value is TOML where it can be, else a string: --set strategy.input=fixed needs no quotes.
         let value = toml::from_str::<toml::Table>(&format!("v = {text}"))
             .ok()
@@ -252,6 +261,21 @@ fn command_line(options: &[(String, String, String)]) -> Result<Source> {
     })
 }
 
+/// What is wrong with an integer that TOML can't hold; none of any other text.
+fn too_large(text: &str) -> Option<String> {
+    let digits = text.trim().trim_start_matches(['+', '-']).replace('_', "");
+    let integer = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    let fits = text.trim().replace('_', "").parse::<i64>().is_ok();
+    (integer && !fits).then(|| {
+        format!(
+            "{} is out of range, an integer must be from {} to {}",
+            text.trim(),
+            i64::MIN,
+            i64::MAX
+        )
+    })
+}
+
 fn merged(sources: &[Source]) -> Result<Value> {
     let mut builder = Config::builder();
     for s in sources {
@@ -284,7 +308,8 @@ fn name_of(kind: Kind, merged: &Value) -> Option<&str> {
 /// Merges the user's layers (weakest first) onto the defaults of the framework and of the plugins that they name.
 ///
 /// # Errors
-/// Syntax errors with their line, unknown plugins and unknown keys with suggestions; all unknown keys at once.
+/// Syntax errors with their line, unknown plugins and unknown keys with suggestions; all unknown keys at once, and with
+/// them what [`RunConfig::new`] says of the others.
 pub fn resolve(registry: &Registry, layers: &[Layer]) -> Result<Resolved> {
     let user: Vec<Source> = layers
         .iter()
@@ -336,10 +361,15 @@ pub fn resolve(registry: &Registry, layers: &[Layer]) -> Result<Resolved> {
         };
         layers.of(plugin, section, &mut sources, &mut known)?;
     }
+    let mut defaults = merged(&sources)?;
     sources.extend(user);
-    refuse_unknown(&sources, &known)?;
+    let unknown = unknown_keys(&sources, &known);
 
     let mut value = merged(&sources)?;
+    for (key, _) in &unknown {
+        remove(&mut value, key);
+    }
+    let unknown = named(&unknown, &known);
     let mut origins = BTreeMap::new();
     for s in &sources {
         origins.extend(s.leaves.iter().map(|(k, o)| (k.clone(), o.clone())));
@@ -352,14 +382,45 @@ pub fn resolve(registry: &Registry, layers: &[Layer]) -> Result<Resolved> {
         (Kind::Benchmark, benchmark),
     ] {
         let section = kind.name();
-        if let Some(table) = value.get_mut(section).and_then(Value::as_object_mut) {
-            forget_presets(table);
-            table.insert("name".into(), plugin.map_or("none", |p| p.name).into());
+        for tree in [&mut value, &mut defaults] {
+            if let Some(table) = tree.get_mut(section).and_then(Value::as_object_mut) {
+                forget_presets(table);
+                table.insert("name".into(), plugin.map_or("none", |p| p.name).into());
+            }
         }
     }
     let leaves = flatten(&value);
     origins.retain(|k, _| leaves.contains_key(k));
-    Ok(Resolved { value, origins })
+    let resolved = Resolved {
+        value,
+        origins,
+        defaults,
+    };
+    if unknown.is_empty() {
+        return Ok(resolved);
+    }
+    let mut problems = unknown;
+    if let Err(Error::Config(more)) = RunConfig::new(registry, &resolved) {
+        problems.extend(more.problems);
+    }
+    Err(Error::Config(Box::new(ConfigError {
+        problems,
+        help: Some("`nasfw config show` lists every option with its value and origin".into()),
+    })))
+}
+
+/// Takes what is at a dotted path out of a tree.
+fn remove(tree: &mut Value, key: &str) {
+    let (table, last) = match key.rsplit_once('.') {
+        Some((table, last)) => (
+            tree.pointer_mut(&format!("/{}", table.replace('.', "/"))),
+            last,
+        ),
+        None => (Some(tree), key),
+    };
+    if let Some(table) = table.and_then(Value::as_object_mut) {
+        table.remove(last);
+    }
 }
 
 /// A preset has been laid under the user's settings; it is none of its own.
@@ -483,50 +544,54 @@ fn placed(
     Ok(toml::to_string(&table)?)
 }
 
-fn refuse_unknown(sources: &[Source], known: &BTreeMap<String, ()>) -> Result<()> {
+/// The user's settings that are none.
+fn unknown_keys<'a>(
+    sources: &'a [Source],
+    known: &BTreeMap<String, ()>,
+) -> Vec<(&'a String, &'a Origin)> {
     let unknown = |key: &String| {
         // A whole default table may be replaced by a leaf only by mistake; serde reports that with its type.
         let inside = format!("{key}.");
         let next = known.range(inside.clone()..).next();
         !known.contains_key(key) && !next.is_some_and(|(k, ())| k.starts_with(&inside))
     };
-    let all: Vec<(&String, &Origin)> = sources
+    sources
         .iter()
         .filter(|s| s.from_user)
         .flat_map(|s| s.leaves.iter().filter(|(key, _)| unknown(key)))
-        .collect();
+        .collect()
+}
+
+/// What is said of them.
+fn named(unknown: &[(&String, &Origin)], known: &BTreeMap<String, ()>) -> Vec<Problem> {
     let problem = |(key, origin): &(&String, &Origin)| Problem {
         key: (*key).clone(),
         message: "there is no such option".into(),
         hint: nearest(key, known).map(|k| format!("did you mean `{k}`?")),
         origin: Some((*origin).clone()),
     };
-    let mut problems: Vec<Problem> = all.iter().take(NAMED).map(problem).collect();
-    if problems.is_empty() {
-        return Ok(());
-    }
-    if all.len() > NAMED {
+    let mut problems: Vec<Problem> = unknown.iter().take(NAMED).map(problem).collect();
+    if unknown.len() > NAMED {
         problems.push(Problem {
             key: String::new(),
-            message: format!("{} more options are unknown", all.len() - NAMED),
+            message: format!("{} more options are unknown", unknown.len() - NAMED),
             hint: None,
             origin: None,
         });
     }
-    Err(Error::Config(Box::new(ConfigError {
-        problems,
-        help: Some("`nasfw config show` lists every option with its value and origin".into()),
-    })))
+    problems
 }
 
-/// The known key most like `key`: the same last part elsewhere wins, then similarity of the whole.
+/// The known key that was meant by `key`: its last part is that of `key` or like it, and of those the one whose whole is
+/// the most like it.
 fn nearest(key: &str, known: &BTreeMap<String, ()>) -> Option<String> {
-    let last = |k: &str| k.rsplit('.').next().unwrap_or(k).to_owned();
-    known
-        .keys()
-        .find(|k| last(k) == last(key))
-        .cloned()
-        .or_else(|| similar(key, known.keys().map(String::as_str)))
+    fn last(key: &str) -> &str {
+        key.rsplit('.').next().unwrap_or(key)
+    }
+    let name = similar(last(key), known.keys().map(|k| last(k)))?;
+    let shape = |k: &&String| strsim::jaro_winkler(key, k);
+    let all = known.keys().filter(|k| last(k) == name);
+    all.max_by(|a, b| shape(a).total_cmp(&shape(b))).cloned()
 }
 
 impl Resolved {

@@ -1,13 +1,15 @@
 //! The typed configuration of a run, as kept in the run folder.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 use tch::Kind as TensorKind;
 
-use super::{ConfigError, Resolved, Validator, flatten};
-use crate::benchmark::BenchmarkConfig;
+use super::{ConfigError, Problem, Resolved, Validator, flatten};
+use crate::benchmark::{Benchmark, BenchmarkConfig};
+use crate::command::command;
 use crate::dataset::{DataSource, Dataset};
 use crate::error::{Error, Result};
 use crate::registry::{Kind, Parse, Registry};
@@ -100,8 +102,12 @@ impl RunConfig {
     /// Types and checks a resolved configuration.
     ///
     /// # Errors
-    /// Wrong types and values out of range, each with the place where it was set; all range problems at once.
+    /// Wrong types and values out of range, all at once, each with the place where it was set.
     pub fn new(registry: &Registry, resolved: &Resolved) -> Result<Self> {
+        let mut reader = Reader {
+            resolved,
+            problems: vec![],
+        };
         let section = |kind: Kind| -> Result<(Parse, Value)> {
             let section = resolved.section(kind);
             let name = section
@@ -113,9 +119,7 @@ impl RunConfig {
         macro_rules! typed {
             ($kind:ident) => {
                 match section(Kind::$kind)? {
-                    (Parse::$kind(parse), value) => {
-                        parse(&value).map_err(|e| located(e, Kind::$kind.name(), resolved))?
-                    }
+                    (Parse::$kind(parse), value) => reader.read(Kind::$kind.name(), value, parse),
                     _ => {
                         return Err(Error::Registry(format!(
                             "{:?} registered as another kind",
@@ -125,39 +129,102 @@ impl RunConfig {
                 }
             };
         }
-        let common = serde_path_to_error::deserialize(&resolved.value).map_err(|e| {
-            let key = e.path().to_string();
-            located(
-                ConfigError::one(key, e.into_inner().to_string(), None),
-                "",
-                resolved,
-            )
-        })?;
+        let common: Option<Common> = reader.read("", resolved.value.clone(), |value| {
+            serde_path_to_error::deserialize(value).map_err(|e| {
+                let key = e.path().to_string();
+                ConfigError::one(key, e.into_inner().to_string(), None)
+            })
+        });
         let benchmark = match resolved
             .section(Kind::Benchmark)
             .get("name")
             .and_then(Value::as_str)
         {
-            Some("none") | None => None,
-            Some(_) => Some(typed!(Benchmark)),
+            Some("none") | None => Some(None),
+            Some(_) => typed!(Benchmark).map(Some),
         };
-        let config = Self {
-            common,
-            trainer: typed!(Trainer),
-            space: typed!(Space),
-            strategy: typed!(Strategy),
-            dataset: typed!(Dataset),
-            benchmark,
-        };
-        for (kind, kept) in config.kept_names() {
-            let section = resolved.section(kind);
-            let name = section["name"].as_str().unwrap_or_default();
-            if let Some(why) = registry.get(kind, name)?.misnamed(kept) {
-                return Err(Error::Registry(format!("{} `{name}`: {why}", kind.name())));
+        let trainer = typed!(Trainer);
+        let space = typed!(Space);
+        let strategy = typed!(Strategy);
+        let dataset = typed!(Dataset);
+        let mut problems = reader.problems;
+        match (common, trainer, space, strategy, dataset, benchmark) {
+            (
+                Some(common),
+                Some(trainer),
+                Some(space),
+                Some(strategy),
+                Some(dataset),
+                Some(benchmark),
+            ) => {
+                let config = Self {
+                    common,
+                    trainer,
+                    space,
+                    strategy,
+                    dataset,
+                    benchmark,
+                };
+                for (kind, kept) in config.kept_names() {
+                    let section = resolved.section(kind);
+                    let name = section["name"].as_str().unwrap_or_default();
+                    if let Some(why) = registry.get(kind, name)?.misnamed(kept) {
+                        return Err(Error::Registry(format!("{} `{name}`: {why}", kind.name())));
+                    }
+                }
+                problems.extend(config.check().err().into_iter().flat_map(|e| e.problems));
+                if problems.is_empty() {
+                    return Ok(config);
+                }
             }
+            _ => {}
         }
-        config.check().map_err(|e| located(e, "", resolved))?;
-        Ok(config)
+        Err(located(problems, resolved))
+    }
+
+    /// The benchmark, for `what` can't be done without one.
+    ///
+    /// # Errors
+    /// None that knows the space, none that is wanted, and a table that is not there or can't be read.
+    pub fn need_benchmark(&self, what: &str) -> Result<Box<dyn Benchmark>> {
+        let space = self.space.typetag_name();
+        let refused = |why: String, help: String| {
+            Err(Error::Incompatible {
+                what: what.into(),
+                why,
+                help,
+            })
+        };
+        let Some(config) = &self.benchmark else {
+            return match Registry::load()?.benchmark_for(space) {
+                Some(known) => refused(
+                    format!(
+                        "it needs the benchmark `{}`, and this run has none",
+                        known.name
+                    ),
+                    "leave `benchmark.name` as it is by default".into(),
+                ),
+                None => refused(
+                    format!("no benchmark knows the architectures of space `{space}`"),
+                    "choose a space that a benchmark knows: `nasfw bench list` shows them".into(),
+                ),
+            };
+        };
+        let settings = serde_json::to_value(&self.space).map_err(|e| Error::Invalid {
+            what: "space settings".into(),
+            why: e.to_string(),
+        })?;
+        let name = config.typetag_name();
+        match config.open(&settings)? {
+            Some(benchmark) => Ok(benchmark),
+            None => refused(
+                format!("the table of {name}, which knows space `{space}`, is not imported"),
+                format!(
+                    "`nasfw bench import {name} FILE` imports it (docs/tables.md says what FILE is); \
+                     `nasfw bench list` shows where it is looked for"
+                ),
+            ),
+        }
     }
 
     /// The configuration of a run folder, checked as that of a new run is.
@@ -171,9 +238,9 @@ impl RunConfig {
             path: run.join(RUN),
             problem: e.to_string(),
             help: format!(
-                "the file was edited, or made by another version of nasfw; start a new run with `nasfw run --config \
-                 {}/{CONFIG}` and change the value with `--set`",
-                run.display()
+                "the file was edited, or made by another version of nasfw; start a new run with `{}` and change the \
+                 value with `--set`",
+                command(["run".as_ref(), "--config".as_ref(), run.join(CONFIG).as_os_str()])
             ),
         })?;
         Ok(config)
@@ -234,33 +301,75 @@ impl RunConfig {
     }
 }
 
-/// Prefixes relative keys with their section and adds where each value was set.
-fn located(mut error: ConfigError, section: &str, resolved: &Resolved) -> Error {
-    for p in &mut error.problems {
-        if !section.is_empty() {
-            p.key = if p.key.is_empty() {
-                section.into()
-            } else {
-                format!("{section}.{}", p.key)
+/// Types the sections of a tree. A value of a wrong type is a problem and gives way to its default, so that what else is
+/// wrong is seen too.
+struct Reader<'a> {
+    resolved: &'a Resolved,
+    problems: Vec<Problem>,
+}
+
+impl Reader<'_> {
+    fn read<T>(
+        &mut self,
+        section: &str,
+        mut value: Value,
+        parse: impl Fn(&Value) -> Result<T, ConfigError>,
+    ) -> Option<T> {
+        let mut replaced = BTreeSet::new();
+        loop {
+            let error = match parse(&value) {
+                Ok(typed) => return Some(typed),
+                Err(error) => error,
             };
+            for mut problem in error.problems {
+                problem.key = problem.key.trim_start_matches('.').to_owned();
+                let own = problem.key.split('[').next().unwrap_or_default().to_owned();
+                problem.key = match (section, problem.key.as_str()) {
+                    ("", key) => key.to_owned(),
+                    (section, "") => section.to_owned(),
+                    (section, key) => format!("{section}.{key}"),
+                };
+                self.problems.push(problem);
+                let pointer = format!("/{}", own.replace('.', "/"));
+                let defaults = match section {
+                    "" => Some(&self.resolved.defaults),
+                    section => self.resolved.defaults.get(section),
+                };
+                let default = defaults.and_then(|d| d.pointer(&pointer)).cloned();
+                let (Some(place), Some(default)) = (value.pointer_mut(&pointer), default) else {
+                    return None;
+                };
+                if !replaced.insert(own) {
+                    return None;
+                }
+                *place = default;
+            }
         }
+    }
+}
+
+/// The error of all problems: adds where each value was set, and what explains it.
+fn located(mut problems: Vec<Problem>, resolved: &Resolved) -> Error {
+    for p in &mut problems {
         p.origin = p.origin.take().or_else(|| resolved.origin(&p.key).cloned());
     }
-    if error.help.is_none() {
-        let kind = Kind::ALL
-            .iter()
-            .find(|k| error.problems.iter().any(|p| p.key.starts_with(k.name())));
-        let name = kind.and_then(|k| {
-            resolved
-                .section(*k)
-                .get("name")
-                .and_then(Value::as_str)
-                .map(str::to_owned)
-        });
-        error.help = Some(name.map_or_else(
-            || "`nasfw config show` lists every option with its value and origin".into(),
-            |n| format!("`nasfw describe {n}` explains its options"),
-        ));
-    }
+    let mut error = ConfigError {
+        problems,
+        help: None,
+    };
+    let kind = Kind::ALL
+        .iter()
+        .find(|k| error.problems.iter().any(|p| p.key.starts_with(k.name())));
+    let name = kind.and_then(|k| {
+        resolved
+            .section(*k)
+            .get("name")
+            .and_then(Value::as_str)
+            .map(str::to_owned)
+    });
+    error.help = Some(name.map_or_else(
+        || "`nasfw config show` lists every option with its value and origin".into(),
+        |n| format!("`nasfw describe {n}` explains its options"),
+    ));
     Error::Config(Box::new(error))
 }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Drawing, Style};
+use crate::printable::printable;
 
 pub(super) fn write(drawing: &Drawing) -> String {
     let mut out = String::from("digraph architecture {\n");
@@ -50,7 +51,7 @@ fn look(style: Style, base: &str) -> String {
 fn quote(lines: &[String]) -> String {
     let lines: Vec<String> = lines
         .iter()
-        .map(|l| l.replace('\\', "\\\\").replace('"', "\\\""))
+        .map(|l| printable(l).replace('\\', "\\\\").replace('"', "\\\""))
         .collect();
     format!("\"{}\"", lines.join("\\n"))
 }

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use crate::printable::printable;
+
 use super::layout::{Layout, Rect, layout};
 use super::{CHARACTER, Drawing, FONT_SIZE, Graph, LINE, Style};
 
@@ -214,7 +216,8 @@ impl Colours {
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
+    printable(text)
+        .replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")
         .replace('"', "&quot;")

@@ -323,3 +323,23 @@ fn a_cell_of_thousands_of_edges_is_drawn() {
     // Some seconds where the machine is busy; it was hours.
     assert!(started.elapsed().as_secs() < 60, "{:?}", started.elapsed());
 }
+
+proptest! {
+    /// Whatever a file calls its cells and operations, the drawing is XML, and DOT is text.
+    #[test]
+    fn names_from_files_make_no_other_drawing(name in any::<String>(), op in any::<String>()) {
+        let node = Node {
+            op: None,
+            inputs: vec![edge(0, Some(&op))],
+        };
+        let mut genotype = cell(&[&name], vec![node], &[1]);
+        genotype.cells[0].name = name;
+        let drawing = Drawing::of_genotype(&genotype);
+        for text in [drawing.svg(), drawing.dot()] {
+            let illegal = |c: char| c < ' ' && c != '\n' && c != '\t' || ('\u{fffe}'..='\u{ffff}').contains(&c);
+            prop_assert!(!text.contains(illegal), "{text:?}");
+            prop_assert_eq!(&crate::printable::printable(&text), &text);
+        }
+        prop_assert_eq!(drawing.svg().matches("<svg").count(), 1);
+    }
+}

@@ -75,7 +75,8 @@ impl Search {
         let Some(benchmark) = &self.benchmark else {
             return Err(wrong(
                 format!(
-                    "no benchmark knows the architectures of space `{}`",
+                    "this search has no benchmark: none knows the architectures of space `{}`, or its table is not \
+                     imported",
                     self.space.genotype(choice).space
                 ),
                 "`nasfw bench list` shows the benchmarks, `nasfw bench import` makes a table of one",

@@ -20,7 +20,7 @@ mod session;
 mod shares;
 
 pub use checkpoint::check as check_checkpoint;
-pub use interrupt::on_signals;
+pub use interrupt::{Interrupt, PATIENCE};
 pub use outcome::{CurvePoint, Outcome, effects};
 pub use reopened::{Drawn, Evaluation, Normalisation, Reopened};
 pub use search_trainer::SearchTrainer;

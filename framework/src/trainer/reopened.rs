@@ -71,7 +71,7 @@ impl Reopened {
         let search = &self.search;
         if search.benchmark().is_none() {
             return Err(refused(
-                "no benchmark knows its space, so there is nothing to compare with".into(),
+                "it has no benchmark, so there is nothing to compare with".into(),
                 "import a table with `nasfw bench import`, or search a space that `nasfw bench list` names",
             ));
         }

@@ -12,6 +12,7 @@ use super::{Job, Normalisation, Outcome, Reopen, Reopened, Trainer};
 use crate::batches::{Augment, Order};
 use crate::benchmark::Benchmark;
 use crate::budget::{Budget, Unit};
+use crate::command::resume;
 use crate::config::{RunConfig, Validator};
 use crate::dataset::{DataSource, ImageData};
 use crate::device;
@@ -100,7 +101,7 @@ impl Trainer for SearchTrainer {
             None => checkpoint::newest(job.run, job.fingerprint)?.ok_or_else(|| Error::Run {
                 path: job.run.to_owned(),
                 problem: "this run has no checkpoint yet".into(),
-                help: format!("go on with `nasfw resume {}`", job.run.display()),
+                help: format!("go on with `{}`", resume(job.run)),
             })?,
         };
         let source = job.config.common.source();

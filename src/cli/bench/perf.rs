@@ -8,11 +8,12 @@ use nasfw_framework::Result;
 use nasfw_framework::config::{Origin, RunConfig};
 use nasfw_framework::device::{choose, load_cuda};
 use nasfw_framework::perf::{Machine, Report, Steps, Timing, measure};
+use nasfw_framework::printable::counted;
 use nasfw_framework::registry::{Kind, Registry};
 use serde_json::{Value, json};
 
 use crate::cli::logging;
-use crate::cli::output::{say, write_file};
+use crate::cli::output::{format_of, say, write_file};
 use crate::cli::selection::{Pair, Settings, space_options, text};
 
 /// What is measured where nothing is named.
@@ -77,6 +78,9 @@ pub struct Perf {
 impl Perf {
     /// Measures and prints.
     pub fn carry_out(self) -> Result<()> {
+        if let Some(file) = &self.json {
+            format_of("--json", file, &[("json", ())])?;
+        }
         load_cuda();
         logging::to_terminal();
         let machine = match self.machine {
@@ -192,11 +196,11 @@ impl Perf {
         });
         let images: Vec<String> = r.images.iter().map(ToString::to_string).collect();
         let mut out = format!(
-            "{space} on {}: {} weights{macs}\nbatches of {}; {} steps of each, in turn, after {} of warm-up\n\n",
+            "{space} on {}: {}{macs}\nbatches of {}; {} of each, in turn, after {} of warm-up\n\n",
             r.device,
-            r.parameters,
+            counted(r.parameters, "weight"),
             images.join("×"),
-            self.steps,
+            counted(self.steps, "step"),
             self.warmup,
         );
         let mut rows = vec![HEAD.map(str::to_owned).to_vec()];

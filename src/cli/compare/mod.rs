@@ -7,13 +7,16 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use nasfw_analysis::compare::{COMPARISON, PlanFile, TRIALS, Trial, assemble, differences, text};
+use nasfw_framework::command::command;
 use nasfw_framework::config::{Layer, Origin, RunConfig, resolve};
+use nasfw_framework::printable::counted;
 use nasfw_framework::registry::Registry;
 use nasfw_framework::run::{RunFolder, read_json_if_there};
-use nasfw_framework::trainer::on_signals;
+use nasfw_framework::trainer::Interrupt;
 use nasfw_framework::{Error, Result};
 
 use super::output::say;
+use super::run::need_benchmark;
 use super::selection::space_options;
 use super::{logging, progress};
 use runner::{Ended, Runner};
@@ -70,7 +73,11 @@ impl Compare {
             for trial in &trials {
                 say(runner.next_command(trial)?);
             }
-            say(format!("{} trials in {}", trials.len(), path.display()));
+            say(format!(
+                "{} in {}",
+                counted(trials.len(), "trial"),
+                path.display()
+            ));
             return Ok(());
         }
 
@@ -78,16 +85,24 @@ impl Compare {
         same_plan(&folder, &begun, &trials)?;
         folder.write(PLAN, file.document.text().as_bytes())?;
         folder.write_json(BEGUN, &trials)?;
-        let interrupt = on_signals()?;
-        let ended = runner.run(&trials, &interrupt)?;
+        let interrupt = Interrupt::on_signals(|| {})?;
+        let ended = runner.run(&trials, interrupt.flag())?;
         let comparison = assemble(&file, &trials, &path)?;
         folder.write_json(COMPARISON, &comparison)?;
-        let again = format!("type the same command again: nasfw {}", super::run::typed());
+        let again = format!("type the same command again: {}", typed());
         match ended {
-            Ended::Interrupted { done } => Err(Error::Stopped {
+            Ended::Interrupted { done, lost } => Err(Error::Stopped {
                 what: format!(
-                    "interrupted with {done} of {} trials done; those at work are saved",
-                    trials.len()
+                    "interrupted with {done} of {} done; {}",
+                    counted(trials.len(), "trial"),
+                    match lost.as_slice() {
+                        [] => "those at work are saved".to_owned(),
+                        lost => format!(
+                            "those at work are saved, but these did not end as asked and go on from what they \
+                             saved before: {}",
+                            lost.join(", ")
+                        ),
+                    }
                 ),
                 help: format!("to go on, {again}"),
             }),
@@ -102,7 +117,11 @@ impl Compare {
                 }
                 Err(Error::Run {
                     path: path.clone(),
-                    problem: format!("{} of {} trials failed", failed.len(), trials.len()),
+                    problem: format!(
+                        "{} of {} failed",
+                        failed.len(),
+                        counted(trials.len(), "trial")
+                    ),
                     help: format!(
                         "what they said is above and in logs/; to try them again, {again}"
                     ),
@@ -110,6 +129,11 @@ impl Compare {
             }
         }
     }
+}
+
+/// The command that this process was started by.
+fn typed() -> String {
+    command(std::env::args_os().skip(1))
 }
 
 /// Gives every trial its number of threads, once and for all: on a host with other cores it would be another one, and
@@ -172,6 +196,7 @@ fn check(registry: &Registry, file: &PlanFile, trials: &[Trial]) -> Result<()> {
         let resolved = resolve(registry, &[Layer::CommandLine(trial.options.clone())]);
         resolved
             .and_then(|r| RunConfig::new(registry, &r))
+            .and_then(|config| need_benchmark(&config))
             .map_err(|e| located(e, file, trial))?;
     }
     Ok(())

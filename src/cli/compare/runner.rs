@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::HumanDuration;
 use nasfw_analysis::compare::{LOG_END, LOGS, RANKING, Rank, Ranking, TRIALS, Trial, error_file};
+use nasfw_framework::command::command;
 use nasfw_framework::config::environment_key;
 use nasfw_framework::run::{RESULT, RUN, RunFolder, read_json, write_whole};
 use nasfw_framework::trainer::Outcome;
@@ -23,6 +24,13 @@ use crate::cli::progress;
 
 /// Lines that are kept of what a failed trial said.
 const LAST_LINES: usize = 15;
+/// What asks a trial to save and end. It may have come to the child already, from whoever ended this process, so it is
+/// one of those that never end a program at once.
+const SAVE: libc::c_int = libc::SIGUSR1;
+/// Exit code of a process that was stopped and has saved.
+const SAVED: i32 = 130;
+/// A signal that is sent to several processes reaches all of them within this.
+const MOMENT: Duration = Duration::from_secs(1);
 /// How often processes are looked after.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -33,6 +41,8 @@ pub enum Ended {
     Interrupted {
         /// Trials that are done.
         done: usize,
+        /// Trials at work whose processes did not end as one does that has saved, with how they ended.
+        lost: Vec<String>,
     },
     /// There is nothing left to do but what failed: names and last lines.
     All {
@@ -86,8 +96,8 @@ impl Runner<'_> {
         let mut told = false;
         while !(waiting.is_empty() && running.is_empty()) {
             if interrupt.load(Ordering::SeqCst) {
-                stop(&mut running);
-                return Ok(Ended::Interrupted { done });
+                let lost = stop(running);
+                return Ok(Ended::Interrupted { done, lost });
             }
             for _ in 0..waiting.len() {
                 if running.len() >= self.jobs {
@@ -123,6 +133,11 @@ impl Runner<'_> {
                     continue;
                 };
                 let ended = running.swap_remove(i);
+                if status.code() == Some(SAVED) && asked_soon(interrupt) {
+                    // The signal that ended it was sent to all of us, and it was the faster one.
+                    let lost = stop(running);
+                    return Ok(Ended::Interrupted { done, lost });
+                }
                 match self.next(&ended, status)? {
                     Next::Step(arguments) => {
                         running.push(self.start(ended.trial, arguments, ended.began)?);
@@ -156,15 +171,7 @@ impl Runner<'_> {
         let Some(arguments) = self.arguments(trial)? else {
             return Ok(format!("# {} is done", trial.id));
         };
-        let quoted = arguments.iter().map(|a| {
-            let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:,".contains(c);
-            if a.chars().all(plain) {
-                a.clone()
-            } else {
-                format!("'{}'", a.replace('\'', "'\\''"))
-            }
-        });
-        Ok(format!("nasfw {}", quoted.collect::<Vec<_>>().join(" ")))
+        Ok(command(arguments))
     }
 
     /// The arguments of the next process of a trial; none when it is done.
@@ -254,7 +261,7 @@ impl Runner<'_> {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(file)
-            // Ctrl-C goes to this process alone, which passes it on once; a second signal would end a child at once.
+            // Ctrl-C goes to this process alone, which passes it on once.
             .process_group(0);
         // The plan alone decides what a trial is.
         for (name, _) in std::env::vars_os() {
@@ -331,20 +338,40 @@ fn last_lines(log: &Path) -> String {
     lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
 }
 
-/// Asks all processes to save and end, and waits until they have.
-fn stop(running: &mut [Running<'_>]) {
-    for r in running.iter() {
+/// Asks all processes to save and end, and waits until they have. Gives those that did something else.
+fn stop(mut running: Vec<Running<'_>>) -> Vec<String> {
+    for r in &running {
         if let Ok(pid) = libc::pid_t::try_from(r.child.id()) {
             // SAFETY: the child has not been waited for, so its number is still its own.
-            unsafe { libc::kill(pid, libc::SIGTERM) };
+            unsafe { libc::kill(pid, SAVE) };
         }
     }
-    for r in running {
-        let _ = r.child.wait();
-    }
+    let ended = running.iter_mut().filter_map(|r| {
+        let how = match r.child.wait() {
+            Ok(status) if status.success() || status.code() == Some(SAVED) => return None,
+            // Nothing of a ranking is kept before its end.
+            Ok(_) if r.arguments[0] == "rank" => return None,
+            Ok(status) => status.to_string(),
+            Err(e) => e.to_string(),
+        };
+        Some(format!("{} ({how})", r.trial.id))
+    });
+    ended.collect()
 }
 
-/// The system sends SIGTERM to the child when this process dies, however it dies. Elsewhere than on Linux a child then
+/// Whether this process is asked to stop within a moment.
+fn asked_soon(interrupt: &AtomicBool) -> bool {
+    let began = Instant::now();
+    while began.elapsed() < MOMENT {
+        if interrupt.load(Ordering::SeqCst) {
+            return true;
+        }
+        std::thread::sleep(PAUSE);
+    }
+    false
+}
+
+/// The system sends [`SAVE`] to the child when this process dies, however it dies. Elsewhere than on Linux a child then
 /// works on to its end, and the folder's lock makes the next comparison wait for it.
 fn save_when_this_process_dies(command: &mut Command) {
     #[cfg(target_os = "linux")]
@@ -352,12 +379,8 @@ fn save_when_this_process_dies(command: &mut Command) {
         let parent = std::process::id();
         let ask = move || {
             // SAFETY: both are plain system calls that touch no memory of this process.
-            let (set, now) = unsafe {
-                (
-                    libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM),
-                    libc::getppid(),
-                )
-            };
+            let (set, now) =
+                unsafe { (libc::prctl(libc::PR_SET_PDEATHSIG, SAVE), libc::getppid()) };
             if set != 0 {
                 return Err(std::io::Error::last_os_error());
             }

@@ -1,9 +1,13 @@
 //! The view's frame, from the state alone.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use indicatif::HumanDuration;
+use nasfw_framework::command::command;
+use nasfw_framework::printable::{counted, printable};
+use nasfw_framework::trainer::PATIENCE;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
@@ -25,6 +29,8 @@ pub struct Look {
     pub help: bool,
     /// Whether this process runs the search.
     pub own: bool,
+    /// Whether that has been asked to stop.
+    pub stopping: bool,
 }
 
 impl Look {
@@ -104,14 +110,23 @@ pub fn draw(state: &State, look: Look, area: Rect, buf: &mut Buffer) {
     } else {
         decisions(state, look, body, buf);
     }
-    let keys = if look.own {
-        "q leave the view  ↑↓ scroll  ? help  Ctrl-C save and stop"
+    let keys = if look.stopping {
+        let patience = PATIENCE.as_secs();
+        format!("saving, then the end; Ctrl-C again after {patience} seconds ends at once")
+    } else if look.own {
+        "q leave the view  ↑↓ scroll  ? help  Ctrl-C save and stop".into()
     } else {
-        "q quit  ↑↓ scroll  ? help"
+        "q quit  ↑↓ scroll  ? help".into()
     };
     Paragraph::new(Line::styled(keys, look.faint())).render(foot, buf);
     if look.help {
         help(look, area, buf);
+    }
+    // Names come from files, and a mark that turns the direction of writing takes no cell of its own.
+    for cell in &mut buf.content {
+        if matches!(printable(cell.symbol()), Cow::Owned(_)) {
+            cell.set_char('\u{fffd}');
+        }
     }
 }
 
@@ -141,8 +156,10 @@ fn header<'a>(state: &'a State, look: Look, width: u16, roomy: bool) -> Vec<Line
         if !state.device.is_empty() {
             let (weights, arch) = state.params;
             text += &format!(
-                "; {}; {weights} weights, {arch} architecture parameters",
-                state.device
+                "; {}; {}, {}",
+                state.device,
+                counted(weights, "weight"),
+                counted(arch, "architecture parameter")
             );
         }
         if let Some(bytes) = state.memory {
@@ -171,7 +188,7 @@ fn progress<'a>(state: &State, look: Look, width: u16) -> Line<'a> {
     }
     match &state.status {
         Status::Finished(reason) => text += &format!(", {reason}"),
-        Status::Stopped => text += &format!("; nasfw resume {}", state.about.run),
+        Status::Stopped => text += &format!("; {}", command(["resume", &state.about.run])),
         _ => {}
     }
     Line::from(vec![
@@ -502,7 +519,7 @@ mod tests {
         fn no_size_is_too_small_or_large(
             width in 0..220u16, height in 0..70u16, scroll in 0..40usize, help: bool, steps in 0..30u64,
         ) {
-            let look = Look { colour: true, scroll, help, own: help };
+            let look = Look { colour: true, scroll, help, own: help, stopping: help };
             let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
             terminal.draw(|f| draw(&state(steps), look, f.area(), f.buffer_mut())).unwrap();
         }

@@ -7,12 +7,15 @@ mod follow;
 mod state;
 
 use std::io::{IsTerminal, Stdout, Write, stderr, stdin, stdout};
+use std::mem::ManuallyDrop;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Once, TryLockError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use nasfw_framework::trainer::Interrupt;
 use nasfw_framework::{Error, Result, device};
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
@@ -31,6 +34,8 @@ pub use state::About;
 const TICK: Duration = Duration::from_millis(250);
 /// How often it is looked whether another process is at work.
 const LOOK: Duration = Duration::from_secs(1);
+/// So long the end of a search waits for its view's.
+const JOIN: Duration = Duration::from_secs(2);
 /// Messages kept while the view is on.
 const MOST_HELD: usize = 100;
 
@@ -99,7 +104,8 @@ pub fn need_terminal(typed: &str, help: &str) -> Result<()> {
 
 /// The terminal while it is the view's.
 struct Screen {
-    terminal: Terminal<CrosstermBackend<Stdout>>,
+    /// Never dropped: it would complain of a terminal that is gone, to that terminal. [`restore`] does what it would do.
+    terminal: ManuallyDrop<Terminal<CrosstermBackend<Stdout>>>,
 }
 
 impl Screen {
@@ -115,7 +121,7 @@ impl Screen {
             execute!(stdout(), EnterAlternateScreen, cursor::Hide)?;
             // The alternate screen begins empty; clearing it would ask the terminal where its cursor is, which not every
             // one answers.
-            let terminal = Terminal::new(CrosstermBackend::new(stdout()))?;
+            let terminal = ManuallyDrop::new(Terminal::new(CrosstermBackend::new(stdout()))?);
             Ok(Self { terminal })
         };
         enter().inspect_err(|_| restore())
@@ -128,6 +134,29 @@ impl Drop for Screen {
     }
 }
 
+/// How a view ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// The user left it, or this program is at its end.
+    AsWanted,
+    /// Its terminal was closed.
+    TerminalGone,
+}
+
+/// Waits for input, for so long at most. Gives false once the terminal is closed: reading it would then find its end,
+/// again and again.
+fn wait(longest: Duration) -> bool {
+    let mut terminal = libc::pollfd {
+        fd: stdin().as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    let longest = i32::try_from(longest.as_millis()).unwrap_or(i32::MAX);
+    // SAFETY: it is one valid entry, for the time of the call.
+    let found = unsafe { libc::poll(&raw mut terminal, 1, longest) };
+    found <= 0 || terminal.revents & (libc::POLLHUP | libc::POLLERR | libc::POLLNVAL) == 0
+}
+
 /// Shows a run until the user leaves, something else ends the view, or `end` is set. With `interrupt` the search is
 /// this process's own and Ctrl-C asks it to stop.
 ///
@@ -136,9 +165,9 @@ impl Drop for Screen {
 pub fn show(
     run: &Path,
     about: About,
-    interrupt: Option<&AtomicBool>,
+    interrupt: Option<&Interrupt>,
     end: &AtomicBool,
-) -> Result<()> {
+) -> Result<Left> {
     let terminal = || Error::io("use", "the terminal");
     let mut follower = Follower::new(run, about);
     let mut look = Look {
@@ -157,35 +186,43 @@ pub fn show(
             looked = Some(Instant::now());
         }
         look.scroll = clamp(look.scroll, follower.state.edges.len(), 1);
+        look.stopping = interrupt.is_some_and(Interrupt::is_asked);
         {
             let _drawing = DRAWING.lock();
             if !is_on() {
                 break;
             }
-            screen
+            let drawn = screen
                 .terminal
-                .draw(|frame| draw(&follower.state, look, frame.area(), frame.buffer_mut()))
-                .map_err(terminal())?;
+                .draw(|frame| draw(&follower.state, look, frame.area(), frame.buffer_mut()));
+            if let Err(e) = drawn {
+                return match wait(Duration::ZERO) {
+                    true => Err(terminal()(e)),
+                    false => Ok(Left::TerminalGone),
+                };
+            }
         }
-        if event::poll(TICK).map_err(terminal())?
-            && let Event::Key(key) = event::read().map_err(terminal())?
-            && key.kind == KeyEventKind::Press
-            && !act(key, &mut look, interrupt)
-        {
-            break;
+        if !wait(TICK) {
+            return Ok(Left::TerminalGone);
+        }
+        while event::poll(Duration::ZERO).map_err(terminal())? {
+            if let Event::Key(key) = event::read().map_err(terminal())?
+                && key.kind == KeyEventKind::Press
+                && !act(key, &mut look, interrupt)
+            {
+                return Ok(Left::AsWanted);
+            }
         }
     }
-    Ok(())
+    Ok(Left::AsWanted)
 }
 
 /// Does what a key asks for; false ends the view.
-fn act(key: KeyEvent, look: &mut Look, interrupt: Option<&AtomicBool>) -> bool {
+fn act(key: KeyEvent, look: &mut Look, interrupt: Option<&Interrupt>) -> bool {
     let control = key.modifiers.contains(KeyModifiers::CONTROL);
     match key.code {
         KeyCode::Char('c') if control => match interrupt {
-            // As the signal's handler does: the second time ends at once.
-            Some(flag) if flag.swap(true, Ordering::SeqCst) => std::process::exit(130),
-            Some(_) => return true,
+            Some(interrupt) => interrupt.stop("Ctrl-C"),
             None => return false,
         },
         KeyCode::Esc if look.help => look.help = false,
@@ -214,16 +251,18 @@ impl Live {
     ///
     /// # Errors
     /// When there can't be another thread.
-    pub fn start(run: &Path, about: About, interrupt: Arc<AtomicBool>) -> Result<Self> {
+    pub fn start(run: &Path, about: About, interrupt: Interrupt) -> Result<Self> {
         let end = Arc::new(AtomicBool::new(false));
         let (run, stop) = (run.to_owned(), Arc::clone(&end));
         // What is printed from now on waits for the view.
         let thread = std::thread::Builder::new()
             .name("view".into())
             .spawn(move || {
-                if let Err(e) = show(&run, about, Some(&interrupt), &stop) {
+                match show(&run, about, Some(&interrupt), &stop) {
+                    Ok(Left::AsWanted) => {}
+                    Ok(Left::TerminalGone) => interrupt.notice("the terminal was closed"),
                     // The search must not end for the sake of its view.
-                    tracing::warn!("the view ended: {e}");
+                    Err(e) => tracing::warn!("the view ended: {e}"),
                 }
             })
             .map_err(Error::io("start", "the view's thread"))?;
@@ -237,6 +276,14 @@ impl Live {
 impl Drop for Live {
     fn drop(&mut self) {
         self.end.store(true, Ordering::SeqCst);
+        let asked = Instant::now();
+        while self.thread.as_ref().is_some_and(|t| !t.is_finished()) {
+            // A terminal that closes at the wrong moment can hold it for ever.
+            if asked.elapsed() > JOIN {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
