@@ -341,7 +341,7 @@ fn merge(base: &mut serde_json::Map<String, Value>, over: Value) {
 }
 
 /// The name that was meant by `name`, if any was: one that a slip of the fingers in three letters, counted down, makes
-/// `name` of, or one that `name` is the beginning or a whole word of.
+/// `name` of (in two letters where the words begin alike), or one that `name` is the beginning or a whole word of.
 pub fn similar<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
     let name = &name.to_lowercase();
     let score = |k: &str| {
@@ -351,7 +351,8 @@ pub fn similar<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<S
         let word = k.split(['-', '_', '.']).any(|word| word == name);
         let part = name.chars().count() >= 3 && (word || k.starts_with(name.as_str()));
         let shape = strsim::jaro_winkler(name, k);
-        (slips <= letters / 3 || part).then_some(shape - slips as f64)
+        let alike = slips <= letters / 2 && shape > 0.8;
+        (slips <= letters / 3 || alike || part).then_some(shape - slips as f64)
     };
     known
         .filter_map(|k| Some((score(k)?, k)))
@@ -572,7 +573,8 @@ mod tests {
                 _ => letters.swap(at, at + 1),
             }
             let typed: String = letters.into_iter().collect();
-            prop_assert_eq!(similar(&typed, NAMES.into_iter()).as_deref(), Some(name));
+            let found = similar(&typed, NAMES.into_iter());
+            prop_assert_eq!(found.as_deref(), Some(name));
         }
 
         /// Letters that were not meant to be any of them; a word of eight has one in fewer than a hundred cases.

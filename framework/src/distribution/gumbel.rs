@@ -208,7 +208,7 @@ mod tests {
             };
             let report = crate::conformance::distribution("gumbel", &d, &spec());
             report.ok().unwrap();
-            assert_eq!(report.held().len(), 6, "{report}");
+            assert_eq!(report.held().len(), 7, "{report}");
         }
     }
 

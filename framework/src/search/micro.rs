@@ -119,6 +119,25 @@ impl Search {
     }
 }
 
+impl Search {
+    /// At most `n` parts of a batch ([`Batch::parts`]): as many as leave none with a single image that can't be trained
+    /// on alone ([`Supernet::takes_one_image`]).
+    #[must_use]
+    pub fn parts_of(&self, batch: &Batch, n: i64) -> Vec<Batch> {
+        let least = if self.supernet.takes_one_image() {
+            1
+        } else {
+            2
+        };
+        let fits = |parts: &Vec<Batch>| parts.iter().all(|part| part.len() >= least);
+        let counts = (2..=n.min(batch.len())).rev();
+        counts
+            .map(|n| batch.parts(n))
+            .find(fits)
+            .unwrap_or_else(|| batch.parts(1))
+    }
+}
+
 /// A batch in the fewest parts of at most `size` images, which differ by one image at most. None is of one image unless
 /// that can be `alone`: parts may then have an image more.
 fn split(batch: &Batch, size: i64, alone: bool) -> impl Iterator<Item = Batch> {

@@ -21,7 +21,8 @@ fn steps_end_a_search_within_an_epoch_and_beyond_the_planned_ones() {
         let amount_set = format!("trainer.budget.amount={amount}");
         let (done, steps, reason, _) = spend(&["trainer.budget.unit=steps", &amount_set]);
         assert_eq!((done, steps), (epochs, amount));
-        assert_eq!(reason, format!("the budget of {amount} steps is spent"));
+        let steps = if amount == 1 { "step" } else { "steps" };
+        assert_eq!(reason, format!("the budget of {amount} {steps} is spent"));
     }
 }
 
@@ -46,7 +47,7 @@ fn images_of_every_loss_count() {
 fn seconds_end_a_search() {
     let (epochs, _, reason, _) = spend(&["trainer.budget.unit=seconds", "trainer.budget.amount=1"]);
     assert!(epochs > 3, "more than the planned epochs fit in");
-    assert_eq!(reason, "the budget of 1 seconds is spent");
+    assert_eq!(reason, "the budget of 1 second is spent");
 }
 
 #[test]

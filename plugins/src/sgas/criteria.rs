@@ -156,7 +156,7 @@ mod tests {
             }),
         };
         let spec = ArchSpec::new(vec![group]).unwrap();
-        let now = vec![vec![vec![0.7, 0.1, 0.2], vec![0.3, 0.3, 0.4]]];
+        let now = vec![vec![vec![0.7, 0.2, 0.1], vec![0.3, 0.3, 0.4]]];
         assert!(now[0][0].iter().sum::<f64>() < 1.0);
         let found = of(&spec, &now, None).remove(0);
         assert_eq!(found.importance, [1.0, 1.0]);

@@ -252,7 +252,7 @@ impl Vim {
         of: fn(&mut Search, &RelaxedArch, &Batch) -> Result<Tensor>,
     ) -> Result<Tensor> {
         let mut total = Tensor::zeros([], (search.kind(), search.device()));
-        for (part, d) in d.parts(self.config.parts).iter().enumerate() {
+        for (part, d) in search.parts_of(d, self.config.parts).iter().enumerate() {
             for sample in 0..self.config.samples {
                 let mut rng = search.rng(&format!("xi {part} {sample}"));
                 let a = self.distribution.sample(phi, &mut rng)?;

@@ -62,7 +62,7 @@ impl Compare {
         )?;
         let begun = begun.unwrap_or_default();
         fix_threads(&mut trials, &begun, self.jobs);
-        check(&registry, &file, &trials)?;
+        check(&registry, &file, &trials, !self.dry_run)?;
         let runner = Runner {
             folder: &path,
             rank: file.plan.rank,
@@ -181,8 +181,9 @@ fn same_plan(folder: &RunFolder, begun: &[Trial], trials: &[Trial]) -> Result<()
     })
 }
 
-/// Resolves the settings of one trial of each kind, so that a plan that can't work is refused before anything runs.
-fn check(registry: &Registry, file: &PlanFile, trials: &[Trial]) -> Result<()> {
+/// Resolves the settings of one trial of each kind, so that a plan that can't work is refused before anything runs; with
+/// `tables` one that needs a table which is not imported, too.
+fn check(registry: &Registry, file: &PlanFile, trials: &[Trial], tables: bool) -> Result<()> {
     let mut seen = BTreeSet::new();
     for trial in trials {
         if !seen.insert((
@@ -196,7 +197,13 @@ fn check(registry: &Registry, file: &PlanFile, trials: &[Trial]) -> Result<()> {
         let resolved = resolve(registry, &[Layer::CommandLine(trial.options.clone())]);
         resolved
             .and_then(|r| RunConfig::new(registry, &r))
-            .and_then(|config| need_benchmark(&config))
+            .and_then(|config| {
+                if tables {
+                    need_benchmark(&config)
+                } else {
+                    Ok(())
+                }
+            })
             .map_err(|e| located(e, file, trial))?;
     }
     Ok(())

@@ -150,7 +150,10 @@ fn offsets(space: &dyn SearchSpace, probe: &Probe<'_>) -> Result<Verdict> {
 
 /// Scalars of what was not asked of the supernet change nothing.
 fn scalars(space: &dyn SearchSpace, probe: &Probe<'_>) -> Result<Verdict> {
-    let with = mixed(space.spec());
+    let of_the_space = space.scalars();
+    let mut with = mixed(space.spec());
+    with.scalars
+        .retain(|name, _| !of_the_space.contains(&name.as_str()));
     let mut without = mixed(space.spec());
     without.scalars.clear();
     let off = gap(

@@ -205,7 +205,7 @@ fn it_is_a_distribution_over_architectures() {
     let spec = spec(&[3, 2]);
     let report = crate::conformance::distribution("dirichlet", &Dirichlet::new(&spec, 1.0), &spec);
     report.ok().unwrap();
-    assert_eq!(report.held().len(), 3, "{report}");
+    assert_eq!(report.held().len(), 4, "{report}");
 }
 
 #[test]
