@@ -343,6 +343,11 @@ fn merge(base: &mut serde_json::Map<String, Value>, over: Value) {
 /// The name that was meant by `name`, if any was: one that a slip of the fingers in three letters, counted down, makes
 /// `name` of (in two letters where the words begin alike), or one that `name` is the beginning or a whole word of.
 pub fn similar<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+    fn sorted(word: &str) -> Vec<char> {
+        let mut letters: Vec<char> = word.chars().collect();
+        letters.sort_unstable();
+        letters
+    }
     let name = &name.to_lowercase();
     let score = |k: &str| {
         let k = &k.to_lowercase();
@@ -352,7 +357,9 @@ pub fn similar<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<S
         let part = name.chars().count() >= 3 && (word || k.starts_with(name.as_str()));
         let shape = strsim::jaro_winkler(name, k);
         let alike = slips <= letters / 2 && shape > 0.8;
-        (slips <= letters / 3 || alike || part).then_some(shape - slips as f64)
+        // Two neighbours that were swapped are a slip however short the word is.
+        let swapped = slips == 1 && sorted(name) == sorted(k);
+        (slips <= letters / 3 || alike || swapped || part).then_some(shape - slips as f64)
     };
     known
         .filter_map(|k| Some((score(k)?, k)))

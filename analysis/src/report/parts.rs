@@ -95,8 +95,8 @@ pub(super) fn figure(figure: &Figure, id: &str) -> Markup {
 
 /// The cells of an architecture, drawn.
 pub(super) fn cells(genotype: &Genotype, caption: &str) -> Markup {
-    let text = clean(&genotype.to_string()).replace('\n', "; ");
-    let label = html! { (text) }.into_string();
+    let text = genotype.to_string().replace('\n', "; ");
+    let label = html! { (clean(&text)) }.into_string();
     let svg = Drawing::of_genotype(genotype).svg();
     let svg = svg.replacen(
         "<svg ",
