@@ -138,6 +138,8 @@ PartitionName=all Nodes={host} Default=YES MaxTime=INFINITE State=UP
         )
     }
 
+    // All children are reaped where the cluster ends.
+    #[expect(clippy::zombie_processes)]
     fn start(&self, program: &str, arguments: &[String]) {
         let log = File::create(self.file("log").join(format!("{program}.said"))).unwrap();
         let mut command = self.command(program);

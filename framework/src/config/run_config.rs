@@ -148,36 +148,34 @@ impl RunConfig {
         let strategy = typed!(Strategy);
         let dataset = typed!(Dataset);
         let mut problems = reader.problems;
-        match (common, trainer, space, strategy, dataset, benchmark) {
-            (
-                Some(common),
-                Some(trainer),
-                Some(space),
-                Some(strategy),
-                Some(dataset),
-                Some(benchmark),
-            ) => {
-                let config = Self {
-                    common,
-                    trainer,
-                    space,
-                    strategy,
-                    dataset,
-                    benchmark,
-                };
-                for (kind, kept) in config.kept_names() {
-                    let section = resolved.section(kind);
-                    let name = section["name"].as_str().unwrap_or_default();
-                    if let Some(why) = registry.get(kind, name)?.misnamed(kept) {
-                        return Err(Error::Registry(format!("{} `{name}`: {why}", kind.name())));
-                    }
-                }
-                problems.extend(config.check().err().into_iter().flat_map(|e| e.problems));
-                if problems.is_empty() {
-                    return Ok(config);
+        if let (
+            Some(common),
+            Some(trainer),
+            Some(space),
+            Some(strategy),
+            Some(dataset),
+            Some(benchmark),
+        ) = (common, trainer, space, strategy, dataset, benchmark)
+        {
+            let config = Self {
+                common,
+                trainer,
+                space,
+                strategy,
+                dataset,
+                benchmark,
+            };
+            for (kind, kept) in config.kept_names() {
+                let section = resolved.section(kind);
+                let name = section["name"].as_str().unwrap_or_default();
+                if let Some(why) = registry.get(kind, name)?.misnamed(kept) {
+                    return Err(Error::Registry(format!("{} `{name}`: {why}", kind.name())));
                 }
             }
-            _ => {}
+            problems.extend(config.check().err().into_iter().flat_map(|e| e.problems));
+            if problems.is_empty() {
+                return Ok(config);
+            }
         }
         Err(located(problems, resolved))
     }
