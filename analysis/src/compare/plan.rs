@@ -152,7 +152,7 @@ impl Seeds {
         }
     }
 
-    /// All of them; of a count at most [`MOST_SEEDS`].
+    /// All of them; of a count at most `MOST_SEEDS`.
     pub fn list(&self) -> Vec<u64> {
         match self {
             Self::Count(n) => (0..(*n).min(MOST_SEEDS)).collect(),

@@ -7,8 +7,8 @@
 //! | NAS-Bench-201 | `\|nor_conv_3x3~0\|+\|none~0\|skip_connect~1\|+…` | NAS-Bench-201 |
 //! | NAS-Bench-101 | `{"matrix": [[0, 1, …], …], "ops": ["input", …, "output"]}` | NAS-Bench-101 and 1Shot1 |
 //!
-//! A text is read in three steps, none of which runs anything: [`literal`] makes values of what Python, JSON and NumPy
-//! write; [`find`] looks where among log lines, comments, variables and keys there are values of a format; each format
+//! A text is read in three steps, none of which runs anything: `literal` makes values of what Python, JSON and NumPy
+//! write; `find` looks where among log lines, comments, variables and keys there are values of a format; each format
 //! reads its own from the value. Reading never panics, and what is wrong is said with its line and column. A text may
 //! have up to [`MAX_BYTES`] bytes, 1,000,000 values, 10,000 genotypes, and brackets nested 64 deep; sizes of genotypes
 //! are bounded by [`Genotype::MAX_EDGES`] and its like.
