@@ -533,7 +533,7 @@ fn bad_plans_are_refused_with_their_place_before_anything_is_written() {
             "amount = 5 }]",
             "amount = 5 }]\n[set]\ntrainer.batch_size = 1",
             "plan.toml:6:",
-            "at least 2",
+            "it must be from 2 to 1048576",
         ),
         (
             "amount = 5 }]",
