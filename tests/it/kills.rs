@@ -114,6 +114,8 @@ fn command(dir: &Path, arguments: &[&str], faults: &[(&str, &str)]) -> Command {
         .current_dir(dir)
         .env("NASFW_NO_PROGRESS", "1")
         .env("NO_COLOR", "1")
+        // It is ours: the program refuses variables that it does not know.
+        .env_remove("NASFW_KILLS")
         .stdin(Stdio::null());
     if let (Some(shim), false) = (shim(), faults.is_empty()) {
         command
