@@ -11,19 +11,24 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nasfw_framework::config::Validator;
-use nasfw_framework::dataset::{DataSource, Dataset, ImageData, Images, Part};
+use nasfw_framework::dataset::{CenterCrop, DataSource, Dataset, ImageData, Images, Part};
 use nasfw_framework::space::Task;
 use nasfw_framework::{Error, Result, register};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::files;
-use layout::File;
+use layout::{File, Layout};
 use pixels::{Files, Shape};
 
 /// Mean and deviation of ImageNet's channels, which other photographs are normalised with too.
 const MEAN: [f64; 3] = [0.485, 0.456, 0.406];
 const STD: [f64; 3] = [0.229, 0.224, 0.225];
+/// Channels of grey images and of coloured ones.
+const GREY: i64 = 1;
+const COLOURS: i64 = 3;
+/// The longest shorter side that images are scaled to.
+const LONGEST_SIDE: i64 = 4096;
 /// Classes, training images and validation images of ILSVRC 2012.
 const IMAGENET: (usize, usize, usize) = (1_000, 1_281_167, 50_000);
 
@@ -94,11 +99,9 @@ register! {
     example: "nasfw run --dataset image-folder --data-dir DIR --set dataset.size=64",
 }
 
-#[typetag::serde(name = "imagenet")]
-impl Dataset for ImageNet {
-    fn load(&self, source: &DataSource) -> Result<ImageData> {
-        let folder = find("imagenet", source)?;
-        let data = self.0.load(&folder, source)?;
+impl ImageNet {
+    /// Checks that images are ImageNet's.
+    fn complete(&self, folder: &Path, source: &DataSource, data: ImageData) -> Result<ImageData> {
         let (classes, train, test) = IMAGENET;
         if data.classes.len() != classes {
             return Err(Error::Data {
@@ -120,6 +123,23 @@ impl Dataset for ImageNet {
         }
         Ok(data)
     }
+}
+
+#[typetag::serde(name = "imagenet")]
+impl Dataset for ImageNet {
+    fn load(&self, source: &DataSource) -> Result<ImageData> {
+        let folder = find("imagenet", source)?;
+        self.complete(&folder, source, self.0.load(&folder, source)?)
+    }
+
+    fn crop(&self) -> Option<CenterCrop> {
+        Some(self.0.crop())
+    }
+
+    fn load_as(&self, source: &DataSource, channels: i64, crop: CenterCrop) -> Result<ImageData> {
+        let folder = find("imagenet", source)?;
+        self.complete(&folder, source, self.0.load_as(&folder, channels, crop)?)
+    }
 
     fn validate(&self, v: &mut Validator) {
         self.0.validate(v);
@@ -130,6 +150,15 @@ impl Dataset for ImageNet {
 impl Dataset for ImageFolder {
     fn load(&self, source: &DataSource) -> Result<ImageData> {
         self.0.load(&find("image-folder", source)?, source)
+    }
+
+    fn crop(&self) -> Option<CenterCrop> {
+        Some(self.0.crop())
+    }
+
+    fn load_as(&self, source: &DataSource, channels: i64, crop: CenterCrop) -> Result<ImageData> {
+        let folder = find("image-folder", source)?;
+        self.0.load_as(&folder, channels, crop)
     }
 
     fn validate(&self, v: &mut Validator) {
@@ -162,7 +191,12 @@ impl Folders {
 
     fn validate(&self, v: &mut Validator) {
         v.range("dataset.size", self.size, 8, 1024);
-        v.range("dataset.resize", self.resize(), self.size, 4096);
+        v.range(
+            "dataset.resize",
+            self.resize(),
+            self.size,
+            LONGEST_SIDE as u32,
+        );
         let [from, to] = self.crop_scale;
         if !(0.0 < from && from <= to && to <= 1.0) {
             let problem =
@@ -188,28 +222,66 @@ impl Folders {
         }
     }
 
-    /// Finds the files; decodes none of them unless `check` says so.
+    fn crop(&self) -> CenterCrop {
+        CenterCrop {
+            size: [self.size; 2].map(i64::from),
+            resize: i64::from(self.resize()),
+        }
+    }
+
+    /// Colours, as these settings say; nothing is decoded unless `check` says so.
     ///
     /// # Errors
-    /// Missing folders, classes without images, empty files and files that are no images.
+    /// As [`Layout::of`].
     fn load(&self, folder: &Path, source: &DataSource) -> Result<ImageData> {
-        let train = folder.join("train");
-        let test = ["val", "test"]
-            .map(|name| folder.join(name))
-            .into_iter()
-            .find(|path| path.is_dir())
-            .ok_or_else(|| Error::Data {
-                path: folder.join("val"),
-                problem: "there is no folder `val` or `test` beside `train`".into(),
-                help: "put a folder of test images for each class there: docs/datasets.md shows how they are laid out"
-                    .into(),
-            })?;
-        let classes = layout::classes(&train)?;
-        let test_files = layout::test_images(&test, &classes, &train)?;
-        let train_files = layout::images(&train, &classes)?;
-        if let Some(shape) = Shape::of(self, &test, test_files.iter().flatten()) {
-            self.tell(shape, &test, source);
+        let layout = Layout::of(folder)?;
+        if let Some(shape) = Shape::of(self, &layout) {
+            self.tell(shape, &layout.test, source);
         }
+        self.data(folder, layout, COLOURS)
+    }
+
+    /// As a network takes them, whatever size these settings say.
+    ///
+    /// # Errors
+    /// As [`Layout::of`], and shapes that are neither square nor grey nor of three colours.
+    fn load_as(&self, folder: &Path, channels: i64, crop: CenterCrop) -> Result<ImageData> {
+        let CenterCrop {
+            size: [rows, columns],
+            resize,
+        } = crop;
+        let within = rows == columns && 1 <= rows && rows <= resize && resize <= LONGEST_SIDE;
+        if !within || ![GREY, COLOURS].contains(&channels) {
+            return Err(Error::Incompatible {
+                what: format!("images of shape {channels}×{rows}×{columns} from a folder of pictures"),
+                why: "squares in grey or in three colours are cut out of these (channels, rows, columns)".into(),
+                help: "choose a dataset whose images have that shape".into(),
+            });
+        }
+        let seen = Self {
+            size: rows as u32,
+            resize: resize as u32,
+            ..self.clone()
+        };
+        let layout = Layout::of(folder)?;
+        if let Some(shape) = Shape::of(&seen, &layout) {
+            tracing::info!(
+                "{}: images of {}; the network sees {rows}×{rows}, cut out after the shorter side is scaled to {resize}",
+                layout.test.display(),
+                shape.words()
+            );
+        }
+        seen.data(folder, layout, channels)
+    }
+
+    fn data(&self, folder: &Path, layout: Layout, channels: i64) -> Result<ImageData> {
+        let Layout {
+            train,
+            test,
+            classes,
+            train_files,
+            test_files,
+        } = layout;
         // The part of the weights comes first, then that of the architecture, each with all classes in it.
         let (mut weights, mut arch) = (vec![], vec![]);
         for (class, files) in train_files.into_iter().enumerate() {
@@ -230,16 +302,16 @@ impl Folders {
             test_files.flat_map(|(c, files)| files.into_iter().map(move |f| (c as u16, f)));
         let data = ImageData {
             task: Task {
-                channels: 3,
+                channels,
                 height: i64::from(self.size),
                 width: i64::from(self.size),
                 classes: classes.len() as i64,
             },
-            train: self.part(&train, weights)?,
-            test: self.part(&test, test_files.collect())?,
+            train: self.part(&train, weights, channels)?,
+            test: self.part(&test, test_files.collect(), channels)?,
             split: Some(split),
-            mean: MEAN.to_vec(),
-            std: STD.to_vec(),
+            mean: MEAN[..channels as usize].to_vec(),
+            std: STD[..channels as usize].to_vec(),
             classes,
         };
         data.check(folder)
@@ -279,10 +351,11 @@ impl Folders {
         }
     }
 
-    fn part(&self, folder: &Path, files: Vec<(u16, File)>) -> Result<Part> {
+    fn part(&self, folder: &Path, files: Vec<(u16, File)>, channels: i64) -> Result<Part> {
         let (labels, files): (_, Vec<File>) = files.into_iter().unzip();
         let source = Files {
             settings: self.clone(),
+            grey: channels == GREY,
             folder: folder.to_owned(),
             files,
         };

@@ -4,6 +4,8 @@ use std::fmt::Debug;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::Validator;
 use crate::error::{Error, Result};
 use crate::rng::Rng;
@@ -222,6 +224,32 @@ pub trait Dataset: Send + Sync + std::fmt::Debug {
     /// [`Error::Data`] for files that are missing, truncated or corrupt, with what to type.
     fn load(&self, source: &DataSource) -> Result<ImageData>;
 
+    /// How its test images are cut out of pictures; none where images are used as they are.
+    fn crop(&self) -> Option<CenterCrop> {
+        None
+    }
+
+    /// As [`Dataset::load`], for a network that was trained on other images: of `channels` channels, test images cut out
+    /// in this way. Mean and deviation are those of the network's own images, whatever is given here. A dataset that
+    /// can't choose gives what it has, and is refused where that does not fit.
+    ///
+    /// # Errors
+    /// As of [`Dataset::load`], and shapes that its images can't be brought to.
+    fn load_as(&self, source: &DataSource, _channels: i64, _crop: CenterCrop) -> Result<ImageData> {
+        self.load(source)
+    }
+
     /// Checks ranges before anything is read.
     fn validate(&self, _v: &mut Validator) {}
+}
+
+/// How a test image is cut out of a picture: the picture is scaled until its shorter side has `resize` pixels, and the
+/// middle of it is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CenterCrop {
+    /// Rows and columns of the middle.
+    pub size: [i64; 2],
+    /// Pixels of the picture's shorter side.
+    pub resize: i64,
 }

@@ -50,7 +50,9 @@ pub mod prelude {
     pub use crate::batches::Batch;
     pub use crate::benchmark::{Benchmark, BenchmarkConfig, Provenance, Score, Standing};
     pub use crate::config::Validator;
-    pub use crate::dataset::{DataSource, Dataset, ImageData, ImageSource, Images, Part};
+    pub use crate::dataset::{
+        CenterCrop, DataSource, Dataset, ImageData, ImageSource, Images, Part,
+    };
     pub use crate::distribution::{ArchDistribution, IndependentSoftmax};
     pub use crate::network::{Network, NetworkBuilder, NetworkOptions};
     pub use crate::optim::OptimizerConfig;

@@ -1,5 +1,6 @@
 //! Search spaces.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::arch::{ArchSpec, Choice, Genotype, Marginals};
@@ -10,7 +11,7 @@ use crate::rng::Rng;
 use crate::supernet::{Supernet, SupernetOptions};
 
 /// What the network is for: the shape of an image and the number of classes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Task {
     /// Colour channels.
     pub channels: i64,

@@ -3,17 +3,29 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use nasfw_framework::Result;
 use nasfw_framework::config::RunConfig;
+use nasfw_framework::dataset::{DataSource, Dataset};
 use nasfw_framework::device::load_cuda;
 use nasfw_framework::registry::{Kind, Parse, Registry};
 use nasfw_framework::trainer::{Reopen, Reopened};
+use nasfw_framework::{Error, Result};
 
 use super::logging;
 use super::output::{say, say_json};
 
-/// Opens a run, or one of its checkpoints, after `change` of what does not decide what it is.
-pub fn open(what: &Path, change: impl FnOnce(&mut RunConfig) -> Result<()>) -> Result<Reopened> {
+/// What may be other than when a run was made: nothing that decides what it is.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// The dataset that is measured on, by name. The run's own keeps the run's settings.
+    pub dataset: Option<String>,
+    /// Where that dataset's files are.
+    pub data_dir: Option<PathBuf>,
+    /// The device.
+    pub device: Option<String>,
+}
+
+/// Opens a run, or one of its checkpoints.
+pub fn open(what: &Path, mut changes: Changes) -> Result<Reopened> {
     let checkpoint = what.is_file().then_some(what);
     // RUN/checkpoints/NUMBER.safetensors
     let folder = checkpoint.map_or(Some(what), |file| file.parent().and_then(Path::parent));
@@ -23,13 +35,40 @@ pub fn open(what: &Path, change: impl FnOnce(&mut RunConfig) -> Result<()>) -> R
     };
     let mut config = RunConfig::of_run(run)?;
     let fingerprint = config.fingerprint()?;
-    change(&mut config)?;
+    config.common.device = changes.device.unwrap_or(config.common.device);
+    let own = config.dataset.typetag_name();
+    let other = changes.dataset.filter(|name| name != own);
+    let other = other.map(|name| default_dataset(&name)).transpose()?;
+    let other = other.map(|dataset| {
+        let dir = changes.data_dir.take();
+        (
+            dataset,
+            DataSource {
+                dir,
+                ..config.common.source()
+            },
+        )
+    });
+    config.common.data_dir = changes.data_dir.unwrap_or(config.common.data_dir);
     config.trainer.reopen(Reopen {
         config: &config,
         fingerprint: &fingerprint,
         run,
         checkpoint,
+        other: other
+            .as_ref()
+            .map(|(dataset, source)| (dataset.as_ref(), source)),
     })
+}
+
+/// A dataset with its default settings.
+fn default_dataset(name: &str) -> Result<Box<dyn Dataset>> {
+    let registry = Registry::load()?;
+    let plugin = registry.get(Kind::Dataset, name)?;
+    match plugin.parse {
+        Parse::Dataset(parse) => Ok(parse(&plugin.default_section()?).map_err(Box::new)?),
+        _ => Err(Error::Registry(format!("`{name}` is no dataset"))),
+    }
 }
 
 /// Options of `eval`.
@@ -37,10 +76,10 @@ pub fn open(what: &Path, change: impl FnOnce(&mut RunConfig) -> Result<()>) -> R
 pub struct Eval {
     /// A run folder, or one of its checkpoints
     what: PathBuf,
-    /// Other test images than the run's, of the same shape
+    /// Another dataset to measure on: its images are shown as the run's are, its classes go by their names
     #[arg(long, short = 'd', value_name = "NAME")]
     dataset: Option<String>,
-    /// Where the dataset's files are now, if they have moved
+    /// Where the dataset's files are, if they have moved or `--dataset` names another one
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// `auto`, `cpu` or `cuda:N` instead of the run's
@@ -56,23 +95,13 @@ impl Eval {
     pub fn carry_out(self) -> Result<()> {
         load_cuda();
         logging::to_terminal();
-        let registry = Registry::load()?;
-        let opened = open(&self.what, |config| {
-            if let Some(name) = &self.dataset {
-                let plugin = registry.get(Kind::Dataset, name)?;
-                if let Parse::Dataset(parse) = plugin.parse {
-                    config.dataset = parse(&plugin.default_section()?).map_err(Box::new)?;
-                    config.common.data_dir = PathBuf::new();
-                }
-            }
-            if let Some(dir) = &self.data_dir {
-                config.common.data_dir.clone_from(dir);
-            }
-            if let Some(device) = &self.device {
-                config.common.device.clone_from(device);
-            }
-            Ok(())
-        })?;
+        Registry::load()?;
+        let changes = Changes {
+            dataset: self.dataset,
+            data_dir: self.data_dir,
+            device: self.device,
+        };
+        let opened = open(&self.what, changes)?;
         let found = opened.evaluate()?;
         if self.json {
             return say_json("evaluation", &found);

@@ -10,6 +10,7 @@ use nasfw_framework::registry::Registry;
 use nasfw_framework::run::write_whole;
 use serde_json::json;
 
+use super::eval::Changes;
 use super::output::{format_of, say};
 use super::{eval, logging};
 
@@ -46,20 +47,20 @@ impl Export {
         load_cuda();
         logging::to_terminal();
         Registry::load()?;
-        let run = eval::open(&self.what, |config| {
+        let changes = Changes {
+            data_dir: self.data_dir,
             // Weights are copied as they are, wherever that is done.
-            config.common.device = "cpu".into();
-            if let Some(dir) = &self.data_dir {
-                config.common.data_dir.clone_from(dir);
-            }
-            Ok(())
-        })?;
+            device: Some("cpu".into()),
+            ..Changes::default()
+        };
+        let run = eval::open(&self.what, changes)?;
         let network = run.network()?;
         let metadata = json!({
             "nasfw": env!("CARGO_PKG_VERSION"),
             "genotype": run.genotype(),
             "epoch": run.epoch(),
-            "normalisation": run.normalisation(),
+            "normalisation": run.inputs().normalisation,
+            "crop": run.inputs().crop,
         })
         .to_string();
         if let Some(path) = &self.onnx {

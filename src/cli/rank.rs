@@ -60,6 +60,7 @@ impl Rank {
             fingerprint: &fingerprint,
             run: &self.run,
             checkpoint: None,
+            other: None,
         })?;
         let count = usize::try_from(self.architectures).unwrap_or(usize::MAX);
         let batches = self.batches.and_then(|n| usize::try_from(n).ok());

@@ -3,6 +3,7 @@
 use nasfw_framework::conformance::{self, Report};
 use nasfw_framework::prelude::*;
 use nasfw_framework::registry::{Kind, Parse, Plugin};
+use nasfw_framework::trainer::Inputs;
 use serde_json::{Value, json};
 
 use crate::strategies::{registered, section};
@@ -81,13 +82,20 @@ fn datasets_without_files_load_the_same_images_twice() {
         let Parse::Dataset(parse) = plugin.parse else {
             panic!("kind")
         };
-        let load = || {
-            let dataset = parse(&plugin.default_section().unwrap()).unwrap();
-            dataset.load(&DataSource::default())
-        };
+        let dataset = || parse(&plugin.default_section().unwrap()).unwrap();
+        let load = || dataset().load(&DataSource::default());
         // The others say which files they need.
         if let (Ok(first), Ok(second)) = (load(), load()) {
             assert_eq!(first.checksum(), second.checksum(), "{}", plugin.name);
+            // A network that was trained on them sees them as they are.
+            let inputs = Inputs::of(dataset().as_ref(), &first);
+            let shown = inputs.load(dataset().as_ref(), &DataSource::default());
+            assert_eq!(
+                shown.unwrap().checksum(),
+                first.checksum(),
+                "{}",
+                plugin.name
+            );
             first.check(plugin.name).unwrap();
             loaded += 1;
         }

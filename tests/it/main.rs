@@ -14,6 +14,7 @@ mod bench;
 mod compare;
 mod custom;
 mod doctor;
+mod evaluate;
 mod folders;
 mod genotype;
 mod interrupts;

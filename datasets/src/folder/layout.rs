@@ -36,6 +36,48 @@ pub(super) struct File {
     pub bytes: u64,
 }
 
+/// A dataset's folder.
+pub(super) struct Layout {
+    /// Folder of the training images.
+    pub train: PathBuf,
+    /// Folder of the test images.
+    pub test: PathBuf,
+    /// Sorted names.
+    pub classes: Vec<String>,
+    /// Training images of every class, sorted by name.
+    pub train_files: Vec<Vec<File>>,
+    /// Test images of every class, sorted by name.
+    pub test_files: Vec<Vec<File>>,
+}
+
+impl Layout {
+    /// Finds the files; decodes none of them.
+    ///
+    /// # Errors
+    /// Missing folders, classes without images, empty files and files that are no images.
+    pub(super) fn of(folder: &Path) -> Result<Self> {
+        let train = folder.join("train");
+        let test = ["val", "test"]
+            .map(|name| folder.join(name))
+            .into_iter()
+            .find(|path| path.is_dir())
+            .ok_or_else(|| Error::Data {
+                path: folder.join("val"),
+                problem: "there is no folder `val` or `test` beside `train`".into(),
+                help: "put a folder of test images for each class there: docs/datasets.md shows how they are laid out"
+                    .into(),
+            })?;
+        let classes = classes(&train)?;
+        Ok(Self {
+            test_files: test_images(&test, &classes, &train)?,
+            train_files: images(&train, &classes)?,
+            train,
+            test,
+            classes,
+        })
+    }
+}
+
 /// Something in a folder; of a link, what it leads to.
 struct Entry {
     name: String,
@@ -52,7 +94,7 @@ fn wrong<T>(path: &Path, problem: impl Into<String>, help: impl Into<String>) ->
 }
 
 /// The sorted names of the classes of the training images.
-pub(super) fn classes(folder: &Path) -> Result<Vec<String>> {
+fn classes(folder: &Path) -> Result<Vec<String>> {
     let entries = entries(folder)?;
     let images = entries.iter().filter(|e| is_image(&e.path)).count();
     let names: Vec<String> = entries
@@ -77,11 +119,7 @@ pub(super) fn classes(folder: &Path) -> Result<Vec<String>> {
 }
 
 /// The test images of every class of the training images in `train`, sorted by name.
-pub(super) fn test_images(
-    folder: &Path,
-    classes: &[String],
-    train: &Path,
-) -> Result<Vec<Vec<File>>> {
+fn test_images(folder: &Path, classes: &[String], train: &Path) -> Result<Vec<Vec<File>>> {
     if folder.join(ANNOTATIONS).is_file() {
         return listed(folder, classes);
     }
@@ -99,7 +137,7 @@ pub(super) fn test_images(
 }
 
 /// The images of every class, sorted by name.
-pub(super) fn images(folder: &Path, classes: &[String]) -> Result<Vec<Vec<File>>> {
+fn images(folder: &Path, classes: &[String]) -> Result<Vec<Vec<File>>> {
     classes
         .par_iter()
         .map(|class| class_images(folder, class))

@@ -9,7 +9,7 @@ use nasfw_framework::rng::Rng;
 use nasfw_framework::{Error, Result, input};
 
 use super::Folders;
-use super::layout::File;
+use super::layout::{File, Layout};
 use super::view::{middle_view, random_view};
 
 /// A longer file is no training image.
@@ -25,6 +25,8 @@ const LOOKED_AT: usize = 32;
 #[derive(Debug)]
 pub(super) struct Files {
     pub settings: Folders,
+    /// Whether images have one channel, not three.
+    pub grey: bool,
     pub folder: PathBuf,
     pub files: Vec<File>,
 }
@@ -43,6 +45,14 @@ impl ImageSource for Files {
         let pixels = view
             .of(&image)
             .map_err(|e| self.problem(file, e.to_string()))?;
+        if self.grey {
+            // Pillow's weights, which leave a grey pixel as it is.
+            for (pixel, to) in pixels.as_chunks::<3>().0.iter().zip(out) {
+                let [r, g, b] = pixel.map(u32::from);
+                *to = ((19_595 * r + 38_470 * g + 7_471 * b + 0x8000) >> 16) as u8;
+            }
+            return Ok(());
+        }
         // From pixel after pixel to plane after plane.
         let planes = (size * size) as usize;
         for (i, pixel) in pixels.as_chunks::<3>().0.iter().enumerate() {
@@ -158,16 +168,13 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    /// Looks at some files of a part, evenly spread; none where none of them can be read.
-    pub(super) fn of<'a>(
-        settings: &Folders,
-        folder: &Path,
-        files: impl Iterator<Item = &'a File> + Clone,
-    ) -> Option<Self> {
+    /// Looks at some of the test images, evenly spread; none where none of them can be read.
+    pub(super) fn of(settings: &Folders, layout: &Layout) -> Option<Self> {
+        let files = layout.test_files.iter().flatten();
         let step = files.clone().count().div_ceil(LOOKED_AT).max(1);
         let sizes: Vec<_> = files
             .step_by(step)
-            .filter_map(|file| dimensions(folder, file))
+            .filter_map(|file| dimensions(&layout.test, file))
             .collect();
         let seen = |&(w, h): &(u32, u32)| {
             let [_, _, width, height] = middle_view((w, h), settings.resize(), settings.size).part;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod layouts;
+mod shown;
 
 use std::collections::HashMap;
 use std::fs;

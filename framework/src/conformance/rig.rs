@@ -16,7 +16,7 @@ use crate::registry::{Parse, Plugin};
 use crate::run::{self, RunFolder};
 use crate::search::Search;
 use crate::strategy::{Claims, Strategy, StrategyConfig};
-use crate::trainer::{Job, Outcome, advance, checkpoint};
+use crate::trainer::{Job, Outcome, Trainer, advance, checkpoint};
 
 /// A strategy with its settings, on a problem.
 pub(super) struct Rig<'a> {
@@ -119,9 +119,7 @@ impl<'a> Rig<'a> {
     /// A search before its first step.
     pub fn start(&self) -> Result<(Search, Box<dyn Strategy>)> {
         let config = self.config(0)?;
-        let source = config.common.source();
-        let (search, strategy, _) = self.problem.trainer.assemble(&config, None, &source)?;
-        Ok((search, strategy))
+        self.problem.trainer.start(&config)
     }
 
     /// What the strategy claims of itself.

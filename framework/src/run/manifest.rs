@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::host;
 use crate::error::Result;
 use crate::registry::Registry;
+use crate::trainer::Inputs;
 
 /// A process that worked on a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +68,9 @@ pub struct Manifest {
     pub benchmark: Option<String>,
     /// BLAKE3 of the settings that decide the numbers.
     pub fingerprint: String,
+    /// What the network takes, and what its outputs mean. Runs of earlier versions lack it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inputs: Option<Inputs>,
     /// When the run was started, RFC 3339.
     pub started: String,
 }
@@ -117,6 +121,7 @@ impl Manifest {
             notes: vec![],
             benchmark,
             fingerprint,
+            inputs: None,
             started: jiff::Timestamp::now().to_string(),
         })
     }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use crate::config::{RunConfig, Validator};
+use crate::dataset::{DataSource, Dataset};
 use crate::error::Result;
 use crate::events::Subscriber;
 use crate::run::RunFolder;
@@ -11,6 +12,7 @@ use crate::search::Search;
 use crate::strategy::Strategy;
 
 pub(crate) mod checkpoint;
+mod inputs;
 mod interrupt;
 mod outcome;
 mod planner;
@@ -20,9 +22,10 @@ mod session;
 mod shares;
 
 pub use checkpoint::check as check_checkpoint;
+pub use inputs::{Inputs, Normalisation};
 pub use interrupt::{Interrupt, PATIENCE};
 pub use outcome::{CurvePoint, Outcome, effects};
-pub use reopened::{Drawn, Evaluation, Normalisation, Reopened};
+pub use reopened::{Drawn, Evaluation, Reopened};
 pub use search_trainer::SearchTrainer;
 
 /// A run to be carried out.
@@ -39,7 +42,7 @@ pub struct Job<'a> {
 
 /// A run to be looked at again.
 pub struct Reopen<'a> {
-    /// How it was made, or with another dataset of images of the same shape, or another device.
+    /// How it was made, but for where its files are and the device.
     pub config: &'a RunConfig,
     /// [`RunConfig::fingerprint`] of how it was made.
     pub fingerprint: &'a str,
@@ -47,6 +50,9 @@ pub struct Reopen<'a> {
     pub run: &'a Path,
     /// One of its checkpoints; none means the newest.
     pub checkpoint: Option<&'a Path>,
+    /// Another dataset to measure on, and where that is. Its images are shown to the network as the run's own are, and
+    /// its classes go by their names.
+    pub other: Option<(&'a dyn Dataset, &'a DataSource)>,
 }
 
 /// Takes one step, without events and checkpoints and whatever the strategy asks for at the end of an epoch.

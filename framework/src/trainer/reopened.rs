@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
+use super::inputs::Inputs;
 use crate::arch::{Choice, Genotype};
 use crate::error::{Error, Result};
 use crate::events::Meter;
@@ -17,18 +18,7 @@ use crate::supernet::Weights;
 pub struct Reopened {
     pub(super) search: Search,
     pub(super) choice: Choice,
-    pub(super) normalisation: Normalisation,
-}
-
-/// How pixels become inputs, and what the outputs mean.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Normalisation {
-    /// Subtracted from every channel, in units of [0, 1].
-    pub mean: Vec<f64>,
-    /// Then every channel is divided by this.
-    pub std: Vec<f64>,
-    /// Names of the classes.
-    pub classes: Vec<String>,
+    pub(super) inputs: Inputs,
 }
 
 /// What was measured on the test images.
@@ -137,9 +127,9 @@ impl Reopened {
         self.search.space().genotype(&self.choice)
     }
 
-    /// How pixels become inputs, and what the outputs mean.
-    pub fn normalisation(&self) -> &Normalisation {
-        &self.normalisation
+    /// What the network takes, and what its outputs mean.
+    pub fn inputs(&self) -> &Inputs {
+        &self.inputs
     }
 
     /// Loss and accuracy on all test images.

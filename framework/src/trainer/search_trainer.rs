@@ -6,15 +6,16 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind};
 
 use super::checkpoint::{self, Checkpoint};
+use super::inputs::{self, Inputs};
 use super::planner;
 use super::session::Session;
-use super::{Job, Normalisation, Outcome, Reopen, Reopened, Trainer};
+use super::{Job, Outcome, Reopen, Reopened, Trainer};
 use crate::batches::{Augment, Order};
 use crate::benchmark::Benchmark;
 use crate::budget::{Budget, Unit};
 use crate::command::resume;
 use crate::config::{RunConfig, Validator};
-use crate::dataset::{DataSource, ImageData};
+use crate::dataset::ImageData;
 use crate::device;
 use crate::error::{Error, Result};
 use crate::optim::OptimizerConfig;
@@ -91,7 +92,9 @@ impl Trainer for SearchTrainer {
     }
 
     fn start(&self, config: &RunConfig) -> Result<(Search, Box<dyn Strategy>)> {
-        let (search, strategy, _) = self.assemble(config, None, &config.common.source())?;
+        let (search, strategy, _) = self.assemble(config, None, || {
+            config.dataset.load(&config.common.source())
+        })?;
         Ok((search, strategy))
     }
 
@@ -104,17 +107,13 @@ impl Trainer for SearchTrainer {
                 help: format!("go on with `{}`", resume(job.run)),
             })?,
         };
-        let source = job.config.common.source();
-        let (mut search, strategy, data) = self.assemble(job.config, Some(&restored), &source)?;
+        let (mut search, strategy, data) =
+            self.assemble(job.config, Some(&restored), || inputs::images(&job))?;
         let choice = restored.reopen(&mut search, strategy.as_ref())?;
         Ok(Reopened {
             choice,
             search,
-            normalisation: Normalisation {
-                mean: data.mean,
-                std: data.std,
-                classes: data.classes,
-            },
+            inputs: Inputs::of(job.config.dataset.as_ref(), &data),
         })
     }
 
@@ -181,12 +180,12 @@ impl Trainer for SearchTrainer {
 }
 
 impl SearchTrainer {
-    /// Search, strategy and data; as they were then if there is a checkpoint, but for weights.
+    /// Search, strategy and data; as they were then if there is a checkpoint, but for weights. Data are loaded last.
     pub(crate) fn assemble(
         &self,
         config: &RunConfig,
         restored: Option<&Checkpoint>,
-        source: &DataSource,
+        load: impl FnOnce() -> Result<ImageData>,
     ) -> Result<(Search, Box<dyn Strategy>, ImageData)> {
         let common = &config.common;
         let device = device::choose(&common.device)?;
@@ -209,7 +208,7 @@ impl SearchTrainer {
             restored
                 .map_err(|e| checkpoint.broken(format!("the strategy can't use its state: {e}")))?;
         }
-        let data = config.dataset.load(source)?;
+        let data = load()?;
         let mut settings = self.settings();
         if self.memory > 0 && restored.is_none() {
             let size = planner::largest(self.batch_size, self.memory, |size| {

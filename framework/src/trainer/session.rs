@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::Job;
 use super::checkpoint;
+use super::inputs::Inputs;
 use super::outcome::{CurvePoint, Outcome};
 use super::search_trainer::SearchTrainer;
 use super::shares::{Part, Shares};
@@ -50,8 +51,10 @@ impl<'a> Session<'a> {
             tch::set_num_threads(manifest.threads.clamp(1, 1024));
         }
         let source = config.common.source();
-        let (mut search, strategy, data) = trainer.assemble(config, restored.as_ref(), &source)?;
+        let (mut search, strategy, data) =
+            trainer.assemble(config, restored.as_ref(), || config.dataset.load(&source))?;
         let checksum = data.checksum();
+        let inputs = Inputs::of(config.dataset.as_ref(), &data);
         let table = search.benchmark().and_then(|b| b.provenance().checksum);
         match &mut begun {
             None => job.run.write_json(
@@ -59,6 +62,7 @@ impl<'a> Session<'a> {
                 &Manifest {
                     micro_batch: search.settings.micro_batch,
                     notes: source.notes.all(),
+                    inputs: Some(inputs),
                     ..Manifest::now(
                         device::describe(search.device()),
                         checksum,
@@ -77,6 +81,7 @@ impl<'a> Session<'a> {
                 } else {
                     same_table(&job, manifest, table.as_deref())?;
                 }
+                manifest.inputs.get_or_insert(inputs);
                 manifest.goes_on(Worker::this());
                 job.run.write_json(run::MANIFEST, manifest)?;
             }

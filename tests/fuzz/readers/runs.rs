@@ -58,8 +58,39 @@ pub fn events(folder: &Path) -> Read {
     reported(folder, EVENTS)
 }
 
+/// As `nasfw report` and `nasfw eval`.
 pub fn manifest(folder: &Path) -> Read {
-    reported(folder, MANIFEST)
+    Registry::load().unwrap();
+    let report = reported(folder, MANIFEST);
+    let checkpoint = folder.join(CHECKPOINTS).join(CHECKPOINT);
+    fs::create_dir(folder.join(CHECKPOINTS)).unwrap();
+    fs::copy(corpus().join("checkpoint/search.safetensors"), checkpoint).unwrap();
+    let measure = measured(folder);
+    Box::new(move |bytes| report(bytes) & measure())
+}
+
+/// The only checkpoint of a run.
+const CHECKPOINT: &str = "000000001.safetensors";
+
+/// As `nasfw eval` of a run that is whole.
+fn measured(folder: &Path) -> impl Fn() -> bool + use<> {
+    let run = folder.to_owned();
+    let config = RunConfig::of_run(&run).unwrap();
+    let fingerprint = config.fingerprint().unwrap();
+    tch::set_num_threads(1);
+    move || {
+        let opened = config.trainer.reopen(Reopen {
+            config: &config,
+            fingerprint: &fingerprint,
+            run: &run,
+            checkpoint: None,
+            other: None,
+        });
+        match opened.and_then(|opened| opened.evaluate()) {
+            Ok(found) => !found.genotype.to_string().is_empty(),
+            Err(error) => refused(&error),
+        }
+    }
 }
 
 /// As `nasfw resume`, up to the first step, and `nasfw report`.
@@ -80,23 +111,11 @@ fn reopened(of: &str, folder: &Path) -> Read {
     Registry::load().unwrap();
     copy(of, folder);
     fs::create_dir(folder.join(CHECKPOINTS)).unwrap();
-    let run = folder.to_owned();
-    let config = RunConfig::of_run(&run).unwrap();
-    let fingerprint = config.fingerprint().unwrap();
-    let file = folder.join(CHECKPOINTS).join("000000001.safetensors");
-    tch::set_num_threads(1);
+    let file = folder.join(CHECKPOINTS).join(CHECKPOINT);
+    let measure = measured(folder);
     Box::new(move |bytes| {
         fs::write(&file, bytes).unwrap();
-        let opened = config.trainer.reopen(Reopen {
-            config: &config,
-            fingerprint: &fingerprint,
-            run: &run,
-            checkpoint: None,
-        });
-        match opened.and_then(|opened| opened.evaluate()) {
-            Ok(found) => !found.genotype.to_string().is_empty(),
-            Err(error) => refused(&error),
-        }
+        measure()
     })
 }
 
