@@ -278,7 +278,8 @@ pub(crate) mod tests {
             }
             lines.push(json!({"event": "architecture", "step": step, "epoch": epoch, "marginals": weights(step),
                 "entropy": 0.5, "sharpness": 0.5, "genotype": genotype, "metrics": {"value": 1.0 - regret},
-                "regret": {"value": regret}}));
+                "regret": {"value": regret},
+                "trust": {"decided": [["normal", 0.5]], "standing": {"value": {"rank": 80 - step, "of": 90, "mean": 0.25}}}}));
             if step % STEPS == 0 {
                 lines.push(json!({"event": "pictures", "step": step, "epoch": epoch,
                     "pictures": {"hidden/normal/0": weights(step + 1)[0], "hidden/normal/1": weights(step + 2)[0]}}));
@@ -291,7 +292,9 @@ pub(crate) mod tests {
         let events = lines
             .into_iter()
             .map(|l| serde_json::from_value(l).unwrap());
-        let outcome = json!({"genotype": genotype, "choice": [[[0]]], "facts": {}, "marginals": weights(30),
+        let trust = json!({"decided": [["normal", 0.5]], "standing": {"value": {"rank": 7, "of": 90, "mean": 0.25}},
+            "elsewhere": ["here", ["there", "<b>"]]});
+        let outcome = json!({"trust": trust, "genotype": genotype, "choice": [[[0]]], "facts": {}, "marginals": weights(30),
             "entropy": 0.5, "sharpness": 0.5, "metrics": {"value": 0.8}, "regret": {"value": 0.2}, "known": true,
             "epochs": 3, "steps": 30, "reason": "all epochs are done"});
         let manifest = json!({"nasfw": "0.1.0", "libtorch": "2.13.0", "plugins": {"a": "0.1.0"}, "device": "cpu",

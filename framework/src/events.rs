@@ -9,6 +9,7 @@ use crate::arch::{Genotype, Marginals};
 use crate::budget::Budget;
 use crate::error::Result;
 use crate::strategy::Picture;
+use crate::trainer::Trust;
 
 /// Running means since the last [`Event::Progress`].
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
@@ -117,6 +118,9 @@ pub enum Event {
         /// Whether the benchmark knows the architecture; none without a benchmark.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         known: Option<bool>,
+        /// How far to trust it.
+        #[serde(default, skip_serializing_if = "Trust::is_empty")]
+        trust: Trust,
     },
     /// What a strategy shows of itself, before training and after every epoch.
     Pictures {

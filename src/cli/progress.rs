@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use nasfw_framework::Result;
+use nasfw_framework::benchmark::Standing;
 use nasfw_framework::budget::Unit;
 use nasfw_framework::events::{Event, Meter, Subscriber};
 use nasfw_framework::printable::counted;
@@ -98,13 +99,19 @@ impl Progress {
     }
 }
 
-/// Regret in a line: of test metrics where there are any, and not of short trainings (`…@12`).
-fn show_regret(regret: &BTreeMap<String, f64>) -> String {
+/// Regret in a line, with the rank where that is known: of test metrics where there are any, and not of short trainings
+/// (`…@12`).
+fn show_regret(regret: &BTreeMap<String, f64>, standing: &BTreeMap<String, Standing>) -> String {
     let long = || regret.iter().filter(|(name, _)| !name.contains('@'));
     let test = long().any(|(name, _)| name.starts_with("test"));
     long()
         .filter(|(name, _)| !test || name.starts_with("test"))
-        .map(|(name, v)| format!(" regret {name} {v:.4}"))
+        .map(|(name, v)| match standing.get(name) {
+            Some(Standing { rank, of, .. }) => {
+                format!(" regret {name} {v:.4} (rank {rank} of {of})")
+            }
+            None => format!(" regret {name} {v:.4}"),
+        })
         .collect()
 }
 
@@ -193,6 +200,7 @@ impl Subscriber for Progress {
                 metrics,
                 regret,
                 known,
+                trust,
                 ..
             } => {
                 let show = |name: &str, v: &Option<f64>| {
@@ -200,7 +208,7 @@ impl Subscriber for Progress {
                 };
                 let figures = match (known, regret) {
                     (Some(false), _) => " not in the benchmark's table".into(),
-                    (_, Some(regret)) => show_regret(regret),
+                    (_, Some(regret)) => show_regret(regret, &trust.standing),
                     // Of a strategy that measures for itself.
                     _ => metrics
                         .iter()

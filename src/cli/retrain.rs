@@ -7,7 +7,8 @@ use nasfw_framework::arch::Genotype;
 use nasfw_framework::config::{RunConfig, flatten};
 use nasfw_framework::device::load_cuda;
 use nasfw_framework::registry::{Kind, Registry};
-use nasfw_framework::run::{RUN, read_json};
+use nasfw_framework::run::{RESULT, RUN, read_json, read_stored};
+use nasfw_framework::trainer::{Outcome, effects};
 use nasfw_framework::{Error, Result};
 use serde_json::Value;
 
@@ -108,8 +109,21 @@ impl Retrain {
         let config = RunConfig::new(&registry, &resolved)?;
         let dataset = run::name_of(&resolved, Kind::Dataset);
         let parts = format!("retrain-{}-{dataset}", genotype.space);
+        // Before hours of training.
+        for doubt in doubts(&self.what, &genotype)? {
+            tracing::warn!("{doubt}");
+        }
         run::begin(&config, &resolved, self.place, &parts, self.tui)
     }
+}
+
+/// What makes an architecture doubtful; of a run also how undecided it was.
+fn doubts(what: &str, genotype: &Genotype) -> Result<Vec<String>> {
+    let run = Path::new(what);
+    Ok(match run.join(RESULT).is_file() {
+        true => read_stored::<Outcome>(run, RESULT)?.doubts(),
+        false => effects(genotype),
+    })
 }
 
 /// The published settings for architectures of a space.

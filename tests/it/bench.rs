@@ -9,7 +9,7 @@ use nasfw::framework::Error;
 use nasfw::framework::config::RunConfig;
 use nasfw::framework::events::Event;
 use nasfw::framework::run::{EVENTS, MANIFEST, RESULT, RUN, RunFolder, read_events};
-use nasfw::framework::trainer::Job;
+use nasfw::framework::trainer::{Job, Outcome};
 use serde_json::Value;
 
 use crate::program::nasfw;
@@ -119,7 +119,7 @@ fn a_partial_table_in_a_run_that_is_resumed_step_by_step() {
     fs::write(dir.join("one.csv"), csv_of(pruned, 9_000)).unwrap();
     let (imported, _) = said(dir, 0, &["bench", "import", "nasbench101", "one.csv"]);
     assert!(imported.contains("1 of 423624 architectures"), "{imported}");
-    let (text, _) = search(dir, "whole", space, &[]);
+    let (text, progress) = search(dir, "whole", space, &[]);
     assert!(
         text.contains("regret is against the best of 1 of 423624 architectures"),
         "{text}"
@@ -130,6 +130,35 @@ fn a_partial_table_in_a_run_that_is_resumed_step_by_step() {
     let valid = result["metrics"]["valid"].as_f64().unwrap();
     assert!((valid - 100.0 * 9_000.0 / 9_984.0).abs() < 1e-9);
     assert_eq!(result["regret"]["valid"], 0.0);
+
+    // How far to trust it is said wherever it is shown.
+    let outcome: Outcome = serde_json::from_value(result.clone()).unwrap();
+    let remarks = outcome.remarks();
+    let [undecided, .., rank, elsewhere] = remarks.as_slice() else {
+        panic!("{remarks:?}");
+    };
+    assert!(undecided.contains("coin toss"), "{remarks:?}");
+    assert!(rank.contains("rank 1 of the 1 in the table"), "{remarks:?}");
+    assert!(
+        elsewhere.contains("measured on cifar10, the search saw synthetic"),
+        "{remarks:?}"
+    );
+    assert!(
+        progress.contains("regret valid 0.0000 (rank 1 of 1)"),
+        "{progress}"
+    );
+    said(dir, 0, &["report", "whole", "-o", "whole.html"]);
+    let page = fs::read_to_string(dir.join("whole.html")).unwrap();
+    let (frame, _) = said(dir, 0, &["watch", "whole", "--once"]);
+    for remark in &remarks {
+        assert!(text.contains(remark), "{remark}: {text}");
+        assert!(page.contains(&format!("<li>{remark}.</li>")), "{remark}");
+    }
+    // A small frame has room for the first.
+    assert!(
+        frame.contains("undecided: the candidates weigh about"),
+        "{frame}"
+    );
 
     // The curve is what the events say.
     let curve = result["curve"].as_array().unwrap();

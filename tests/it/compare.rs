@@ -380,6 +380,78 @@ fn a_comparison_survives_kill_9_of_all_or_of_the_parent_alone_and_ctrl_c() {
     }
 }
 
+/// A step that a trial's newest process reported.
+fn last_step(events: &Path, kind: &str) -> Option<u64> {
+    let text = fs::read_to_string(events).ok()?;
+    let mut lines = text.lines().rev();
+    let line = lines.find(|l| l.contains(&format!("\"event\":\"{kind}\"")))?;
+    let event: serde_json::Value = serde_json::from_str(line).unwrap();
+    event["step"].as_u64()
+}
+
+/// As Slurm does: every process of the job gets the signal, and what `compare` passes on comes on top.
+#[test]
+fn a_signal_to_every_process_of_a_comparison_loses_no_step() {
+    let dir = tempfile::tempdir().unwrap();
+    let budgets = "[{ unit = \"steps\", amount = 4 }, { unit = \"steps\", amount = 50000 }]";
+    let plan = LONG.replace("[{ unit = \"steps\", amount = 60 }]", budgets);
+    write(
+        dir.path(),
+        &plan.replace("checkpoint_every = 7", "checkpoint_every = 100000"),
+    );
+    let trials = dir.path().join("runs/long/trials");
+    // The short trials come first: of the strategy and of the controls, which every plan has.
+    let long = ["vim", "random"].map(|s| format!("{s}-toy-conv-50000steps-s3"));
+    let events = |id: &str| trials.join(id).join("events.jsonl");
+    let mut saved = [0, 0];
+    for parent_first in [false, true] {
+        let mut parent = begin(dir.path());
+        let began = Instant::now();
+        for (id, saved) in long.iter().zip(saved) {
+            while last_step(&events(id), "progress").is_none_or(|step| step < saved + 3) {
+                assert!(parent.try_wait().unwrap().is_none(), "it ended too early");
+                assert!(
+                    began.elapsed() < Duration::from_secs(100),
+                    "{id} does not move"
+                );
+                std::thread::sleep(Duration::from_millis(3));
+            }
+        }
+        let mut all = children(parent.id());
+        assert_eq!(all.len(), 2);
+        all.insert(if parent_first { 0 } else { 2 }, parent.id());
+        all.iter().for_each(|process| kill(*process, libc::SIGTERM));
+        let out = parent.wait_with_output().unwrap();
+        let text = flat(&String::from_utf8_lossy(&out.stderr));
+        assert_eq!(out.status.code(), Some(130), "{text}");
+
+        let so_far = comparison(dir.path(), "long");
+        let done = so_far.trials.iter().filter(|t| t.state == State::Done);
+        let (done, all) = (done.count(), so_far.trials.len());
+        assert_eq!((done, all), (all / 2, 2 * so_far.strategies.len()));
+        let last = format!("interrupted with {done} of {all} trials done; those at work are saved");
+        assert!(
+            text.contains(&last) && !text.contains("did not end as asked"),
+            "{text}"
+        );
+        for (id, saved) in long.iter().zip(&mut saved) {
+            let trial = so_far.trials.iter().find(|t| t.run.ends_with(id)).unwrap();
+            assert_eq!(trial.state, State::Unfinished);
+            // The second process went on from where the first one was interrupted.
+            assert_eq!(last_step(&events(id), "started"), Some(*saved));
+            let text = fs::read_to_string(events(id)).unwrap();
+            assert!(
+                text.lines().last().unwrap().contains("\"interrupted\""),
+                "{id}: {text}"
+            );
+            let step = last_step(&events(id), "interrupted").unwrap();
+            assert_eq!(last_step(&events(id), "progress"), Some(step));
+            assert!(step >= *saved + 3);
+            *saved = step;
+        }
+    }
+}
+
 #[test]
 fn a_failing_trial_ends_no_other_and_is_tried_again() {
     let dir = tempfile::tempdir().unwrap();

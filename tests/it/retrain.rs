@@ -202,15 +202,47 @@ fn what_cannot_be_trained_is_said() {
     }
     assert!(!dir.join("runs").exists() || fs::read_dir(dir.join("runs")).unwrap().next().is_none());
 
-    let mut search = vec![
-        "run",
-        "--strategy",
-        "darts",
-        "--space",
-        "toy-conv",
-        "--epochs",
-        "1",
-    ];
+    // What may make the training a waste is said before it; here it has no data to begin with.
+    let doubts = |what: &str| {
+        let out = nasfw(
+            dir,
+            &[
+                "retrain",
+                what,
+                "--dataset",
+                "cifar10",
+                "--data-dir",
+                "none",
+            ],
+        );
+        let text = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert_eq!(out.status.code(), Some(3), "{text}");
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert!(!doubts(CELL).contains("WARN"));
+    let dead = "|nor_conv_3x3~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|";
+    let said = doubts(dead);
+    assert!(
+        said.contains("WARN nodes 1, 2 have no effect on the output (2 of 3)"),
+        "{said}"
+    );
+
+    let mut search = vec!["run", "--strategy", "darts", "--space", "nasbench201"];
+    search.extend(["--epochs", "1", "--set", "space.preset=small"]);
+    search.extend(["--set", "dataset.name=synthetic"]);
+    search.extend([
+        "--set",
+        "dataset.images=96",
+        "--set",
+        "trainer.batch_size=16",
+    ]);
+    search.extend(["--out=.", "--name", "toss", "--device", "cpu"]);
+    good(dir, &search);
+    let said = doubts("toss");
+    assert!(said.contains("WARN undecided:"), "{said}");
+
+    let mut search = vec!["run", "--strategy", "darts", "--space", "toy-conv"];
+    search.extend(["--epochs", "1"]);
     search.extend(["--out=.", "--name", "search", "--device", "cpu"]);
     good(dir, &search);
     let out = nasfw(dir, &["export", "search", "--onnx", "x"]);

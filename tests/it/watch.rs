@@ -262,6 +262,58 @@ fn ctrl_c_and_signals_save_and_restore_the_terminal() {
     }
 }
 
+/// Two SIGINT a millisecond apart, as an impatient hand or a terminal with its group gives them. `NASFW_TEST_TRIES` is how
+/// often that is tried, with the view and without.
+#[test]
+fn two_interrupts_a_moment_apart_save_as_one_does() {
+    let tries = std::env::var("NASFW_TEST_TRIES").map_or(2, |n| n.parse().unwrap());
+    for n in 0..tries {
+        for view in [&["--tui"][..], &[]] {
+            let dir = tempfile::tempdir().unwrap();
+            let pty = Pty::start(dir.path(), &search("100000", view));
+            let run = dir.path().join("runs/r");
+            let events = || std::fs::read_to_string(run.join("events.jsonl")).unwrap_or_default();
+            let began = Instant::now();
+            // Not always in the same part of a step.
+            while events().matches("\"progress\"").count() < 3 + n % 5 {
+                assert!(began.elapsed() < Duration::from_secs(60), "{}", pty.text());
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            pty.signal(libc::SIGINT);
+            std::thread::sleep(Duration::from_millis(1));
+            pty.signal(libc::SIGINT);
+            let Pty {
+                mut child, output, ..
+            } = pty;
+            let status = child.wait().unwrap();
+            let said = String::from_utf8_lossy(&output.lock().unwrap()).into_owned();
+            assert_eq!(status.code(), Some(130), "{status}: {said}");
+            assert!(!run.join(".lock").exists());
+            let text = events();
+            let last: serde_json::Value =
+                serde_json::from_str(text.lines().last().unwrap()).unwrap();
+            assert_eq!(last["event"], "interrupted", "{text}");
+            assert_eq!(text.matches("\"interrupted\"").count(), 1, "{text}");
+            // What goes on, goes on from that step.
+            let mut resumed = Command::new(env!("CARGO_BIN_EXE_nasfw"))
+                .args(["resume", "runs/r"])
+                .current_dir(dir.path())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            let begins = format!("{{\"event\":\"started\",\"step\":{},", last["step"]);
+            while events().matches("\"started\"").count() < 2 {
+                assert!(resumed.try_wait().unwrap().is_none(), "it does not go on");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            resumed.kill().unwrap();
+            resumed.wait().unwrap();
+            assert!(events().contains(&begins), "{begins}: {}", events());
+        }
+    }
+}
+
 /// Whether the terminal is the session's or only where it reads and writes.
 #[test]
 fn a_closed_terminal_ends_the_view_and_saves_the_search() {

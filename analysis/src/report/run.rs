@@ -8,6 +8,7 @@ use nasfw_framework::arch::Genotype;
 use nasfw_framework::command::command;
 use nasfw_framework::events::Event;
 use nasfw_framework::run::CONFIG;
+use nasfw_framework::trainer::Outcome;
 
 use super::parts::{cells, clean, figure, maybe, number, pairs, scroll};
 use super::settings;
@@ -66,6 +67,7 @@ pub(super) fn brief(record: &Record) -> Markup {
         (summary(record))
         @if let Some(genotype) = genotype(record) {
             (cells(genotype, "The architecture that the trial found."))
+            (remarks(record))
         }
         (reproduce(record))
     }
@@ -205,6 +207,28 @@ pub(super) fn found(record: &Record) -> Markup {
         @if let Some(genotype) = genotype(record) {
             h3 { "Architecture" }
             (cells(genotype, caption))
+            (remarks(record))
+        }
+    }
+}
+
+/// What a reader should know before trusting the architecture.
+fn remarks(record: &Record) -> Markup {
+    let now = record.events.iter().rev().find_map(|e| match e {
+        Event::Architecture {
+            entropy,
+            genotype,
+            trust,
+            ..
+        } => Some(trust.remarks(*entropy, genotype)),
+        _ => None,
+    });
+    let outcome = record.outcome.as_ref().map(Outcome::remarks);
+    let remarks = outcome.or(now).unwrap_or_default();
+    html! {
+        @if !remarks.is_empty() {
+            p { "How far to trust it:" }
+            ul { @for remark in &remarks { li { (clean(remark)) "." } } }
         }
     }
 }

@@ -191,6 +191,46 @@ fn an_unfinished_run_says_so() {
     }
 }
 
+/// Of the result, and before there is one of the newest architecture.
+#[test]
+fn how_far_to_trust_an_architecture_is_said() {
+    let said = |record: Record| {
+        let xml = checked(&Report::Runs(vec![record]).html());
+        let document = Document::parse(&xml).unwrap();
+        let lists = document.descendants().filter(|n| n.has_tag_name("ul"));
+        let items = lists
+            .filter(|l| {
+                let before = l.prev_sibling_element().and_then(|n| n.text());
+                before == Some("How far to trust it:")
+            })
+            .flat_map(|l| l.children())
+            .map(|i| i.text().unwrap().to_owned());
+        items.collect::<Vec<_>>()
+    };
+    let mut toss = record();
+    let outcome = toss.outcome.as_mut().unwrap();
+    outcome.entropy = Some(0.99);
+    let remarks = outcome.remarks();
+    assert_eq!(remarks.len(), 3);
+    let sentences: Vec<String> = remarks.iter().map(|r| format!("{r}.")).collect();
+    assert_eq!(said(toss), sentences);
+    let going = Record {
+        state: RunState::Going,
+        outcome: None,
+        ..record()
+    };
+    assert_eq!(
+        said(going),
+        ["value: rank 50 of the 90 in the table, whose mean is 0.2500."]
+    );
+    let silent = Record {
+        events: vec![],
+        outcome: None,
+        ..record()
+    };
+    assert!(said(silent).is_empty());
+}
+
 #[test]
 fn several_runs_stand_side_by_side() {
     let mut other = record();

@@ -531,6 +531,7 @@ mod tests {
                 metrics: None,
                 regret: None,
                 known: None,
+                trust: Default::default(),
             })
             .unwrap();
         let bytes = fs::read(&files(dir.path())[0]).unwrap();

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::Trust;
 use crate::arch::{Choice, Genotype, Marginals};
-use crate::benchmark::{Provenance, Standing};
+use crate::benchmark::Provenance;
 
 /// What a search found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -42,15 +43,9 @@ pub struct Outcome {
     /// of the events: an epoch that was rolled back is there, and comes again. Empty without a benchmark.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub curve: Vec<CurvePoint>,
-    /// How decided every group of decisions is, by the space's names and in its order.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub decided: Vec<(String, f64)>,
-    /// Where the architecture stands among those that the benchmark knows, by metric.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub standing: BTreeMap<String, Standing>,
-    /// Where the benchmark's numbers were measured on other datasets than the run's: the run's, and those.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub elsewhere: Option<(String, Vec<String>)>,
+    /// How far to trust the architecture.
+    #[serde(default, skip_serializing_if = "Trust::is_empty")]
+    pub trust: Trust,
     /// Epochs done.
     pub epochs: u64,
     /// Steps done.
@@ -60,90 +55,15 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// What a reader should know before trusting the architecture: how decided it is, what of it has no effect, where
-    /// it stands, and what its regret is of.
+    /// What a reader should know before trusting the architecture: [`Trust::remarks`].
     pub fn remarks(&self) -> Vec<String> {
-        let mut remarks = vec![];
-        remarks.extend(self.entropy.and_then(|entropy| self.decidedness(entropy)));
-        remarks.extend(effects(&self.genotype));
-        for (metric, Standing { rank, of, mean }) in &self.standing {
-            remarks.push(format!(
-                "{metric}: rank {rank} of the {of} in the table, whose mean is {mean:.4}"
-            ));
-        }
-        if let Some((searched, measured)) = &self.elsewhere {
-            remarks.push(format!(
-                "the table was measured on {}, the search saw {searched}: regret says how good the architecture is there, \
-                 not here",
-                measured.join(", ")
-            ));
-        }
-        remarks
+        self.trust.remarks(self.entropy, &self.genotype)
     }
 
-    /// None where all is decided.
-    fn decidedness(&self, entropy: f64) -> Option<String> {
-        let of_groups = |undecided: bool| {
-            let groups = self
-                .decided
-                .iter()
-                .filter(move |(_, e)| (*e > HALF) == undecided);
-            groups
-                .map(|(name, e)| format!("{name} ({e:.3})"))
-                .collect::<Vec<_>>()
-                .join(", ")
-        };
-        let (open, settled) = (of_groups(true), of_groups(false));
-        if entropy > COIN_TOSS {
-            return Some(
-                "undecided: the candidates weigh about the same, so that this architecture is a coin toss".into(),
-            );
-        }
-        if !open.is_empty() && !settled.is_empty() {
-            return Some(format!("undecided: {open}; decided: {settled}"));
-        }
-        (entropy > HALF)
-            .then(|| "half decided: another seed may well give another architecture".into())
+    /// What makes the architecture doubtful: [`Trust::doubts`].
+    pub fn doubts(&self) -> Vec<String> {
+        self.trust.doubts(self.entropy, &self.genotype)
     }
-}
-
-/// Above this entropy the weights say next to nothing.
-const COIN_TOSS: f64 = 0.95;
-/// Above this entropy more is open than decided.
-const HALF: f64 = 0.5;
-
-/// What of an architecture's cells has no effect.
-pub fn effects(genotype: &Genotype) -> Vec<String> {
-    let several = genotype.cells.len() > 1;
-    let remarks = genotype.cells.iter().filter_map(|cell| {
-        let name = match several {
-            true => format!(" of cell `{}`", cell.name),
-            false => String::new(),
-        };
-        if !cell.computes() {
-            return Some(format!(
-                "no path leads from an input to the output{name}: it computes nothing"
-            ));
-        }
-        let dead: Vec<String> = cell
-            .dead_nodes()
-            .iter()
-            .map(|n| (n + 1).to_string())
-            .collect();
-        let nodes = cell.nodes.len();
-        match dead.as_slice() {
-            [] => None,
-            [one] => Some(format!(
-                "node {one}{name} has no effect on the output (1 of {nodes})"
-            )),
-            many => Some(format!(
-                "nodes {}{name} have no effect on the output ({} of {nodes})",
-                many.join(", "),
-                many.len()
-            )),
-        }
-    });
-    remarks.collect()
 }
 
 /// A point of [`Outcome::curve`].

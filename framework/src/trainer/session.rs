@@ -10,8 +10,9 @@ use super::inputs::Inputs;
 use super::outcome::{CurvePoint, Outcome};
 use super::search_trainer::SearchTrainer;
 use super::shares::{Part, Shares};
+use super::trust::{Trust, decided};
 use crate::arch::{Genotype, Marginals};
-use crate::benchmark::Standing;
+use crate::benchmark::{Score, Standing};
 use crate::budget::Unit;
 use crate::device;
 use crate::distribution::normalised_entropy;
@@ -281,11 +282,10 @@ impl<'a> Session<'a> {
         choice.check(self.search.space().spec())?;
         let genotype = self.search.space().genotype(&choice);
         let found = self.found(&genotype)?;
-        let found_marginals = found.marginals.as_ref();
         let outcome = Outcome {
             facts: self.search.space().facts(&genotype),
             choice,
-            marginals: found.marginals.clone(),
+            marginals: found.marginals,
             entropy: found.entropy,
             sharpness: found.sharpness,
             metrics: found.metrics,
@@ -293,9 +293,7 @@ impl<'a> Session<'a> {
             known: found.known,
             benchmark: self.search.benchmark().map(|b| b.provenance()),
             curve: self.curve()?,
-            decided: self.decided(found_marginals),
-            standing: self.standing(&genotype)?,
-            elsewhere: self.elsewhere(),
+            trust: found.trust,
             epochs: self.search.clock.epoch,
             steps: self.search.clock.step,
             reason: reason.clone(),
@@ -319,19 +317,10 @@ impl<'a> Session<'a> {
         Ok(outcome)
     }
 
-    /// Entropy of every group.
-    fn decided(&self, marginals: Option<&Marginals>) -> Vec<(String, f64)> {
-        let groups = self.search.space().spec().groups().iter();
-        let of_groups = marginals.into_iter().flatten();
-        groups
-            .zip(of_groups)
-            .map(|(group, rows)| (group.name.clone(), normalised_entropy(&vec![rows.clone()])))
-            .collect()
-    }
-
-    fn standing(&self, genotype: &Genotype) -> Result<BTreeMap<String, Standing>> {
-        let mut standing = match (self.search.benchmark(), self.search.query(genotype)?) {
-            (Some(benchmark), Some(score)) => benchmark.standing(&score)?,
+    /// Where a score stands, by what says most.
+    fn standing(&self, score: Option<&Score>) -> Result<BTreeMap<String, Standing>> {
+        let mut standing = match (self.search.benchmark(), score) {
+            (Some(benchmark), Some(score)) => benchmark.standing(score)?,
             _ => BTreeMap::new(),
         };
         // A table has a dozen metrics: the test accuracy on the searched dataset, as far as there are such, says most.
@@ -383,6 +372,7 @@ impl<'a> Session<'a> {
             metrics,
             regret,
             known,
+            trust,
         } = self.found(&genotype)?;
         let clock = &self.search.clock;
         self.emit(Event::Architecture {
@@ -398,6 +388,7 @@ impl<'a> Session<'a> {
             metrics,
             regret,
             known,
+            trust,
         })
     }
 
@@ -449,7 +440,13 @@ impl<'a> Session<'a> {
 
     fn found(&self, genotype: &Genotype) -> Result<Found> {
         let marginals = self.search.marginals(self.strategy.as_ref())?;
-        let metrics = self.search.query(genotype)?.map(|score| score.metrics);
+        let score = self.search.query(genotype)?;
+        let trust = Trust {
+            decided: decided(self.search.space().spec().groups(), marginals.as_ref()),
+            standing: self.standing(score.as_ref())?,
+            elsewhere: self.elsewhere(),
+        };
+        let metrics = score.map(|score| score.metrics);
         let regret = self
             .search
             .benchmark()
@@ -477,6 +474,7 @@ impl<'a> Session<'a> {
             metrics,
             regret,
             known,
+            trust,
         })
     }
 
@@ -519,6 +517,7 @@ struct Found {
     metrics: Option<BTreeMap<String, f64>>,
     regret: Option<BTreeMap<String, f64>>,
     known: Option<bool>,
+    trust: Trust,
 }
 
 /// Mean over rows of the largest weight.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use nasfw_framework::prelude::*;
 use serde_json::Value;
@@ -96,6 +97,7 @@ impl TableConfig<'_> {
             table,
             optimum,
             provenance,
+            columns: OnceLock::new(),
         })))
     }
 }
@@ -106,6 +108,56 @@ struct Lookup {
     table: Table,
     optimum: BTreeMap<String, f64>,
     provenance: Provenance,
+    /// Of the whole table, so only where a rank is asked for.
+    columns: OnceLock<BTreeMap<String, Column>>,
+}
+
+/// All values of a metric.
+#[derive(Debug)]
+struct Column {
+    ascending: Vec<f64>,
+    mean: f64,
+}
+
+impl Column {
+    fn new(mut values: Vec<f64>) -> Self {
+        values.sort_unstable_by(f64::total_cmp);
+        Self {
+            mean: values.iter().sum::<f64>() / values.len() as f64,
+            ascending: values,
+        }
+    }
+
+    fn standing(&self, mine: f64) -> Standing {
+        let of = self.ascending.len();
+        let no_better = self.ascending.partition_point(|v| *v <= mine);
+        Standing {
+            rank: (of - no_better) as u64 + 1,
+            of: of as u64,
+            mean: self.mean,
+        }
+    }
+}
+
+impl Lookup {
+    /// The scores by their names, as far as there are values.
+    fn columns(&self) -> Result<&BTreeMap<String, Column>> {
+        if let Some(columns) = self.columns.get() {
+            return Ok(columns);
+        }
+        let scores = self.table.header().metrics.iter().enumerate();
+        let scores: Vec<_> = scores.filter(|(_, m)| m.score).collect();
+        let mut values = vec![vec![]; scores.len()];
+        self.table.each_row(|row| {
+            for ((i, _), values) in scores.iter().zip(&mut values) {
+                values.extend(row.mean(*i));
+            }
+        })?;
+        let names = scores.into_iter().map(|(_, m)| m.name.clone());
+        let known = names.zip(values).filter(|(_, v)| !v.is_empty());
+        let columns = known.map(|(name, values)| (name, Column::new(values)));
+        Ok(self.columns.get_or_init(|| columns.collect()))
+    }
 }
 
 impl Benchmark for Lookup {
@@ -126,32 +178,12 @@ impl Benchmark for Lookup {
     }
 
     fn standing(&self, score: &Score) -> Result<BTreeMap<String, Standing>> {
-        let metrics = self.table.header().metrics.iter().enumerate();
-        let asked: Vec<(usize, &str, f64)> = metrics
-            .filter_map(|(i, m)| Some((i, m.name.as_str(), *score.metrics.get(&m.name)?)))
-            .collect();
-        let mut found: Vec<(u64, u64, f64)> = vec![(0, 0, 0.0); asked.len()];
-        self.table.each_row(|row| {
-            for ((i, _, mine), (better, of, sum)) in asked.iter().zip(&mut found) {
-                if let Some(value) = row.mean(*i) {
-                    *better += u64::from(value > *mine);
-                    *of += 1;
-                    *sum += value;
-                }
-            }
-        })?;
-        let standings = asked.into_iter().zip(found);
-        Ok(standings
-            .filter(|(_, (_, of, _))| *of > 0)
-            .map(|((_, name, _), (better, of, sum))| {
-                let standing = Standing {
-                    rank: better + 1,
-                    of,
-                    mean: sum / of as f64,
-                };
-                (name.to_owned(), standing)
-            })
-            .collect())
+        let columns = self.columns()?.iter();
+        let asked = columns.filter_map(|(name, column)| {
+            let mine = score.metrics.get(name)?;
+            Some((name.clone(), column.standing(*mine)))
+        });
+        Ok(asked.collect())
     }
 
     fn datasets(&self) -> Vec<String> {

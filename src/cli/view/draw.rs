@@ -283,12 +283,18 @@ fn curves(title: &str, curves: &BTreeMap<String, Curve>, look: Look, area: Rect,
         .render(area, buf);
 }
 
-/// The edges above, the genotype below.
+/// The edges above, below the architecture with what to know of it.
 fn decisions(state: &State, look: Look, area: Rect, buf: &mut Buffer) {
+    let width = usize::from(area.width);
+    let wrapped = |lines: &[String]| -> Vec<String> {
+        lines.iter().flat_map(|line| wrap(line, width)).collect()
+    };
+    let mut remarks = wrapped(&state.remarks());
     let genotype = state.genotype.as_ref().map(ToString::to_string);
-    let lines: Vec<&str> = genotype.iter().flat_map(|g| g.lines()).collect();
+    let genotype = genotype.iter().flat_map(|g| g.lines());
+    let genotype = wrapped(&genotype.map(str::to_owned).collect::<Vec<_>>());
     let edges = state.edges.len() as u16 + 1;
-    let wanted = lines.len() as u16 + 1;
+    let wanted = (remarks.len() + genotype.len()) as u16 + 1;
     // Each gets half where both can't have what they want.
     let upper = match area.height {
         height if state.edges.is_empty() => height.min(2),
@@ -302,11 +308,13 @@ fn decisions(state: &State, look: Look, area: Rect, buf: &mut Buffer) {
         .borders(Borders::TOP)
         .border_style(look.faint())
         .title("architecture now");
-    let lines: Vec<Line> = lines
-        .iter()
-        .flat_map(|line| wrap(line, usize::from(below.width)))
-        .map(Line::raw)
-        .collect();
+    // Here, too, each gets half where both can't have what they want.
+    let rows = usize::from(below.height.saturating_sub(1));
+    remarks.truncate(rows.saturating_sub(genotype.len()).max(rows / 2));
+    let remarks = remarks
+        .into_iter()
+        .map(|line| Line::styled(line, look.paint(Color::Yellow)));
+    let lines: Vec<Line> = remarks.chain(genotype.into_iter().map(Line::raw)).collect();
     Paragraph::new(lines).block(block).render(below, buf);
 }
 
@@ -492,6 +500,20 @@ mod tests {
         ] {
             assert!(small.contains(part), "{part}:\n{small}");
         }
+    }
+
+    /// The coin toss that it is, the dead node, the rank, and another dataset: beside the charts, and where it is narrow.
+    #[test]
+    fn how_far_to_trust_the_architecture_is_shown() {
+        let mut state = state(10);
+        state.entropy = Some(0.97);
+        if let Some(genotype) = &mut state.genotype {
+            let cell = &mut genotype.cells[0];
+            cell.nodes.push(cell.nodes[0].clone());
+            cell.output = vec![2];
+        }
+        insta::assert_snapshot!("trust-100x36", to_text(&state, 100, 36));
+        insta::assert_snapshot!("trust-60x20", to_text(&state, 60, 20));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use nasfw_analysis::record::spec_of;
 use nasfw_framework::arch::{ArchSpec, Genotype, Role};
 use nasfw_framework::distribution::row_entropy;
 use nasfw_framework::events::Event;
+use nasfw_framework::trainer::Trust;
 use serde_json::Value;
 
 /// A curve keeps at most this many points; beyond, every second one goes.
@@ -111,6 +112,8 @@ pub struct State {
     pub regret: BTreeMap<String, f64>,
     /// Whether the benchmark knows the architecture, if there is one.
     pub known: Option<bool>,
+    /// How far to trust the architecture.
+    pub trust: Trust,
     /// The newest command of the strategy.
     pub control: Option<String>,
 }
@@ -129,6 +132,13 @@ impl State {
         let share = self.done - self.first;
         let left = self.seconds / share * (1.0 - self.done).max(0.0);
         (self.status == Status::Running && share > 0.0 && left.is_finite()).then_some(left)
+    }
+
+    /// What to know before trusting the architecture.
+    pub fn remarks(&self) -> Vec<String> {
+        let genotype = self.genotype.as_ref();
+        let remarks = genotype.map(|g| self.trust.remarks(self.entropy, g));
+        remarks.unwrap_or_default()
     }
 
     /// Takes the next event in.
@@ -178,6 +188,7 @@ impl State {
                 metrics,
                 regret,
                 known,
+                trust,
                 ..
             } => {
                 (self.step, self.epoch) = (step.max(self.step), epoch);
@@ -187,6 +198,7 @@ impl State {
                 self.metrics = metrics.unwrap_or_default();
                 self.regret = regret.unwrap_or_default();
                 self.known = known;
+                self.trust = trust;
             }
             Event::Control { what, .. } => self.control = Some(what),
             Event::Interrupted { step } => {
@@ -263,6 +275,7 @@ pub mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
     use nasfw_framework::arch::{Cell, Edge as Link, Group, Node, Row};
+    use nasfw_framework::benchmark::Standing;
     use nasfw_framework::events::Meter;
 
     /// A cell of one node with these operations on its edges.
@@ -343,6 +356,11 @@ pub mod tests {
     }
 
     pub fn architecture(step: u64, weights: [f64; 3], genotype: Genotype) -> Event {
+        let standing = Standing {
+            rank: 40,
+            of: 900,
+            mean: 88.5,
+        };
         Event::Architecture {
             step,
             epoch: step / 100,
@@ -356,6 +374,11 @@ pub mod tests {
             metrics: Some([("test".to_owned(), 93.0)].into()),
             regret: Some([("test".to_owned(), 1.25)].into()),
             known: Some(true),
+            trust: Trust {
+                decided: vec![("normal".into(), 0.5)],
+                standing: [("test".to_owned(), standing)].into(),
+                elsewhere: Some(("fashion-mnist-mini".into(), vec!["cifar10".into()])),
+            },
         }
     }
 
