@@ -73,6 +73,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn cpp() -> cc::Build {
     let mut build = cc::Build::new();
     build.cpp(true).std("c++20").opt_level(3).warnings(false);
+    // Line tables, as the Rust code has them; the rest would be libtorch's headers.
+    build.debug(false).flag_if_supported("-g1");
     build
 }
 

@@ -40,8 +40,12 @@ pub fn verify(
         "-D",
         "warnings",
     ])?;
+    // Before the linter: a first build compiles C++ for minutes, and the other crates meanwhile.
+    let arguments = test_command(&test_args, io::stdout().is_terminal());
+    let mut build = cargo(&["test", "--no-run"])?;
+    build.args(arguments.iter().take_while(|a| *a != "--"));
     let mut tests = cargo(&["test"])?;
-    tests.args(test_command(&test_args, io::stdout().is_terminal()));
+    tests.args(&arguments);
     tests.env(skips::VARIABLE, &skips.path);
     // A changed snapshot fails the check; it must not also change the checkout.
     tests.env("INSTA_UPDATE", "no");
@@ -55,6 +59,7 @@ pub fn verify(
 
     for (name, mut command) in [
         ("rustfmt", fmt),
+        ("build", build),
         ("clippy", clippy),
         ("tests", tests),
         ("rustdoc", doc),
