@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use serde_json::Value;
 
 use crate::benchmark::BenchmarkConfig;
-use crate::config::{ConfigError, Problem};
+use crate::config::{ConfigError, Problem, flatten, is_option};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::space::SpaceConfig;
@@ -138,6 +138,43 @@ impl Plugin {
             }
             section["base"] = inner;
         }
+        Ok(section)
+    }
+
+    /// The plugin's section of its own defaults with other values laid over them, table by table.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with every key that is no option of the plugin; keys are relative to the section.
+    pub fn section_with(&self, over: &serde_json::Map<String, Value>) -> Result<Value> {
+        let mut section = self.default_section()?;
+        let Some(table) = section.as_object_mut() else {
+            return Ok(section);
+        };
+        let name = table.remove("name");
+        let options = Value::Object(table.clone());
+        let over = Value::Object(over.clone());
+        let unknown = flatten(&over).into_keys();
+        let problems: Vec<Problem> = unknown
+            .filter(|key| !is_option(&options, key))
+            .map(|key| Problem {
+                message: format!("{} `{}` has no such option", self.kind().name(), self.name),
+                hint: similar(&key, flatten(&options).keys().map(String::as_str))
+                    .map(|k| format!("did you mean `{k}`?")),
+                key,
+                origin: None,
+            })
+            .collect();
+        if !problems.is_empty() {
+            return Err(Error::Config(Box::new(ConfigError {
+                problems,
+                help: Some(format!(
+                    "`nasfw describe {}` explains its options",
+                    self.name
+                )),
+            })));
+        }
+        merge(table, over);
+        table.extend(name.map(|name| ("name".into(), name)));
         Ok(section)
     }
 

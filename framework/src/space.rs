@@ -79,7 +79,9 @@ pub trait SearchSpace: Send + Sync {
             .ok_or_else(|| invalid("it is not in this space"))
     }
 
-    /// The network that a genotype of this space is when it is trained alone.
+    /// The network that a genotype of this space is when it is trained alone. `self` has the settings that the genotype
+    /// was found with, but for those of [`SpaceConfig::search_only`]: what a setting makes of an operation or a cell is to
+    /// be made here, too, while `options` say how large the network is.
     ///
     /// # Errors
     /// Spaces without one; a genotype that this space can't build; images that are too small; sizes that don't fit.
@@ -107,6 +109,12 @@ pub trait SearchSpace: Send + Sync {
 pub trait SpaceConfig: Send + Sync + std::fmt::Debug {
     /// Builds the space.
     fn build(&self) -> Result<Box<dyn SearchSpace>>;
+
+    /// Names of the settings that shape the network of the search and mean nothing for an architecture: how large it is,
+    /// above all. All others come along when an architecture is trained alone; these have their defaults there.
+    fn search_only(&self) -> &'static [&'static str] {
+        &["channels", "cells"]
+    }
 
     /// Checks ranges before anything is built.
     fn validate(&self, _v: &mut Validator) {}

@@ -11,6 +11,9 @@ use serde_json::{Map, Value};
 use crate::nasbench101::{self, ModelSpec};
 use crate::{formats, published};
 
+/// Cells of this benchmark are found in other spaces, it is none itself.
+const NASBENCH101: &str = "nasbench101";
+
 /// Settings of `standalone`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -19,7 +22,10 @@ pub struct StandaloneConfig {
     pub genotype: String,
     /// Name of the space that builds the network; empty means the genotype's own.
     pub of: String,
-    /// Text of the space's definition, for spaces that users define.
+    /// Settings of that space beside its defaults: what the architecture was found with. Runs of older versions lack it.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub settings: Map<String, Value>,
+    /// The setting `definition` of that space, where older versions kept it.
     pub definition: String,
     /// Initial channels; 0 means those that the space's paper evaluates with.
     pub channels: i64,
@@ -40,7 +46,9 @@ register! {
 genotype = "DARTS_V2"
 # The space that builds the network; empty means the genotype's own.
 of = ""
-# Definition of the space, where that is one of the user's own.
+# Settings of that space beside its defaults: what the architecture was found with.
+settings = {}
+# The setting `definition` of that space, where older versions kept it.
 definition = ""
 # Initial channels; 0 means those that the space's paper evaluates with.
 channels = 0
@@ -70,17 +78,55 @@ const IMAGENET: &str = "[space]\nof = \"darts-imagenet\"\nauxiliary = 0.4\nlabel
 const PLAIN: &str = "[space]\nauxiliary = 0.0\n";
 
 impl StandaloneConfig {
-    /// The space called `of`, with its default settings and this definition.
-    fn space(&self, of: &str) -> Result<Box<dyn SearchSpace>> {
-        let plugin = Registry::load()?.get(Kind::Space, of)?;
-        let mut section = plugin.default_section()?;
-        if !self.definition.is_empty() {
-            section["definition"] = self.definition.as_str().into();
+    /// Name of the space that builds the network.
+    fn of<'a>(&'a self, genotype: &'a Genotype) -> &'a str {
+        match self.of.as_str() {
+            "" => &genotype.space,
+            of => of,
         }
+    }
+
+    /// That space, with its settings.
+    fn inner(&self, genotype: &Genotype) -> Result<Box<dyn SpaceConfig>> {
+        let of = self.of(genotype);
+        let plugin = Registry::load()?.get(Kind::Space, of)?;
+        let mut settings = self.settings.clone();
+        if !self.definition.is_empty() {
+            settings.insert("definition".into(), self.definition.as_str().into());
+        }
+        let section = plugin.section_with(&settings)?;
         let Parse::Space(parse) = plugin.parse else {
             return Err(Error::Registry(format!("`{of}` is no space")));
         };
-        parse(&section).map_err(Box::new)?.build()
+        Ok(parse(&section).map_err(Box::new)?)
+    }
+
+    /// Checks the settings of that space. What else is wrong with it is said when the network is built.
+    fn validate_inner(&self, v: &mut Validator) {
+        let Ok(genotype) = self.architecture() else {
+            return;
+        };
+        if self.of(&genotype) == NASBENCH101 {
+            for key in self.settings.keys() {
+                let problem = "NAS-Bench-101's network has no such option";
+                v.problem(&format!("space.settings.{key}"), problem);
+            }
+            return;
+        }
+        match self.inner(&genotype) {
+            Ok(inner) => {
+                let mut of_inner = Validator::default();
+                inner.validate(&mut of_inner);
+                v.take_in(of_inner.into_problems(), "space.", "space.settings.");
+                let idle = inner.search_only().iter();
+                for key in idle.filter(|key| self.settings.contains_key(**key)) {
+                    let problem = "it shapes the network of a search; one that is trained alone does not have it";
+                    v.problem(&format!("space.settings.{key}"), problem);
+                }
+            }
+            Err(Error::Config(wrong)) => v.take_in(wrong.problems, "", "space.settings."),
+            Err(_) => {}
+        }
     }
 
     fn architecture(&self) -> Result<Genotype> {
@@ -104,14 +150,9 @@ impl StandaloneConfig {
 impl SpaceConfig for StandaloneConfig {
     fn build(&self) -> Result<Box<dyn SearchSpace>> {
         let genotype = self.architecture()?;
-        let of = if self.of.is_empty() {
-            &genotype.space
-        } else {
-            &self.of
-        };
-        let builder = match (of.as_str(), genotype.cells.as_slice()) {
-            ("nasbench101", [cell]) => Builder::NasBench101(cell.try_into()?),
-            _ => Builder::Space(self.space(of)?),
+        let builder = match (self.of(&genotype), genotype.cells.as_slice()) {
+            (NASBENCH101, [cell]) => Builder::NasBench101(cell.try_into()?),
+            _ => Builder::Space(self.inner(&genotype)?.build()?),
         };
         let row = Row {
             name: "architecture".into(),
@@ -137,6 +178,7 @@ impl SpaceConfig for StandaloneConfig {
         v.range("space.cells", self.cells, 0, 999);
         v.at_least("space.auxiliary", self.auxiliary, 0.0);
         v.below("space.label_smoothing", self.label_smoothing, 0.0, 1.0);
+        self.validate_inner(v);
     }
 }
 
@@ -164,7 +206,6 @@ fn refuse(options: &SupernetOptions) -> Result<()> {
 /// Who builds the network.
 enum Builder {
     Space(Box<dyn SearchSpace>),
-    /// Cells of this benchmark are found in other spaces, it is none itself.
     NasBench101(ModelSpec),
 }
 
@@ -247,7 +288,7 @@ impl SearchSpace for OneArchitecture {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::panic)]
     use super::*;
 
     const TASK: Task = Task {
@@ -257,15 +298,19 @@ mod tests {
         classes: 10,
     };
 
-    fn built(
-        genotype: &str,
-        change: impl FnOnce(&mut StandaloneConfig),
-    ) -> Result<Box<dyn SearchSpace>> {
+    fn default_config() -> StandaloneConfig {
         let registry = Registry::load().unwrap();
         let plugin = registry.get(Kind::Space, "standalone").unwrap();
         let mut section = plugin.default_section().unwrap();
         section.as_object_mut().unwrap().remove("name");
-        let mut config: StandaloneConfig = serde_json::from_value(section).unwrap();
+        serde_json::from_value(section).unwrap()
+    }
+
+    fn built(
+        genotype: &str,
+        change: impl FnOnce(&mut StandaloneConfig),
+    ) -> Result<Box<dyn SearchSpace>> {
+        let mut config = default_config();
         config.genotype = genotype.into();
         change(&mut config);
         config.build()
@@ -287,6 +332,117 @@ mod tests {
         assert_eq!(weights(auxiliary.as_ref()), 3_349_342 + 476_426);
         let small = built("DARTS_V2", |c| (c.channels, c.cells) = (8, 5)).unwrap();
         assert!(weights(small.as_ref()) < 100_000);
+    }
+
+    /// A run of an older version is read, and written again to the letter: its checkpoints know it by that.
+    #[test]
+    fn settings_of_older_versions_stay_as_they_were() {
+        let small = include_str!("custom.toml");
+        for definition in ["", small] {
+            let text = serde_json::json!({ "name": "standalone", "genotype": "DARTS_V2", "of": "custom",
+                "definition": definition, "channels": 8, "cells": 5, "auxiliary": 0.0, "label_smoothing": 0.0 })
+            .to_string();
+            let config: Box<dyn SpaceConfig> = serde_json::from_str(&text).unwrap();
+            assert_eq!(serde_json::to_string(&config).unwrap(), text);
+        }
+    }
+
+    /// Of every space, whatever is set that is not the search's alone.
+    #[test]
+    fn the_space_that_builds_the_network_has_the_settings_that_it_is_given() {
+        let registry = Registry::load().unwrap();
+        let mut others = 0;
+        for plugin in registry.of(Kind::Space) {
+            if plugin.name == "standalone" {
+                continue;
+            }
+            let Parse::Space(parse) = plugin.parse else {
+                panic!("kind")
+            };
+            let defaults = plugin.default_section().unwrap();
+            let idle = parse(&defaults).unwrap().search_only();
+            for (key, default) in defaults.as_object().unwrap() {
+                let changed: Value = match default {
+                    _ if key == "name" => continue,
+                    Value::Bool(b) => (!b).into(),
+                    Value::Number(n) if n.is_f64() => (n.as_f64().unwrap() / 2.0).into(),
+                    Value::Number(n) => (n.as_i64().unwrap() + 2).into(),
+                    Value::String(text) => format!("{text}\n# other").into(),
+                    _ => panic!("{}: `{key}` is of another type", plugin.name),
+                };
+                let genotype = Genotype {
+                    space: plugin.name.into(),
+                    cells: vec![],
+                };
+                let config = StandaloneConfig {
+                    genotype: serde_json::to_string(&genotype).unwrap(),
+                    settings: Map::from_iter([(key.clone(), changed.clone())]),
+                    ..default_config()
+                };
+                let mut wanted = defaults.clone();
+                wanted[key] = changed;
+                let inner = config.inner(&genotype).unwrap();
+                assert_eq!(serde_json::to_value(&inner).unwrap(), wanted);
+                // What a network that is trained alone does not have is refused.
+                let problems = problems(&config);
+                let said = problems
+                    .iter()
+                    .any(|p| p.contains("the network of a search"));
+                assert_eq!(said, idle.contains(&key.as_str()), "{key}: {problems:?}");
+                others += usize::from(!said);
+            }
+        }
+        assert!(
+            others >= 3,
+            "custom has a definition, the toys have options"
+        );
+    }
+
+    #[test]
+    fn settings_that_a_space_lacks_are_named_where_they_are_kept() {
+        let with = |of: &str, settings: Value| {
+            problems(&StandaloneConfig {
+                of: of.into(),
+                settings: serde_json::from_value(settings).unwrap(),
+                ..default_config()
+            })
+        };
+        let said = with(
+            "custom",
+            serde_json::json!({ "definitoin": "", "name": "x" }),
+        );
+        let hint = "space.settings.definitoin: space `custom` has no such option, did you mean `definition`?";
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert!(said.iter().any(|p| p == hint), "{said:?}");
+        let said = with("custom", serde_json::json!({ "definition": "[network]" }));
+        assert!(
+            said[0].starts_with("space.settings.definition: line 1"),
+            "{said:?}"
+        );
+        let said = with("custom", serde_json::json!({ "definition": 3 }));
+        assert!(said[0].contains("invalid type"), "{said:?}");
+        let said = with("darts", serde_json::json!({ "widen": 2 }));
+        assert!(
+            said[0].contains("space `darts` has no such option"),
+            "{said:?}"
+        );
+        let said = with(NASBENCH101, serde_json::json!({ "widen": 2 }));
+        assert!(said[0].contains("no such option"), "{said:?}");
+        assert!(with("custom", serde_json::json!({})).is_empty());
+    }
+
+    fn problems(config: &StandaloneConfig) -> Vec<String> {
+        let mut v = Validator::default();
+        config.validate(&mut v);
+        let said = v.into_problems().into_iter();
+        said.map(|p| {
+            [Some(format!("{}: {}", p.key, p.message)), p.hint]
+                .into_iter()
+                .flatten()
+                .collect::<Vec<_>>()
+                .join(", ")
+        })
+        .collect()
     }
 
     #[test]

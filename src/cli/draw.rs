@@ -92,7 +92,7 @@ fn drawing(what: &str) -> Result<Drawing> {
     if !declared && (Path::new(what).exists() || !spaces.contains(&what)) {
         return Ok(Drawing::of_genotype(&genotype::load(what, &spaces)?));
     }
-    let options = space_options("space.name", what)?;
+    let options = space_options("space.name", "space", what)?;
     let resolved = resolve(&registry, &[Layer::CommandLine(options)])?;
     let config = RunConfig::new(&registry, &resolved)?;
     Ok(Drawing::of_space(config.space.build()?.as_ref()))

@@ -1,6 +1,6 @@
 //! `nasfw genotype`, and how every verb reads the architecture that it is given.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use nasfw_framework::arch::Genotype as Architecture;
@@ -12,6 +12,7 @@ use nasfw_spaces::published;
 use tracing::info;
 
 use super::output::say;
+use super::{logging, origin};
 
 /// Options of `genotype`.
 #[derive(Debug, Args)]
@@ -47,13 +48,14 @@ impl Genotype {
             Format::Nasbench201 => formats::Format::Nasbench201,
             Format::Nasbench101 => formats::Format::Nasbench101,
         };
-        let text = format
-            .write(&load(&what, &[])?)
-            .map_err(|e| Error::Incompatible {
-                what: format!("genotype `{what}` as {}", format.name()),
-                why: e.to_string(),
-                help: "`--format json` can say every genotype".into(),
-            })?;
+        let genotype = load(&what, &[])?;
+        logging::to_terminal();
+        origin::note(&what, &genotype)?;
+        let text = format.write(&genotype).map_err(|e| Error::Incompatible {
+            what: format!("genotype `{what}` as {}", format.name()),
+            why: e.to_string(),
+            help: "`--format json` can say every genotype".into(),
+        })?;
         say(text);
         Ok(())
     }
@@ -95,27 +97,18 @@ fn list() -> Result<()> {
 /// What is wrong with the file or the text, and where; for an unknown name the most similar one.
 pub fn load(what: &str, others: &[&str]) -> Result<Architecture> {
     let path = Path::new(what);
-    if path.is_dir() {
-        let result = path.join(RESULT);
-        if !result.exists() {
-            return Err(Error::Run {
-                path: path.into(),
-                problem: "there is no result in this folder yet".into(),
-                help: format!(
-                    "if it is a run, finish it with `{}`",
-                    command(["resume", what])
-                ),
-            });
-        }
-        return file(&result, None);
+    if path.is_dir() && !path.join(RESULT).exists() {
+        return Err(Error::Run {
+            path: path.into(),
+            problem: "there is no result in this folder yet".into(),
+            help: format!(
+                "if it is a run, finish it with `{}`",
+                command(["resume", what])
+            ),
+        });
     }
-    if path.exists() {
-        return file(path, None);
-    }
-    if let Some((path, which)) = what.rsplit_once(':')
-        && Path::new(path).is_file()
-    {
-        return file(Path::new(path), Some(which));
+    if let Some((path, which)) = file_of(what) {
+        return file(&path, which);
     }
     if formats::Format::of(what).is_some() {
         return formats::read(what).map_err(|e| Error::Incompatible {
@@ -139,6 +132,20 @@ pub fn load(what: &str, others: &[&str]) -> Result<Architecture> {
         ),
         help: nearest.map_or(list.into(), |n| format!("did you mean `{n}`? {list}")),
     })
+}
+
+/// The file that `what` names, a folder's result, and which of the file's genotypes; none of a name or a text.
+pub fn file_of(what: &str) -> Option<(PathBuf, Option<&str>)> {
+    let path = Path::new(what);
+    if path.is_dir() {
+        return Some((path.join(RESULT), None));
+    }
+    if path.exists() {
+        return Some((path.into(), None));
+    }
+    let (path, which) = what.rsplit_once(':')?;
+    let path = PathBuf::from(path);
+    path.is_file().then_some((path, Some(which)))
 }
 
 /// The genotype `which` of a file, or the only one.

@@ -13,6 +13,7 @@ mod figure;
 mod genotype;
 mod list;
 mod logging;
+mod origin;
 mod output;
 mod panics;
 mod progress;

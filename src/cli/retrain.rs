@@ -6,12 +6,13 @@ use clap::Args;
 use nasfw_framework::arch::Genotype;
 use nasfw_framework::config::{RunConfig, flatten};
 use nasfw_framework::device::load_cuda;
-use nasfw_framework::registry::{Kind, Registry};
-use nasfw_framework::run::{RESULT, RUN, read_json, read_stored};
+use nasfw_framework::registry::{Kind, Plugin, Registry, similar};
+use nasfw_framework::run::{RESULT, read_stored};
 use nasfw_framework::trainer::{Outcome, effects};
 use nasfw_framework::{Error, Result};
 use serde_json::Value;
 
+use super::origin::Origin;
 use super::selection::{Pair, Settings, space_options, text};
 use super::{genotype, logging, run};
 
@@ -50,7 +51,7 @@ impl Retrain {
         logging::to_terminal();
         let registry = Registry::load()?;
         let genotype = genotype::load(&self.what, &[])?;
-        let origin = Origin::of(&self.what)?;
+        let origin = Origin::of(&self.what, &genotype)?;
 
         let from = format!("retrain {}", self.what);
         let set = |key: &str, value: &Value| -> Result<Pair> {
@@ -76,10 +77,8 @@ impl Retrain {
             .clone()
             .unwrap_or_else(|| default_preset(&genotype).into());
         // Published settings are stronger than what a dataset suggests for searches.
-        for plugin in [
-            registry.get(Kind::Strategy, "train")?,
-            registry.get(Kind::Space, "standalone")?,
-        ] {
+        let standalone = registry.get(Kind::Space, "standalone")?;
+        for plugin in [registry.get(Kind::Strategy, "train")?, standalone] {
             let toml = plugin.preset(&preset).unwrap_or_default();
             let tree: Value = toml::from_str(toml)
                 .map_err(|e| Error::Registry(format!("preset `{preset}`: {e}")))?;
@@ -100,12 +99,21 @@ impl Retrain {
         parts.extend(text("space.preset", "preset", &Some(preset)));
         parts.extend(number("space.channels", "channels", self.channels));
         parts.extend(number("space.cells", "cells", self.cells));
-        match (&self.space, &origin.definition) {
-            (Some(space), _) => parts.extend(space_options("space.of", space)?),
-            (None, Some(definition)) => parts.push(set("space.definition", definition)?),
-            (None, None) => {}
+        if let Some(space) = &self.space {
+            parts.extend(space_options("space.of", SETTINGS, space)?);
         }
-        let resolved = self.settings.resolve(&registry, weakest, parts)?;
+        let mut settings = self.settings;
+        // Of cells of NAS-Bench-101 there is no such space, of misspelt ones neither; the network's builder says so.
+        let of = of(&settings, &registry, &weakest, &parts, &genotype);
+        if let Ok(space) = registry.get(Kind::Space, &of) {
+            for (key, value) in origin.carried(&registry, space)? {
+                weakest.push(set(&format!("{SETTINGS}.{key}"), &value)?);
+            }
+            let (inner, own) = take_inner(settings.set, space, standalone)?;
+            parts.extend(inner);
+            settings.set = own;
+        }
+        let resolved = settings.resolve(&registry, weakest, parts)?;
         let config = RunConfig::new(&registry, &resolved)?;
         let dataset = run::name_of(&resolved, Kind::Dataset);
         let parts = format!("retrain-{}-{dataset}", genotype.space);
@@ -126,6 +134,60 @@ fn doubts(what: &str, genotype: &Genotype) -> Result<Vec<String>> {
     })
 }
 
+/// Where `standalone` keeps the settings of the space that builds the network.
+const SETTINGS: &str = "space.settings";
+
+/// Name of the space that builds the network, wherever it is chosen.
+fn of(
+    settings: &Settings,
+    registry: &Registry,
+    weakest: &[Pair],
+    parts: &[Pair],
+    genotype: &Genotype,
+) -> String {
+    let mut settings = settings.clone();
+    let is_name = |pair: &String| pair.trim_start().starts_with("space.of");
+    settings.set.retain(is_name);
+    // What is wrong with the others is said where they all are.
+    let chosen = settings.resolve(registry, weakest.to_vec(), parts.to_vec());
+    let of = chosen.ok().and_then(|resolved| {
+        let of = resolved.section(Kind::Space)["of"].as_str()?.to_owned();
+        (!of.is_empty()).then_some(of)
+    });
+    of.unwrap_or_else(|| genotype.space.clone())
+}
+
+/// Divides `--set` pairs: `space.KEY` is an option of the space that builds the network unless it is one of `standalone`,
+/// or looks like one.
+fn take_inner(
+    set: Vec<String>,
+    space: &Plugin,
+    standalone: &Plugin,
+) -> Result<(Vec<Pair>, Vec<String>)> {
+    let (theirs, ours) = (space.default_section()?, standalone.default_section()?);
+    let options = || ours.as_object().into_iter().flatten().map(|(key, _)| key);
+    let (mut inner, mut own) = (vec![], vec![]);
+    for pair in set {
+        let moved = pair.split_once('=').and_then(|(key, value)| {
+            let key = key.trim().strip_prefix("space.")?;
+            let option = key.split('.').next()?;
+            let is_theirs = match (ours.get(option), theirs.get(option)) {
+                (Some(_), _) => false,
+                (None, Some(_)) => true,
+                (None, None) => {
+                    option != "preset" && similar(option, options().map(String::as_str)).is_none()
+                }
+            };
+            is_theirs.then(|| (format!("{SETTINGS}.{key}"), value.trim().to_owned()))
+        });
+        match moved {
+            Some((key, value)) => inner.push((key, value, format!("--set {pair}"))),
+            None => own.push(pair),
+        }
+    }
+    Ok((inner, own))
+}
+
 /// The published settings for architectures of a space.
 fn default_preset(genotype: &Genotype) -> &'static str {
     match genotype.space.as_str() {
@@ -133,39 +195,5 @@ fn default_preset(genotype: &Genotype) -> &'static str {
         "darts-imagenet" => "darts-imagenet",
         space if space.starts_with("nasbench1") => "nasbench101",
         _ => "darts-cifar",
-    }
-}
-
-/// What a run folder tells beside its architecture.
-#[derive(Default)]
-struct Origin {
-    /// Leaves of the configuration that name its data.
-    data: Vec<(String, Value)>,
-    /// Text of its space, where users defined that.
-    definition: Option<Value>,
-}
-
-impl Origin {
-    fn of(what: &str) -> Result<Self> {
-        let file = Path::new(what).join(RUN);
-        if !file.is_file() {
-            return Ok(Self::default());
-        }
-        let help =
-            "give the run's result.json instead of its folder, and name the data with `--dataset`";
-        let run: Value = read_json(&file, help)?;
-        let mut data: Vec<(String, Value)> = flatten(&run["dataset"])
-            .into_iter()
-            .map(|(key, value)| (format!("dataset.{key}"), value))
-            .collect();
-        for key in ["data_dir", "download"] {
-            data.push((key.into(), run["common"][key].clone()));
-        }
-        data.retain(|(_, value)| !value.is_null());
-        let definition = run["space"]["definition"].as_str();
-        Ok(Self {
-            data,
-            definition: definition.filter(|d| !d.is_empty()).map(Value::from),
-        })
     }
 }

@@ -30,7 +30,7 @@ pub struct Selection {
 }
 
 /// Settings from a file, the environment (`NASFW_STRATEGY__LR=0.05`) and these options, the later the stronger.
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub struct Settings {
     /// What to learn from [see `nasfw list datasets`]
     #[arg(long, short = 'd', value_name = "NAME")]
@@ -73,7 +73,7 @@ impl Selection {
         ];
         let mut parts: Vec<Pair> = parts.into_iter().flatten().collect();
         if let Some(space) = &self.space {
-            parts.extend(space_options("space.name", space)?);
+            parts.extend(space_options("space.name", "space", space)?);
         }
         self.settings.resolve(registry, vec![], parts)
     }
@@ -166,12 +166,13 @@ fn in_words(option: &str, value: &OsStr) -> Result<String> {
     })
 }
 
-/// Settings that choose a space, at `key`: by name or, for the name of a TOML file, with its text as the definition.
-pub fn space_options(key: &str, space: &str) -> Result<Vec<Pair>> {
+/// Settings that choose a space: its name at `name` and, for the name of a TOML file, its text as the definition among its
+/// settings, which lie at `settings`.
+pub fn space_options(name: &str, settings: &str, space: &str) -> Result<Vec<Pair>> {
     let option = format!("--space {space}");
     let set = |key: &str, value: &str| (key.to_owned(), quoted(value), option.clone());
     if !space.ends_with(".toml") {
-        return Ok(vec![set(key, space)]);
+        return Ok(vec![set(name, space)]);
     }
     let text = input::read_text(Path::new(space), TEXT_LIMIT).map_err(|e| {
         let problem = format!("{space} can't be read: {e}");
@@ -180,7 +181,8 @@ pub fn space_options(key: &str, space: &str) -> Result<Vec<Pair>> {
             ConfigError::one("space", problem, None).with_help(help),
         ))
     })?;
-    Ok(vec![set(key, "custom"), set("space.definition", &text)])
+    let definition = format!("{settings}.definition");
+    Ok(vec![set(name, "custom"), set(&definition, &text)])
 }
 
 /// An option whose value is text.

@@ -107,6 +107,22 @@ pub fn flatten(value: &Value) -> BTreeMap<String, Value> {
     out
 }
 
+/// Whether a dotted key is that of a leaf or a table in a tree of defaults. What an empty table in the tree may hold, its
+/// plugin knows.
+pub fn is_option(defaults: &Value, key: &str) -> bool {
+    let mut at = defaults;
+    for (depth, part) in key.split('.').enumerate() {
+        let Some(table) = at.as_object() else {
+            return false;
+        };
+        match table.get(part) {
+            Some(value) => at = value,
+            None => return depth > 0 && table.is_empty(),
+        }
+    }
+    true
+}
+
 /// One layer ready to merge: TOML text, and the origin of each leaf.
 struct Source {
     toml: String,
@@ -363,7 +379,7 @@ pub fn resolve(registry: &Registry, layers: &[Layer]) -> Result<Resolved> {
     }
     let mut defaults = merged(&sources)?;
     sources.extend(user);
-    let unknown = unknown_keys(&sources, &known);
+    let unknown = unknown_keys(&sources, &known, &defaults);
 
     let mut value = merged(&sources)?;
     for (key, _) in &unknown {
@@ -548,13 +564,10 @@ fn placed(
 fn unknown_keys<'a>(
     sources: &'a [Source],
     known: &BTreeMap<String, ()>,
+    defaults: &Value,
 ) -> Vec<(&'a String, &'a Origin)> {
-    let unknown = |key: &String| {
-        // A whole default table may be replaced by a leaf only by mistake; serde reports that with its type.
-        let inside = format!("{key}.");
-        let next = known.range(inside.clone()..).next();
-        !known.contains_key(key) && !next.is_some_and(|(k, ())| k.starts_with(&inside))
-    };
+    // A whole default table may be replaced by a leaf only by mistake; serde reports that with its type.
+    let unknown = |key: &String| !known.contains_key(key) && !is_option(defaults, key);
     sources
         .iter()
         .filter(|s| s.from_user)

@@ -12,7 +12,7 @@ mod validate;
 
 pub use document::{Document, TEXT_LIMIT};
 pub use error::{ConfigError, Problem};
-pub use layers::{Layer, Origin, Resolved, environment_key, flatten, resolve};
+pub use layers::{Layer, Origin, Resolved, environment_key, flatten, is_option, resolve};
 pub use run_config::{Common, Precision, RunConfig};
 pub use validate::Validator;
 

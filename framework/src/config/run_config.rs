@@ -208,12 +208,8 @@ impl RunConfig {
                 ),
             };
         };
-        let settings = serde_json::to_value(&self.space).map_err(|e| Error::Invalid {
-            what: "space settings".into(),
-            why: e.to_string(),
-        })?;
         let name = config.typetag_name();
-        match config.open(&settings)? {
+        match config.open(&self.space_section()?)? {
             Some(benchmark) => Ok(benchmark),
             None => refused(
                 format!("the table of {name}, which knows space `{space}`, is not imported"),
@@ -288,6 +284,14 @@ impl RunConfig {
         Ok(blake3::hash(value.to_string().as_bytes())
             .to_hex()
             .to_string())
+    }
+
+    /// Name and settings of the space.
+    pub fn space_section(&self) -> Result<Value> {
+        serde_json::to_value(&self.space).map_err(|e| Error::Invalid {
+            what: "space settings".into(),
+            why: e.to_string(),
+        })
     }
 
     /// The typed configuration as JSON.

@@ -105,14 +105,18 @@ impl Validator {
     pub fn base(&mut self, check: impl FnOnce(&mut Self)) {
         let mut inner = Self::default();
         check(&mut inner);
-        self.problems
-            .extend(inner.problems.into_iter().map(|p| Problem {
-                key: match p.key.strip_prefix("strategy.") {
-                    Some(rest) => format!("strategy.base.{rest}"),
-                    None => p.key,
-                },
-                ..p
-            }));
+        self.take_in(inner.problems, "strategy.", "strategy.base.");
+    }
+
+    /// Takes in what was found of settings that are kept inside others: what is said of `from…` is said of `to…`.
+    pub fn take_in(&mut self, problems: Vec<Problem>, from: &str, to: &str) {
+        self.problems.extend(problems.into_iter().map(|p| Problem {
+            key: match p.key.strip_prefix(from) {
+                Some(rest) => format!("{to}{rest}").trim_end_matches('.').to_owned(),
+                None => p.key,
+            },
+            ..p
+        }));
     }
 
     /// All problems as one error.

@@ -124,10 +124,7 @@ pub fn measure(
 
 /// Channels and cells of the space's supernet, as it is configured.
 fn size(config: &RunConfig) -> Result<NetworkOptions> {
-    let space = serde_json::to_value(&config.space).map_err(|e| Error::Invalid {
-        what: "space settings".into(),
-        why: e.to_string(),
-    })?;
+    let space = config.space_section()?;
     Ok(NetworkOptions {
         channels: space["channels"].as_i64(),
         cells: space["cells"].as_u64().map(|n| n as usize),

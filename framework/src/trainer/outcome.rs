@@ -16,6 +16,9 @@ pub struct Outcome {
     pub genotype: Genotype,
     /// The same as indices into the space's spec.
     pub choice: Choice,
+    /// Name and settings of the space: with them the architecture means what it does. Runs of older versions lack it.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub space: Value,
     /// What the space adds, for example a benchmark's own encoding.
     pub facts: Map<String, Value>,
     /// The weights that derivation went by.

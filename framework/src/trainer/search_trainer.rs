@@ -266,14 +266,8 @@ impl Plugins {
             device,
             epochs: trainer.epochs,
         })?;
-        let settings = || {
-            serde_json::to_value(&config.space).map_err(|e| Error::Invalid {
-                what: "space settings".into(),
-                why: e.to_string(),
-            })
-        };
         let benchmark = match &config.benchmark {
-            Some(b) => b.open(&settings()?)?,
+            Some(b) => b.open(&config.space_section()?)?,
             None => None,
         };
         Ok(Self {

@@ -285,6 +285,7 @@ impl<'a> Session<'a> {
         let outcome = Outcome {
             facts: self.search.space().facts(&genotype),
             choice,
+            space: self.job.config.space_section()?,
             marginals: found.marginals,
             entropy: found.entropy,
             sharpness: found.sharpness,

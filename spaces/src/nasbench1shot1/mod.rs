@@ -140,6 +140,11 @@ macro_rules! space {
                 }))
             }
 
+            /// The network of NAS-Bench-101 has a momentum of its own.
+            fn search_only(&self) -> &'static [&'static str] {
+                &["channels", "cells", "bn_momentum"]
+            }
+
             fn validate(&self, v: &mut Validator) {
                 v.range("space.channels", self.channels, 1, 1024);
                 v.range("space.cells", self.cells, 1, 99);

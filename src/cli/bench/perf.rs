@@ -126,7 +126,7 @@ impl Perf {
         names.retain(|name| *name != "none");
         let weakest = self.weakest(&registry, space)?;
         let config = |strategy: Option<&str>| {
-            let mut parts = space_options("space.name", space)?;
+            let mut parts = space_options("space.name", "space", space)?;
             parts.extend(text(
                 "strategy.name",
                 "strategy",
@@ -182,7 +182,11 @@ impl Perf {
             pair(("benchmark.name", "'none'")),
         ];
         let names = self.settings(|key| key.ends_with(".name"));
-        let named = names.resolve(registry, vec![], space_options("space.name", space)?)?;
+        let named = names.resolve(
+            registry,
+            vec![],
+            space_options("space.name", "space", space)?,
+        )?;
         if named.origin("dataset.name") == Some(&Origin::Default) {
             weakest.extend(SYNTHETIC.map(pair));
             weakest.push(pair(("dataset.images", &(16 * self.batch).to_string())));

@@ -51,7 +51,7 @@ impl Compare {
         let registry = Registry::load()?;
         let file = PlanFile::read(&self.plan)?;
         let mut trials = file.trials(|space| {
-            let options = space_options("space.name", space)?.into_iter();
+            let options = space_options("space.name", "space", space)?.into_iter();
             Ok(options.map(|(key, value, _)| (key, value)).collect())
         })?;
         let out = self.out.as_deref().unwrap_or(&file.plan.out);

@@ -1,5 +1,7 @@
-//! The binary of this crate knows our strategy beside the first-party ones, and runs it on a first-party space.
+//! The binary of this crate knows our strategy and our space beside the first-party ones.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod retrain;
 
 use std::process::Command;
 
