@@ -216,7 +216,7 @@ mod tests {
                 std::fs::write(path, value.to_string()).unwrap();
             };
             let mut settings = section.clone();
-            let mut kept = |key: &str| key != "name" && !own.contains(&key);
+            let kept = |key: &str| key != "name" && !own.contains(&key);
             settings.as_object_mut().unwrap().retain(|key, _| kept(key));
             let again = serde_json::json!({ "name": "standalone", "of": "", "definition": "", "settings": settings });
             for space in [&section, &again] {

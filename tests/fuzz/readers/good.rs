@@ -26,8 +26,9 @@ pub fn page(what: &str, html: &str) {
     xml(what, &closed);
 }
 
-/// No control characters but the ends of lines and tabulators.
+/// No control characters but the ends of lines, also DOS's, and tabulators.
 pub fn plain(what: &str, text: &str) {
+    let text = text.replace("\r\n", "\n");
     let control = |c: &char| c.is_control() && !"\n\t".contains(*c);
     if let Some(c) = text.chars().find(control) {
         panic!("{what} has the control character {:?}", c);

@@ -165,6 +165,7 @@ fn network(genotype: &Genotype) {
     let alone = StandaloneConfig {
         genotype: serde_json::to_string(genotype).unwrap(),
         of: String::new(),
+        settings: Default::default(),
         definition: String::new(),
         channels: 4,
         cells: 3,
