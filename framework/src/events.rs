@@ -120,7 +120,7 @@ pub enum Event {
         known: Option<bool>,
         /// How far to trust it.
         #[serde(default, skip_serializing_if = "Trust::is_empty")]
-        trust: Trust,
+        trust: Box<Trust>,
     },
     /// What a strategy shows of itself, before training and after every epoch.
     Pictures {

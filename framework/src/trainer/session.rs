@@ -389,7 +389,7 @@ impl<'a> Session<'a> {
             metrics,
             regret,
             known,
-            trust,
+            trust: trust.into(),
         })
     }
 

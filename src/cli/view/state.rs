@@ -198,7 +198,7 @@ impl State {
                 self.metrics = metrics.unwrap_or_default();
                 self.regret = regret.unwrap_or_default();
                 self.known = known;
-                self.trust = trust;
+                self.trust = *trust;
             }
             Event::Control { what, .. } => self.control = Some(what),
             Event::Interrupted { step } => {
@@ -374,11 +374,11 @@ pub mod tests {
             metrics: Some([("test".to_owned(), 93.0)].into()),
             regret: Some([("test".to_owned(), 1.25)].into()),
             known: Some(true),
-            trust: Trust {
+            trust: Box::new(Trust {
                 decided: vec![("normal".into(), 0.5)],
                 standing: [("test".to_owned(), standing)].into(),
                 elsewhere: Some(("fashion-mnist-mini".into(), vec!["cifar10".into()])),
-            },
+            }),
         }
     }
 
