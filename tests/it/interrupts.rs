@@ -101,6 +101,14 @@ fn search(dir: &Path, name: &str) -> Command {
         .env("NASFW_NO_PROGRESS", "1")
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
+    // Whoever started the tests may have had it ignored, as `nohup` does.
+    // SAFETY: it only sets what a signal does, which is allowed between fork and exec.
+    unsafe {
+        c.pre_exec(|| {
+            libc::signal(libc::SIGHUP, libc::SIG_DFL);
+            Ok(())
+        });
+    }
     c
 }
 
