@@ -95,7 +95,12 @@ pub fn run(job: &Job, seed: u64) -> Tally {
 /// Runs a child; how it ended (none: it had to be killed), how far it was, the last that it said.
 fn child(job: &Job, seed: u64, folder: &Path) -> (Option<ExitStatus>, [u64; 5], String) {
     let (status, log) = (folder.join("status"), folder.join("log"));
-    fs::write(&status, [0; 40]).unwrap();
+    // Where nothing is written, it did not come to its first input.
+    fs::write(
+        &status,
+        [&job.from.to_le_bytes()[..], &[0; 32][..]].concat(),
+    )
+    .unwrap();
     let errors = File::create(&log).unwrap();
     let mut process = Command::new(std::env::current_exe().unwrap())
         .args([
@@ -172,7 +177,7 @@ fn keep(reader: &Reader, seed: u64, number: u64) -> PathBuf {
 pub fn carry_out(job: &str, status: &Path) {
     let mut words = job.split(' ');
     let reader = readers::named(words.next().unwrap());
-    let [seed, from, to] = [(); 3].map(|()| words.next().unwrap().parse().unwrap());
+    let [seed, from, to]: [u64; 3] = [(); 3].map(|()| words.next().unwrap().parse().unwrap());
     let status = OpenOptions::new().write(true).open(status).unwrap();
     let corpus = reader.corpus();
     let folder = tempfile::tempdir_in(".").unwrap();
@@ -180,9 +185,9 @@ pub fn carry_out(job: &str, status: &Path) {
     memory::limit(MEMORY);
     let (mut peak, mut slowest, mut good) = (0, 0, 0_u64);
     for number in from..to {
-        let input = input_of(reader, &corpus, seed, number);
         status.write_at(&number.to_le_bytes(), 0).unwrap();
         limit_time();
+        let input = input_of(reader, &corpus, seed, number);
         let began = Instant::now();
         let mut was_good = false;
         let bytes = memory::peak_of(|| was_good = read(&input)) as u64;

@@ -105,6 +105,10 @@ impl Mutator<'_> {
             Some(mut tree) => {
                 for _ in 0..rounds(rng) {
                     mutate_tree(&mut tree, rng);
+                    // Copies of copies would be many.
+                    if weight(&tree) > LARGEST {
+                        break;
+                    }
                 }
                 self.codec.untree(&inner, &tree).unwrap_or(inner)
             }
@@ -234,8 +238,7 @@ fn mutate_tree(value: &mut Value, rng: &mut impl Rng) {
                 0 => drop(list.remove(at)),
                 1 => list.insert(at, list[at].clone()),
                 2 => {
-                    let times = [2, 50, 3000][rng.random_range(0..3)];
-                    let new = vec![list[at].clone(); times];
+                    let new = vec![list[at].clone(); copies([2, 50, 3000], &list[at], rng)];
                     list.splice(at..at, new);
                 }
                 3 => {
@@ -256,6 +259,22 @@ fn mutate_tree(value: &mut Value, rng: &mut impl Rng) {
     }
 }
 
+/// About how many bytes a tree takes.
+fn weight(tree: &Value) -> usize {
+    let inside = match tree {
+        Value::String(text) => text.len(),
+        Value::Array(list) => list.iter().map(weight).sum(),
+        Value::Object(map) => map.iter().map(|(k, v)| 64 + k.len() + weight(v)).sum(),
+        _ => 0,
+    };
+    32 + inside
+}
+
+/// How often something is there again: one of three numbers, and no more than fits into an input.
+fn copies(numbers: [usize; 3], of: &Value, rng: &mut impl Rng) -> usize {
+    numbers[rng.random_range(0..3)].min((LARGEST / weight(of)).max(1))
+}
+
 fn change_keys(map: &mut Map<String, Value>, at: usize, rng: &mut impl Rng) {
     let Some(key) = map.keys().nth(at).cloned() else {
         return;
@@ -269,7 +288,7 @@ fn change_keys(map: &mut Map<String, Value>, at: usize, rng: &mut impl Rng) {
         }
         2 => {
             let value = map[&key].clone();
-            for i in 0..[1, 30, 2000][rng.random_range(0..3)] {
+            for i in 0..copies([1, 30, 2000], &value, rng) {
                 map.insert(format!("{key}{i}"), value.clone());
             }
         }
@@ -295,9 +314,7 @@ fn other_leaf(old: &Value, rng: &mut impl Rng) -> Value {
             let hostile = HOSTILE.choose(rng).copied().unwrap_or_default();
             Value::from(format!("{hostile}{text}"))
         }
-        (Value::String(text), 4) => {
-            Value::from(text.repeat([2, 100, 5000][rng.random_range(0..3)]))
-        }
+        (Value::String(text), 4) => Value::from(text.repeat(copies([2, 100, 5000], old, rng))),
         (_, 5) => Value::from(HOSTILE.choose(rng).copied().unwrap_or_default()),
         (_, 6) => Value::Array(vec![old.clone(); rng.random_range(0..4)]),
         (_, 7) => {
