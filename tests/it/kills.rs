@@ -2,7 +2,7 @@
 //!
 //! A library that is preloaded (`kills/shim.c`) counts what a process does to the files of its run, and ends it by
 //! SIGKILL at operation k, in the middle of it where it is a write. Whatever k, the run goes on and ends with the bits of
-//! one that was left alone. `cargo test` tries a few k, other ones every time; `NASFW_KILLS=all cargo test --test it
+//! one that was left alone. `cargo test` tries a few k, other ones every time; `KILLS=all cargo test --test it
 //! kills -- --nocapture` tries all of them, and 60 random moments for each kind of work.
 
 use std::fs;
@@ -72,7 +72,7 @@ fn work(label: &str) -> Work {
 }
 
 fn all() -> bool {
-    std::env::var("NASFW_KILLS").is_ok_and(|v| v == "all")
+    std::env::var("KILLS").is_ok_and(|v| v == "all")
 }
 
 /// The library, compiled once; none where there is no C compiler or nothing can be preloaded.
@@ -114,8 +114,6 @@ fn command(dir: &Path, arguments: &[&str], faults: &[(&str, &str)]) -> Command {
         .current_dir(dir)
         .env("NASFW_NO_PROGRESS", "1")
         .env("NO_COLOR", "1")
-        // It is ours: the program refuses variables that it does not know.
-        .env_remove("NASFW_KILLS")
         .stdin(Stdio::null());
     if let (Some(shim), false) = (shim(), faults.is_empty()) {
         command

@@ -262,11 +262,11 @@ fn ctrl_c_and_signals_save_and_restore_the_terminal() {
     }
 }
 
-/// Two SIGINT a millisecond apart, as an impatient hand or a terminal with its group gives them. `NASFW_TEST_TRIES` is how
+/// Two SIGINT a millisecond apart, as an impatient hand or a terminal with its group gives them. `TRIES` is how
 /// often that is tried, with the view and without.
 #[test]
 fn two_interrupts_a_moment_apart_save_as_one_does() {
-    let tries = std::env::var("NASFW_TEST_TRIES").map_or(2, |n| n.parse().unwrap());
+    let tries = std::env::var("TRIES").map_or(2, |n| n.parse().unwrap());
     for n in 0..tries {
         for view in [&["--tui"][..], &[]] {
             let dir = tempfile::tempdir().unwrap();
