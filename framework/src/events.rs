@@ -9,7 +9,7 @@ use crate::arch::{Genotype, Marginals};
 use crate::budget::Budget;
 use crate::error::Result;
 use crate::strategy::Picture;
-use crate::trainer::Trust;
+use crate::trust::Trust;
 
 /// Running means since the last [`Event::Progress`].
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]

@@ -36,6 +36,7 @@ pub mod space;
 pub mod strategy;
 pub mod supernet;
 pub mod trainer;
+pub mod trust;
 
 pub use error::{Error, Result};
 #[doc(hidden)]

@@ -1,7 +1,8 @@
-//! What a run tells beside its architecture: the data and the space's settings that it was found with.
+//! What a run tells beside its architecture: the data and the space's settings that it was found with, and how decided
+//! it was.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nasfw_framework::Result;
 use nasfw_framework::arch::Genotype;
@@ -9,6 +10,8 @@ use nasfw_framework::command::command;
 use nasfw_framework::config::{flatten, is_option};
 use nasfw_framework::registry::{Kind, Parse, Plugin, Registry};
 use nasfw_framework::run::{EVENTS, RESULT, RUN, read_json, read_json_if_there};
+use nasfw_framework::trainer::Outcome;
+use nasfw_framework::trust::effects;
 use serde_json::Value;
 use tracing::warn;
 
@@ -21,8 +24,8 @@ pub struct Origin {
     pub data: Vec<(String, Value)>,
     /// Name and settings of the space that the architecture is of.
     space: Value,
-    /// Whether it is the result of an older version, which does not say them.
-    unsaid: bool,
+    /// The file of the result. Those of older versions do not say the space.
+    result: Option<PathBuf>,
 }
 
 impl Origin {
@@ -60,12 +63,25 @@ impl Origin {
                 let run: Option<Value> = read_json_if_there(&file.with_file_name(RUN), help)?;
                 origin.space = run.map(|run| run["space"].clone()).unwrap_or_default();
             }
-            origin.unsaid = origin.space.is_null() && said["choice"].is_array();
         }
+        let is_result = Path::new(what).is_dir() || said["choice"].is_array();
+        origin.result = is_result.then_some(file);
         if origin.space["name"] == "standalone" {
             origin.space = inner(&origin.space, genotype);
         }
         Ok(origin)
+    }
+
+    /// What makes the architecture doubtful; of a result also how undecided it was.
+    ///
+    /// # Errors
+    /// A result that can't be understood.
+    pub fn doubts(&self, genotype: &Genotype) -> Result<Vec<String>> {
+        let help = "it was edited or cut off; `nasfw genotype` writes its architecture alone, which can be retrained";
+        match &self.result {
+            Some(file) => Ok(read_json::<Outcome>(file, help)?.doubts()),
+            None => Ok(effects(genotype)),
+        }
     }
 
     /// The settings that the architecture was found with, as leaves by their keys, as far as they are of the architecture
@@ -80,7 +96,7 @@ impl Origin {
         let mut matter = options
             .map(|(key, _)| key.as_str())
             .filter(|key| *key != "name" && !search_only.contains(key));
-        if self.unsaid && matter.next().is_some() {
+        if self.result.is_some() && self.space.is_null() && matter.next().is_some() {
             warn!(
                 "an older version wrote this result: it does not say which settings of space `{}` the architecture was \
                  found with, and the defaults are taken; give the run's folder, or `--set space.KEY=VALUE`",

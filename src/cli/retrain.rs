@@ -1,14 +1,10 @@
 //! `nasfw retrain`.
 
-use std::path::Path;
-
 use clap::Args;
 use nasfw_framework::arch::Genotype;
 use nasfw_framework::config::{RunConfig, flatten};
 use nasfw_framework::device::load_cuda;
 use nasfw_framework::registry::{Kind, Plugin, Registry, similar};
-use nasfw_framework::run::{RESULT, read_stored};
-use nasfw_framework::trainer::{Outcome, effects};
 use nasfw_framework::{Error, Result};
 use serde_json::Value;
 
@@ -118,20 +114,11 @@ impl Retrain {
         let dataset = run::name_of(&resolved, Kind::Dataset);
         let parts = format!("retrain-{}-{dataset}", genotype.space);
         // Before hours of training.
-        for doubt in doubts(&self.what, &genotype)? {
+        for doubt in origin.doubts(&genotype)? {
             tracing::warn!("{doubt}");
         }
         run::begin(&config, &resolved, self.place, &parts, self.tui)
     }
-}
-
-/// What makes an architecture doubtful; of a run also how undecided it was.
-fn doubts(what: &str, genotype: &Genotype) -> Result<Vec<String>> {
-    let run = Path::new(what);
-    Ok(match run.join(RESULT).is_file() {
-        true => read_stored::<Outcome>(run, RESULT)?.doubts(),
-        false => effects(genotype),
-    })
 }
 
 /// Where `standalone` keeps the settings of the space that builds the network.

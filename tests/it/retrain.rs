@@ -238,8 +238,12 @@ fn what_cannot_be_trained_is_said() {
     ]);
     search.extend(["--out=.", "--name", "toss", "--device", "cpu"]);
     good(dir, &search);
-    let said = doubts("toss");
-    assert!(said.contains("WARN undecided:"), "{said}");
+    // By the run, and by a result that was copied out of it.
+    fs::copy(dir.join("toss/result.json"), dir.join("toss.json")).unwrap();
+    for what in ["toss", "toss.json"] {
+        let said = doubts(what);
+        assert!(said.contains("WARN undecided:"), "{what}: {said}");
+    }
 
     let mut search = vec!["run", "--strategy", "darts", "--space", "toy-conv"];
     search.extend(["--epochs", "1"]);

@@ -117,9 +117,7 @@ impl Search {
         let inputs: Vec<&Tensor> = inputs.into_iter().filter(wanted).collect();
         Ok((surrogate::scalar(&loss, &inputs, &slopes)?, sums))
     }
-}
 
-impl Search {
     /// At most `n` parts of a batch ([`Batch::parts`]): as many as leave none with a single image that can't be trained
     /// on alone ([`Supernet::takes_one_image`]).
     #[must_use]

@@ -20,7 +20,6 @@ mod reopened;
 mod search_trainer;
 mod session;
 mod shares;
-mod trust;
 
 pub use checkpoint::check as check_checkpoint;
 pub use inputs::{Inputs, Normalisation};
@@ -28,7 +27,6 @@ pub use interrupt::{Interrupt, PATIENCE};
 pub use outcome::{CurvePoint, Outcome};
 pub use reopened::{Drawn, Evaluation, Reopened};
 pub use search_trainer::SearchTrainer;
-pub use trust::{Trust, effects};
 
 /// A run to be carried out.
 pub struct Job<'a> {

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::Trust;
 use crate::arch::{Choice, Genotype, Marginals};
 use crate::benchmark::Provenance;
+use crate::trust::Trust;
 
 /// What a search found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -10,7 +10,6 @@ use super::inputs::Inputs;
 use super::outcome::{CurvePoint, Outcome};
 use super::search_trainer::SearchTrainer;
 use super::shares::{Part, Shares};
-use super::trust::{Trust, decided};
 use crate::arch::{Genotype, Marginals};
 use crate::benchmark::{Score, Standing};
 use crate::budget::Unit;
@@ -22,6 +21,7 @@ use crate::events::{Event, Subscriber};
 use crate::run::{self, EventLog, Manifest, Worker};
 use crate::search::Search;
 use crate::strategy::{Changes, Control, Strategy};
+use crate::trust::{Trust, decided};
 
 /// A search at work in a run folder.
 pub(super) struct Session<'a> {

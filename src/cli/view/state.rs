@@ -6,7 +6,7 @@ use nasfw_analysis::record::spec_of;
 use nasfw_framework::arch::{ArchSpec, Genotype, Role};
 use nasfw_framework::distribution::row_entropy;
 use nasfw_framework::events::Event;
-use nasfw_framework::trainer::Trust;
+use nasfw_framework::trust::Trust;
 use serde_json::Value;
 
 /// A curve keeps at most this many points; beyond, every second one goes.

@@ -92,7 +92,7 @@ impl Trust {
 }
 
 /// [`Trust::decided`] of weights.
-pub(super) fn decided(groups: &[Group], weights: Option<&Marginals>) -> Vec<(String, f64)> {
+pub(crate) fn decided(groups: &[Group], weights: Option<&Marginals>) -> Vec<(String, f64)> {
     let of_groups = weights.into_iter().flatten();
     groups
         .iter()
