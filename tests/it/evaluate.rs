@@ -86,6 +86,18 @@ fn as_files(
     }
 }
 
+/// The same images for training and for testing.
+fn as_dataset(
+    folder: &Path,
+    part: &Part,
+    shape: [usize; 2],
+    name: impl Fn(usize) -> Option<String>,
+) {
+    for to in ["train", "val"] {
+        as_files(&folder.join(to), part, shape, &name);
+    }
+}
+
 fn pattern(class: usize) -> Option<String> {
     Some(format!("pattern {class}"))
 }
@@ -209,34 +221,20 @@ fn the_same_pictures_give_the_same_figures_wherever_they_come_from() {
         assert_eq!(measured(dir, &["--dataset", "synthetic"]), own);
 
         let data = synthetic(channels, 12);
-        for part in ["train", "val"] {
-            as_files(
-                &dir.join("png").join(part),
-                &data.test,
-                [channels, 12],
-                pattern,
-            );
-        }
+        as_dataset(&dir.join("png"), &data.test, [channels, 12], pattern);
         let png = ["--dataset", "image-folder", "--data-dir", "png"];
         assert_equal(&measured(dir, &png), &own, 1e-12);
         assert_equal(&exported(dir, &dir.join("png/val")), &own, 1e-5);
 
         // Classes that the network does not know are named, with those that are left.
-        for part in ["train", "val"] {
-            let zebra = |c| {
-                if c == 3 {
-                    Some("zebra".into())
-                } else {
-                    pattern(c)
-                }
-            };
-            as_files(
-                &dir.join("other").join(part),
-                &data.test,
-                [channels, 12],
-                zebra,
-            );
-        }
+        let zebra = |c| {
+            if c == 3 {
+                Some("zebra".into())
+            } else {
+                pattern(c)
+            }
+        };
+        as_dataset(&dir.join("other"), &data.test, [channels, 12], zebra);
         let other = ["--dataset", "image-folder", "--data-dir", "other"];
         let text = refused(dir, &other, 2);
         assert!(
@@ -277,9 +275,7 @@ fn folders_are_cut_out_as_the_runs_own_and_classes_go_by_their_names() {
 
     // Without the first classes, so that every number is another one.
     let some = |c| pattern(c).filter(|_| c > 4);
-    for part in ["train", "val"] {
-        as_files(&dir.join("some").join(part), &data.test, [3, 18], some);
-    }
+    as_dataset(&dir.join("some"), &data.test, [3, 18], some);
     let found = measured(dir, &["--dataset", "image-folder", "--data-dir", "some"]);
     assert_equal(&found, &exported(dir, &dir.join("some/val")), 1e-5);
     assert_ne!(found["images"], whole["images"]);

@@ -3,24 +3,32 @@
 
 mod retrain;
 
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Output};
 
-fn own_strategy(args: &[&str]) -> (bool, String) {
-    let out = Command::new(env!("CARGO_BIN_EXE_own-strategy"))
+/// Runs the program in a folder, with its cache in there, too.
+fn own(dir: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_own-strategy"))
         .args(args)
+        .current_dir(dir)
         .env("NASFW_NO_PROGRESS", "1")
+        .env("NO_COLOR", "1")
+        .env("XDG_CACHE_HOME", dir.join("cache"))
         .output()
-        .unwrap();
-    let text = [out.stdout, out.stderr].concat();
-    (
-        out.status.success(),
-        String::from_utf8_lossy(&text).into_owned(),
-    )
+        .unwrap()
+}
+
+/// Whether that went well, and all that was said.
+fn said(dir: &Path, args: &[&str]) -> (bool, String) {
+    let out = own(dir, args);
+    let text = String::from_utf8([out.stdout, out.stderr].concat()).unwrap();
+    (out.status.success(), text)
 }
 
 #[test]
 fn it_lists_our_strategy_beside_the_others() {
-    let (ok, text) = own_strategy(&["list", "strategies"]);
+    let dir = tempfile::tempdir().unwrap();
+    let (ok, text) = said(dir.path(), &["list", "strategies"]);
     assert!(ok, "{text}");
     for name in ["annealed", "darts", "random", "vim"] {
         assert!(
@@ -28,7 +36,7 @@ fn it_lists_our_strategy_beside_the_others() {
             "{name} is missing in {text}"
         );
     }
-    let (ok, text) = own_strategy(&["describe", "annealed"]);
+    let (ok, text) = said(dir.path(), &["describe", "annealed"]);
     assert!(
         ok && text.contains("own-strategy") && text.contains("cold = 0.1"),
         "{text}"
@@ -39,15 +47,7 @@ fn it_lists_our_strategy_beside_the_others() {
 #[test]
 fn hints_go_by_our_name_and_can_be_pasted() {
     let dir = tempfile::tempdir().unwrap();
-    let own = |args: &[&str]| {
-        let out = Command::new(env!("CARGO_BIN_EXE_own-strategy"))
-            .args(args)
-            .current_dir(dir.path())
-            .env("NASFW_NO_PROGRESS", "1")
-            .output()
-            .unwrap();
-        String::from_utf8([out.stdout, out.stderr].concat()).unwrap()
-    };
+    let own = |args: &[&str]| said(dir.path(), args).1;
     let said = own(&[
         "run",
         "--strategy",
@@ -110,8 +110,7 @@ fn hints_go_by_our_name_and_can_be_pasted() {
 #[test]
 fn it_runs_our_strategy_on_a_first_party_space() {
     let dir = tempfile::tempdir().unwrap();
-    let out = dir.path().to_str().unwrap();
-    let (ok, text) = own_strategy(&[
+    let args = [
         "run",
         "--strategy",
         "annealed",
@@ -122,7 +121,7 @@ fn it_runs_our_strategy_on_a_first_party_space() {
         "--epochs",
         "2",
         "--out",
-        out,
+        ".",
         "--name",
         "r",
         "--threads",
@@ -135,7 +134,8 @@ fn it_runs_our_strategy_on_a_first_party_space() {
         "dataset.images=96",
         "--set",
         "trainer.batch_size=24",
-    ]);
+    ];
+    let (ok, text) = said(dir.path(), &args);
     assert!(ok, "{text}");
     let result = std::fs::read_to_string(dir.path().join("r/result.json")).unwrap();
     let result: serde_json::Value = serde_json::from_str(&result).unwrap();

@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use serde_json::Value;
+
+use super::own;
 
 const TINY: [&str; 12] = [
     "--dataset=synthetic",
@@ -20,17 +22,6 @@ const TINY: [&str; 12] = [
     "--set=trainer.augment.cutout=0",
     "--set=trainer.augment.crop_padding=0",
 ];
-
-fn own(dir: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_own-strategy"))
-        .args(args)
-        .current_dir(dir)
-        .env("NASFW_NO_PROGRESS", "1")
-        .env("NO_COLOR", "1")
-        .env("XDG_CACHE_HOME", dir.join("cache"))
-        .output()
-        .unwrap()
-}
 
 /// What is said by a command that must succeed.
 fn good(dir: &Path, args: &[&str]) -> (String, String) {
