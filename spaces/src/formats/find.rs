@@ -429,7 +429,7 @@ fn statements(
                     // In `x: Type = …` it is x.
                     let typed = name
                         .take()
-                        .filter(|n| line_before(text, at).trim_end() == format!("{n}:"));
+                        .filter(|n| line_begins(&text[..at], n));
                     name = typed.or(Some(last(word).into()));
                     at = text.len() - next.len() + 1;
                     let value = text[at..].trim_start_matches([' ', '\t']);
@@ -568,10 +568,18 @@ fn word_length(text: &str) -> usize {
         .unwrap_or(text.len())
 }
 
-/// The text before a place in its line.
-fn line_before(text: &str, at: usize) -> &str {
-    let start = text[..at].rfind(['\n', '\r']).map_or(0, |k| k + 1);
-    text[start..at].trim_start()
+/// Whether the last line of a text is `name:` and nothing else. It looks from the end, as far as it must: a line may be
+/// all of a long text.
+fn line_begins(text: &str, name: &str) -> bool {
+    let before = text.trim_end_matches(in_line).strip_suffix(':');
+    let before = before.and_then(|t| t.strip_suffix(name));
+    before
+        .map(|t| t.trim_end_matches(in_line))
+        .is_some_and(|t| t.is_empty() || t.ends_with(['\n', '\r']))
+}
+
+fn in_line(c: char) -> bool {
+    blank(c) && !matches!(c, '\n' | '\r')
 }
 
 /// The word before a place, in the same line.

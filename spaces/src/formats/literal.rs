@@ -162,7 +162,8 @@ impl<'a> Parser<'a> {
     }
 
     /// Passes over what separates: white space, comments, continued lines, a quotation's marks. Outside brackets it
-    /// ends with the line.
+    /// ends with the line, and before a comment: nothing can follow in that line, and looking would pass over it again
+    /// and again.
     fn space(&mut self, depth: usize) {
         loop {
             let rest = self.rest();
@@ -171,7 +172,7 @@ impl<'a> Parser<'a> {
                 Some('\n') => 1 + prompt(&rest[1..]),
                 Some(c) if blank(c) => c.len_utf8(),
                 Some('\\') if rest[1..].starts_with(['\n', '\r']) => 2,
-                Some('#') => line(rest),
+                Some('#') if depth > 0 => line(rest),
                 Some('/') if depth > 0 && rest.starts_with("//") => line(rest),
                 _ => return,
             };

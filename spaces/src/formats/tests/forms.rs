@@ -682,6 +682,17 @@ fn sizes_beyond_the_limits_are_refused() {
     assert!(read(&format!("a = [0]\n{}", "a = [a]\n".repeat(100_000))).is_err());
 }
 
+/// One line of a megabyte: whatever looks back in it does so at every word. It took minutes.
+#[test]
+fn long_lines_are_read_in_time_that_grows_with_their_length() {
+    let begun = std::time::Instant::now();
+    for words in ["h = ", "x: y = ", "a: ", "a(b) ", "cell's ", "a.b = c ", "a=b;", "{'a':b} ", "'#", "#\""] {
+        assert!(read(&words.repeat((1 << 20) / words.len())).is_err());
+    }
+    // They take half a second together.
+    assert!(begun.elapsed().as_secs() < 60, "{:?}", begun.elapsed());
+}
+
 /// The files of reported faults, where they are at hand: the right values stand in their README.
 #[test]
 fn the_reported_files_are_read() {
