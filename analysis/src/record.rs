@@ -171,7 +171,7 @@ impl Record {
                     step => step,
                 };
                 // The last word on a step counts.
-                moments.retain(|m| m.step < step);
+                while moments.pop_if(|m| m.step >= step).is_some() {}
                 moments.push(Moment {
                     step,
                     epoch: *epoch,

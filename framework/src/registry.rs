@@ -377,6 +377,9 @@ fn merge(base: &mut serde_json::Map<String, Value>, over: Value) {
     }
 }
 
+/// Bytes of a name beyond which it is no slip of the fingers; comparing takes time with the square of its length.
+const LONGEST_SLIP: usize = 200;
+
 /// The name that was meant by `name`, if any was: one that a slip of the fingers in three letters, counted down, makes
 /// `name` of (in two letters where the words begin alike), or one that `name` is the beginning or a whole word of.
 pub fn similar<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
@@ -384,6 +387,9 @@ pub fn similar<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<S
         let mut letters: Vec<char> = word.chars().collect();
         letters.sort_unstable();
         letters
+    }
+    if name.len() > LONGEST_SLIP {
+        return None;
     }
     let name = &name.to_lowercase();
     let score = |k: &str| {

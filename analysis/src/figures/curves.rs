@@ -18,7 +18,7 @@ pub(super) fn draw(record: &Record) -> Option<Figure> {
             for (split, meter) in now {
                 let line = meters.entry(split).or_default();
                 // What was rolled back is left out.
-                line.retain(|(s, _)| s < step);
+                while line.pop_if(|(s, _)| *s >= *step).is_some() {}
                 line.push((*step, *meter));
             }
         }

@@ -20,7 +20,7 @@ pub(super) fn draw(record: &Record) -> Option<Figure> {
         } = event
         {
             // What was rolled back is left out.
-            shown.retain(|(e, _)| e < epoch);
+            while shown.pop_if(|(e, _)| *e >= *epoch).is_some() {}
             shown.push((*epoch, pictures));
         }
     }

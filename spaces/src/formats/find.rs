@@ -427,9 +427,7 @@ fn statements(
                 let next = rest[word.len()..].trim_start_matches([' ', '\t']);
                 if next.starts_with('=') && !next.starts_with("==") {
                     // In `x: Type = …` it is x.
-                    let typed = name
-                        .take()
-                        .filter(|n| line_begins(&text[..at], n));
+                    let typed = name.take().filter(|n| line_begins(&text[..at], n));
                     name = typed.or(Some(last(word).into()));
                     at = text.len() - next.len() + 1;
                     let value = text[at..].trim_start_matches([' ', '\t']);

@@ -686,7 +686,9 @@ fn sizes_beyond_the_limits_are_refused() {
 #[test]
 fn long_lines_are_read_in_time_that_grows_with_their_length() {
     let begun = std::time::Instant::now();
-    for words in ["h = ", "x: y = ", "a: ", "a(b) ", "cell's ", "a.b = c ", "a=b;", "{'a':b} ", "'#", "#\""] {
+    for words in [
+        "h = ", "x: y = ", "a: ", "a(b) ", "cell's ", "a.b = c ", "a=b;", "{'a':b} ", "'#", "#\"",
+    ] {
         assert!(read(&words.repeat((1 << 20) / words.len())).is_err());
     }
     // They take half a second together.
