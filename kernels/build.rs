@@ -25,41 +25,33 @@ fn main() -> Result<(), Box<dyn Error>> {
         .ok_or("libtorch's library folder has no parent")?
         .join("include");
     let x86 = env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64");
-    let mut native = cpp();
-    native
-        .include(&include)
-        .include(include.join("torch/csrc/api/include"))
-        .define("_GLIBCXX_USE_CXX11_ABI", "1")
-        // As libtorch, whose threads the kernels share.
-        .flag_if_supported("-fopenmp")
-        .files([
-            "native/memory.cpp",
-            "native/names.cpp",
-            "native/precision.cpp",
-            "native/profile.cpp",
-            "native/surrogate.cpp",
-            "native/version.cpp",
-            "native/views.cpp",
-            "native/fused/fused.cpp",
-        ]);
-    if x86 {
-        native.define("NASFW_X86", None);
+    let isas = &X86[..if x86 { 3 } else { 1 }];
+    // Side by side, and linked in the order in which the first needs the others.
+    std::thread::scope(|threads| {
+        let native = threads.spawn(|| native(&include, x86));
+        let kernels: Vec<_> = isas
+            .iter()
+            .map(|isa| threads.spawn(move || kernels(isa)))
+            .collect();
+        let mut compiled = std::iter::once(native).chain(kernels);
+        // The scope waits for all of them, whichever fails.
+        compiled.try_for_each(|c| {
+            c.join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    })?;
+    println!("cargo:rustc-link-lib=static=nasfw_native");
+    for (isa, ..) in isas {
+        println!("cargo:rustc-link-lib=static=nasfw_kernels_{isa}");
     }
-    native.compile("nasfw_native");
-    for (isa, vector, flags) in &X86[..if x86 { 3 } else { 1 }] {
-        let mut kernels = cpp();
-        kernels
-            .define("ISA", *isa)
-            .define("VECTOR", vector.to_string().as_str())
-            .flag_if_supported("-ffp-contract=fast")
-            .flag_if_supported("-Wno-psabi");
-        for flag in *flags {
-            kernels.flag(flag);
-        }
-        kernels
-            .file("native/fused/kernels.cpp")
-            .compile(&format!("nasfw_kernels_{isa}"));
-    }
+    println!("cargo:rustc-link-search=native={}", env::var("OUT_DIR")?);
+    let apple = env::var("CARGO_CFG_TARGET_VENDOR").is_ok_and(|vendor| vendor == "apple");
+    println!(
+        "cargo:rustc-link-lib={}",
+        if apple { "c++" } else { "stdc++" }
+    );
+    println!("cargo:rerun-if-env-changed=CXX");
+    println!("cargo:rerun-if-env-changed=CXXFLAGS");
     println!("cargo:rustc-link-search=native={}", lib.display());
     println!("cargo:rustc-link-lib=torch_cpu");
     println!("cargo:rustc-link-lib=c10");
@@ -70,9 +62,43 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// What calls libtorch.
+fn native(include: &Path, x86: bool) -> Result<(), cc::Error> {
+    let mut native = cpp();
+    native
+        .include(include)
+        .include(include.join("torch/csrc/api/include"))
+        .define("_GLIBCXX_USE_CXX11_ABI", "1")
+        // As libtorch, whose threads the kernels share.
+        .flag_if_supported("-fopenmp")
+        .file("native/all.cpp");
+    if x86 {
+        native.define("NASFW_X86", None);
+    }
+    native.try_compile("nasfw_native")
+}
+
+/// The fused kernels for one instruction set; they know no libtorch.
+fn kernels((isa, vector, flags): &(&str, u32, &[&str])) -> Result<(), cc::Error> {
+    let mut kernels = cpp();
+    kernels
+        .define("ISA", *isa)
+        .define("VECTOR", vector.to_string().as_str())
+        .flag_if_supported("-ffp-contract=fast")
+        .flag_if_supported("-Wno-psabi");
+    for flag in *flags {
+        kernels.flag(flag);
+    }
+    kernels
+        .file("native/fused/kernels.cpp")
+        .try_compile(&format!("nasfw_kernels_{isa}"))
+}
+
 fn cpp() -> cc::Build {
     let mut build = cc::Build::new();
     build.cpp(true).std("c++20").opt_level(3).warnings(false);
+    // Said once, in order, when all are compiled.
+    build.cargo_metadata(false);
     // Line tables, as the Rust code has them; the rest would be libtorch's headers.
     build.debug(false).flag_if_supported("-g1");
     build

@@ -18,14 +18,37 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor, no_grad};
 
-use crate::dataset::{ImageData, ImageSource, Images, Part};
+use crate::dataset::{ImageData, ImageSource, Images, Part, Task};
 use crate::error::{Error, Result};
 use crate::network::channels_last;
 use crate::rng::Streams;
-use crate::space::Task;
-use crate::strategy::Split;
 pub use augment::Augment;
 use halves::Halves;
+
+/// Which images a strategy trains on, and so how many steps an epoch has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DataPlan {
+    /// All training images; an epoch passes over them once.
+    Full,
+    /// The first half (in file order) for weights, the second for the architecture; an epoch passes over the first
+    /// half once. Both halves are augmented.
+    Halves,
+    /// No epoch of images: so many steps, for strategies that ask a benchmark or score without training.
+    Steps(u64),
+}
+
+/// A part of the training images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Split {
+    /// All of them.
+    Full,
+    /// The first half.
+    Train,
+    /// The second half.
+    Val,
+}
 
 /// How many batches are decoded ahead, for each split.
 const AHEAD: usize = 2;

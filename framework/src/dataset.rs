@@ -6,10 +6,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::Validator;
 use crate::error::{Error, Result};
 use crate::rng::Rng;
-use crate::space::Task;
+use crate::settings::Validator;
+
+/// What the network is for: the shape of an image and the number of classes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Task {
+    /// Colour channels.
+    pub channels: i64,
+    /// Rows of pixels.
+    pub height: i64,
+    /// Columns of pixels.
+    pub width: i64,
+    /// Number of classes.
+    pub classes: i64,
+}
 
 /// Where a dataset may look and what it may do.
 #[derive(Debug, Clone, Default)]

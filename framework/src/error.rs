@@ -5,8 +5,8 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::command::{command, quoted, resume};
-use crate::config::ConfigError;
-use crate::run::{CONFIG, RUN, has_checkpoints};
+use crate::files::{CONFIG, RUN, has_checkpoints};
+use crate::settings::ConfigError;
 
 /// `Result` with the framework's error.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

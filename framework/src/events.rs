@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::arch::{Genotype, Marginals};
 use crate::budget::Budget;
-use crate::error::Result;
-use crate::strategy::Picture;
 use crate::trust::Trust;
+
+/// A matrix to look at, row by row: feature maps and the like.
+pub type Picture = Vec<Vec<f64>>;
 
 /// Running means since the last [`Event::Progress`].
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
@@ -177,10 +178,4 @@ impl Event {
         }
         self
     }
-}
-
-/// Something that listens.
-pub trait Subscriber {
-    /// Called for every event, in order, on the trainer's thread.
-    fn on_event(&mut self, event: &Event) -> Result<()>;
 }

@@ -7,36 +7,65 @@
 //! dataset ─▶ batches ──────▶ Supernet ◀── RelaxedArch ◀┼────────────┘
 //! ```
 
-pub mod arch;
-pub mod batches;
-pub mod benchmark;
-pub mod budget;
-pub mod command;
-pub mod config;
-pub mod conformance;
-pub mod dataset;
-pub mod device;
-pub mod distribution;
-pub mod draw;
-mod error;
-pub mod events;
+// The floors of the house, from the ground up. A module takes from those below it, never from above or beside it;
+// `xtask/tests/floors.rs` keeps that.
+
+// Ground: plain helpers.
 pub mod input;
 pub mod lossless;
-pub mod network;
+pub mod printable;
+pub mod rng;
+pub mod schedule;
+
+// What is said to people: settings with their faults, commands, names of files.
+pub mod command;
+pub mod files;
+pub mod settings;
+
+mod error;
+
+// The words of the field.
+pub mod arch;
+pub mod budget;
+pub mod device;
 pub mod optim;
 pub mod params;
-pub mod perf;
-pub mod printable;
-pub mod registry;
-pub mod rng;
-pub mod run;
-pub mod schedule;
-pub mod search;
-pub mod space;
-pub mod strategy;
+mod tensors;
+
+pub mod benchmark;
+pub mod dataset;
+pub mod distribution;
 pub mod supernet;
-pub mod trainer;
+
+pub mod inputs;
+pub mod network;
 pub mod trust;
+
+// What plugins are, and what happens.
+pub mod batches;
+pub mod events;
+pub mod space;
+
+pub mod draw;
+pub mod listen;
+
+// A search at work, and how it is guided.
+pub mod run;
+pub mod search;
+
+pub mod strategy;
+
+// A run: what it is made of, from names to plugins to settings.
+pub mod job;
+
+pub mod registry;
+
+pub mod config;
+
+// What carries it out, and what times it.
+pub mod trainer;
+
+pub mod perf;
 
 pub use error::{Error, Result};
 #[doc(hidden)]

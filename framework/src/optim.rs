@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tch::{Tensor, no_grad};
 
-use crate::config::Validator;
+use crate::settings::Validator;
 
 /// Settings of an optimizer; the section of the configuration that holds one names all of these.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -1,27 +1,15 @@
 //! Search spaces.
 
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::arch::{ArchSpec, Choice, Genotype, Marginals};
-use crate::config::Validator;
 use crate::error::{Error, Result};
 use crate::network::{Network, NetworkOptions};
 use crate::rng::Rng;
+use crate::settings::Validator;
 use crate::supernet::{Supernet, SupernetOptions};
 
-/// What the network is for: the shape of an image and the number of classes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Task {
-    /// Colour channels.
-    pub channels: i64,
-    /// Rows of pixels.
-    pub height: i64,
-    /// Columns of pixels.
-    pub width: i64,
-    /// Number of classes.
-    pub classes: i64,
-}
+pub use crate::dataset::Task;
 
 /// A search space: what there is to decide, the network that holds all of it, and what a decision means.
 pub trait SearchSpace: Send + Sync {

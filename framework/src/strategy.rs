@@ -3,44 +3,22 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tch::{Kind, Tensor};
 
 use crate::arch::{ArchSpec, Choice};
-use crate::config::Validator;
 use crate::distribution::ArchDistribution;
 use crate::error::{Error, Result};
 use crate::optim::OptimizerConfig;
 use crate::rng::Streams;
-use crate::search::Search;
+use crate::search::{Needs, Search};
+use crate::settings::Validator;
 use crate::supernet::SupernetOptions;
 
-/// Which images a strategy trains on, and so how many steps an epoch has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum DataPlan {
-    /// All training images; an epoch passes over them once.
-    Full,
-    /// The first half (in file order) for weights, the second for the architecture; an epoch passes over the first
-    /// half once. Both halves are augmented.
-    Halves,
-    /// No epoch of images: so many steps, for strategies that ask a benchmark or score without training.
-    Steps(u64),
-}
-
-/// A part of the training images.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Split {
-    /// All of them.
-    Full,
-    /// The first half.
-    Train,
-    /// The second half.
-    Val,
-}
+pub use crate::batches::{DataPlan, Split};
+pub use crate::events::Picture;
 
 /// What a strategy asks of the trainer at the end of an epoch (hook H13). Pruned and frozen edges need no command:
 /// they are masks in the strategy's own samples.
@@ -225,9 +203,6 @@ pub struct Claims {
     pub schedules: Vec<Endpoints>,
 }
 
-/// A matrix to look at, row by row: feature maps and the like.
-pub type Picture = Vec<Vec<f64>>;
-
 /// A search algorithm.
 ///
 /// The trainer calls [`Strategy::step`] once per step and does the rest: data, schedules, clipping, checkpoints,
@@ -295,7 +270,7 @@ pub trait Strategy: Send {
         if let Some(base) = self.base() {
             return base.derive(search);
         }
-        match search.marginals(self)? {
+        match search.marginals(self.distribution())? {
             Some(marginals) => Ok(search.space().derive(&marginals)),
             None => Err(Error::Plugin {
                 plugin: "strategy".into(),
@@ -326,6 +301,18 @@ pub trait Strategy: Send {
     /// Puts back what [`Strategy::state`] gave.
     fn restore(&mut self, state: StrategyState) -> Result<()> {
         self.base_mut().map_or(Ok(()), |b| b.restore(state))
+    }
+}
+
+impl dyn Strategy + '_ {
+    /// What a search must know of its strategy.
+    pub(crate) fn needs(&self) -> Needs<'_> {
+        Needs {
+            data: self.data(),
+            supernet: self.supernet_options(),
+            distribution: self.distribution(),
+            arch_optimizer: self.arch_optimizer(),
+        }
     }
 }
 

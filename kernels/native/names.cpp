@@ -13,24 +13,24 @@ namespace {
 std::mutex counting;
 std::map<std::string, uint64_t> calls;
 
-std::unique_ptr<at::ObserverContext> begin(const at::RecordFunction& function) {
+std::unique_ptr<at::ObserverContext> note(const at::RecordFunction& function) {
   std::lock_guard<std::mutex> guard(counting);
   ++calls[function.name()];
   return nullptr;
 }
 
-at::CallbackHandle handle = 0;
+at::CallbackHandle naming = 0;
 
 }  // namespace
 
 extern "C" void nasfw_names_begin() {
   calls.clear();
-  handle = at::addThreadLocalCallback(
-      at::RecordFunctionCallback(begin).scopes({at::RecordScope::FUNCTION}));
+  naming = at::addThreadLocalCallback(
+      at::RecordFunctionCallback(note).scopes({at::RecordScope::FUNCTION}));
 }
 
 extern "C" void nasfw_names_end(void* context, void (*visit)(void*, const char*, uint64_t)) {
-  at::removeCallback(handle);
+  at::removeCallback(naming);
   for (const auto& [name, count] : calls) {
     visit(context, name.c_str(), count);
   }

@@ -17,32 +17,32 @@ struct Begun : at::ObserverContext {
   int64_t count;
 };
 
-std::unique_ptr<at::ObserverContext> begin(const at::RecordFunction&) {
+std::unique_ptr<at::ObserverContext> enter(const at::RecordFunction&) {
   auto context = std::make_unique<Begun>();
   context->count = ++inner;
   all.fetch_add(1, std::memory_order_relaxed);
   return context;
 }
 
-void end(const at::RecordFunction&, at::ObserverContext* context) {
+void leave(const at::RecordFunction&, at::ObserverContext* context) {
   if (static_cast<Begun*>(context)->count == inner) {
     leaves.fetch_add(1, std::memory_order_relaxed);
   }
 }
 
-at::CallbackHandle handle = 0;
+at::CallbackHandle counting_calls = 0;
 
 }  // namespace
 
 extern "C" void nasfw_count_begin() {
   all = 0;
   leaves = 0;
-  auto callback = at::RecordFunctionCallback(begin, end).scopes({at::RecordScope::FUNCTION});
-  handle = at::addThreadLocalCallback(callback);
+  auto callback = at::RecordFunctionCallback(enter, leave).scopes({at::RecordScope::FUNCTION});
+  counting_calls = at::addThreadLocalCallback(callback);
 }
 
 extern "C" void nasfw_count_end(int64_t* calls, int64_t* leaf_calls) {
-  at::removeCallback(handle);
+  at::removeCallback(counting_calls);
   *calls = all;
   *leaf_calls = leaves;
 }

@@ -117,7 +117,7 @@ impl Strategy for DartsDagger {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use nasfw_framework::conformance::{ArchStep, Problem, architecture_step};
+    use nasfw_conformance::{ArchStep, Problem, architecture_step};
     use nasfw_framework::registry::{Kind, Registry};
 
     /// The fourth step of a strategy on the suite's problem.

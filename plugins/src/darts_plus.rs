@@ -159,7 +159,7 @@ impl Strategy for DartsPlus {
                 (skips >= self.skips).then(|| format!("the cell has {skips} skip connections"))
             }
             Criterion::Ranking => {
-                if let Some(marginals) = search.marginals(self)? {
+                if let Some(marginals) = search.marginals(self.distribution())? {
                     self.state.see(ranking(spec, &marginals));
                 }
                 search.log("stayed", self.state.stayed as f64);

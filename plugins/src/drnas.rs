@@ -280,8 +280,8 @@ fn likeliest(alpha: &Marginals, allowed: &[Vec<Vec<bool>>], count: usize) -> Vec
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use nasfw_conformance::{self as conformance, Problem, architecture_step};
     use nasfw_framework::arch::subsets;
-    use nasfw_framework::conformance::{self, Problem, architecture_step};
     use nasfw_framework::registry::{Kind, Plugin, Registry};
     use proptest::prelude::*;
     use serde_json::{Value, json};

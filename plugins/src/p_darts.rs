@@ -200,7 +200,7 @@ impl Strategy for PDarts {
         if due <= self.state.stage || due >= STAGES {
             return Ok(Control::Continue);
         }
-        if let Some(weights) = search.marginals(self)? {
+        if let Some(weights) = search.marginals(self.distribution())? {
             self.state.left = self.strongest(search.space().spec(), &weights);
         }
         self.state.stage += 1;

@@ -11,7 +11,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
-use super::output::shown;
+use super::render::shown;
 use super::{progress, view};
 
 static FILE: OnceLock<File> = OnceLock::new();

@@ -3,17 +3,11 @@
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 
-use nasfw_framework::command::{by_own_name, quoted};
-use nasfw_framework::printable::printable;
+use nasfw_framework::command::quoted;
 use nasfw_framework::run::write_whole;
 use nasfw_framework::{Error, Result};
 
-use super::render;
-
-/// Text as it is shown to people: nothing in it steers the terminal, and commands go by this program's own name.
-pub fn shown(text: &str) -> String {
-    printable(&by_own_name(text)).into_owned()
-}
+use super::render::{self, shown};
 
 /// Prints text and a newline. A reader that has gone away (`| head`) is no error; a full disk ends the program.
 pub fn say(text: impl AsRef<str>) {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use nasfw_framework::registry::Plugin;
 
-use super::output::shown;
+use super::render::shown;
 use super::view;
 
 /// Makes panics say what happened, where in nasfw or in a plugin, and that nothing is lost. The whole stack comes where

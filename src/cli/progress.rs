@@ -10,10 +10,11 @@ use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use nasfw_framework::Result;
 use nasfw_framework::benchmark::Standing;
 use nasfw_framework::budget::Unit;
-use nasfw_framework::events::{Event, Meter, Subscriber};
+use nasfw_framework::events::{Event, Meter};
+use nasfw_framework::listen::{Listener, SharedListener, shared};
 use nasfw_framework::printable::counted;
 
-use super::output::shown;
+use super::render::shown;
 use super::view;
 
 static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
@@ -37,12 +38,12 @@ pub fn clear() {
     }
 }
 
-/// The subscriber for where standard error goes. `NASFW_NO_PROGRESS` and `plain` ask for plain lines on a terminal too.
-pub fn subscriber(run: &Path, plain: bool) -> Box<dyn Subscriber> {
+/// The listener for where standard error goes. `NASFW_NO_PROGRESS` and `plain` ask for plain lines on a terminal too.
+pub fn listener(run: &Path, plain: bool) -> SharedListener {
     let bar = !plain
         && std::io::stderr().is_terminal()
         && std::env::var_os("NASFW_NO_PROGRESS").is_none();
-    Box::new(Progress {
+    shared(Progress {
         run: run.to_owned(),
         on_terminal: bar,
         ..Progress::default()
@@ -115,8 +116,8 @@ fn show_regret(regret: &BTreeMap<String, f64>, standing: &BTreeMap<String, Stand
         .collect()
 }
 
-impl Subscriber for Progress {
-    fn on_event(&mut self, event: &Event) -> Result<()> {
+impl Listener for Progress {
+    fn event(&mut self, event: &Event) -> Result<()> {
         match event {
             Event::Started {
                 step,

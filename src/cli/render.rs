@@ -14,8 +14,12 @@ use nasfw_framework::{Error, input};
 
 use textwrap::{WordSeparator, WordSplitter};
 
-use super::output::shown as shown_text;
 use super::view;
+
+/// Text as it is shown to people: nothing in it steers the terminal, and commands go by this program's own name.
+pub fn shown(text: &str) -> String {
+    printable(&by_own_name(text)).into_owned()
+}
 
 /// An error with the piece of the configuration file that it is about.
 #[derive(Debug)]
@@ -74,14 +78,14 @@ impl Shown {
         if let (true, Some(place)) = (error.is_about_output(), elsewhere) {
             help = help.map(|help| format!("{help}, or choose {place}"));
         }
-        let mut shown = Self {
-            message: shown_text(&error.to_string()),
-            help: help.map(|help| unbroken(&shown_text(&help))),
+        let mut about = Self {
+            message: shown(&error.to_string()),
+            help: help.map(|help| unbroken(&shown(&help))),
             source: None,
             labels: vec![],
         };
         let Error::Config(config) = error else {
-            return shown;
+            return about;
         };
         // One file can hold several problems; those of other layers stay in the message.
         let mut rest = String::new();
@@ -92,14 +96,14 @@ impl Shown {
                     (text.get(..span.start), text.get(span.clone()))
             {
                 let hint = p.hint.as_ref().map_or(String::new(), |h| format!("; {h}"));
-                let label = shown_text(&format!("{}{hint}", p.message));
+                let label = shown(&format!("{}{hint}", p.message));
                 // The place in the text as it is shown.
                 let (start, length) = (printable(before).len(), printable(value).len());
-                shown
+                about
                     .labels
                     .push(LabeledSpan::new(Some(label), start, length.max(1)));
                 let name = printable(&path.display().to_string()).into_owned();
-                shown.source = Some(NamedSource::new(name, printable(&text).into_owned()));
+                about.source = Some(NamedSource::new(name, printable(&text).into_owned()));
             } else {
                 let one = nasfw_framework::config::ConfigError {
                     problems: vec![p.clone()],
@@ -108,10 +112,10 @@ impl Shown {
                 let _ = write!(rest, "\n{one}");
             }
         }
-        if !shown.labels.is_empty() {
-            shown.message = shown_text(&format!("the configuration is not valid{rest}"));
+        if !about.labels.is_empty() {
+            about.message = shown(&format!("the configuration is not valid{rest}"));
         }
-        shown
+        about
     }
 }
 
@@ -137,7 +141,7 @@ pub fn error(error: &Error, elsewhere: Option<&str>) {
         .render_report(&mut text, &Shown::new(error, elsewhere))
         .is_err()
     {
-        text = format!("error: {}\n", shown_text(&error.to_string()));
+        text = format!("error: {}\n", shown(&error.to_string()));
     }
     let text = text.replace(UNBROKEN, " ");
     let _ = std::io::stderr().lock().write_all(text.as_bytes());

@@ -8,6 +8,7 @@ use nasfw_framework::arch::Genotype;
 use nasfw_framework::command::{command, resume as resume_command};
 use nasfw_framework::config::{Resolved, RunConfig};
 use nasfw_framework::device::{choose, load_cuda};
+use nasfw_framework::listen::shared;
 use nasfw_framework::network::NetworkOptions;
 use nasfw_framework::registry::{Kind, Registry};
 use nasfw_framework::run::{CONFIG, RUN, RunFolder, TensorBoard, has_checkpoints, need_run};
@@ -158,11 +159,11 @@ pub fn check_view(tui: bool) -> Result<()> {
 pub fn search(config: &RunConfig, run: &RunFolder, tui: bool) -> Result<()> {
     logging::to_file(&run.path().join("log.jsonl"))?;
     let interrupt = Interrupt::on_signals(view::restore)?;
-    let mut subscribers = vec![progress::subscriber(run.path(), tui)];
+    let mut listeners = vec![progress::listener(run.path(), tui)];
     if config.common.tensorboard {
         let space = config.space.build()?;
         let groups = space.spec().groups().iter().map(|g| g.name.clone());
-        subscribers.push(Box::new(TensorBoard::new(run.path(), groups.collect())));
+        listeners.push(shared(TensorBoard::new(run.path(), groups.collect())));
     }
     let live = if tui {
         let about = watch::about(run.path())?;
@@ -173,7 +174,7 @@ pub fn search(config: &RunConfig, run: &RunFolder, tui: bool) -> Result<()> {
     let outcome = config.trainer.search(Job {
         config,
         run,
-        subscribers,
+        listeners,
         interrupt: interrupt.flag(),
     });
     progress::clear();

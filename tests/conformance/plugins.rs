@@ -1,6 +1,6 @@
 //! Every registered space with its supernet and its options, every dataset that needs no files, every descriptor.
 
-use nasfw_framework::conformance::{self, Report};
+use nasfw_conformance::{self as conformance, Report};
 use nasfw_framework::prelude::*;
 use nasfw_framework::registry::{Kind, Parse, Plugin};
 use nasfw_framework::trainer::Inputs;

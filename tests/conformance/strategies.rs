@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use nasfw_framework::conformance::{self, Problem, Report};
+use nasfw_conformance::{self as conformance, Problem, Report};
 use nasfw_framework::registry::{Kind, Parse, Plugin, Registry};
 use serde_json::{Value, json};
 

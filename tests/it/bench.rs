@@ -234,7 +234,7 @@ fn a_partial_table_in_a_run_that_is_resumed_step_by_step() {
         config.trainer.search(Job {
             config: &config,
             run: &cut,
-            subscribers: vec![],
+            listeners: vec![],
             interrupt: &flag,
         })
     };

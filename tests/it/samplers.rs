@@ -1,10 +1,10 @@
 //! Strategies that sample architectures, on spaces of cells.
 
-use nasfw::framework::conformance::{Problem, architecture_step};
 use nasfw::framework::events::Event;
 use nasfw::framework::network::NetworkOptions;
 use nasfw::framework::prelude::*;
 use nasfw::framework::registry::{Kind, Parse, Registry};
+use nasfw_conformance::{Problem, architecture_step};
 use serde_json::{Value, json};
 
 use crate::strategies::{config, search};

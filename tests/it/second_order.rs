@@ -1,9 +1,9 @@
 //! Second derivatives of a real supernet against finite differences, and what is built on them.
 
-use nasfw::framework::conformance::{Problem, architecture_step};
 use nasfw::framework::prelude::*;
 use nasfw::framework::registry::{Kind as PluginKind, Parse, Registry};
 use nasfw::framework::search::{Curvature, top_eigenvalue};
+use nasfw_conformance::{Problem, architecture_step};
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
 

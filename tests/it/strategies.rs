@@ -42,7 +42,7 @@ pub fn search(set: &[&str]) -> Result<Done> {
     let job = Job {
         config: &config,
         run: &run,
-        subscribers: vec![],
+        listeners: vec![],
         interrupt: &interrupt,
     };
     let outcome = config.trainer.search(job)?;

@@ -135,7 +135,7 @@ fn recorded(set: &[&str], more: Option<More>) -> Vec<Calls> {
     let job = Job {
         config: &config,
         run: &run,
-        subscribers: vec![],
+        listeners: vec![],
         interrupt: &AtomicBool::new(false),
     };
     let outcome = config.trainer.search(job);

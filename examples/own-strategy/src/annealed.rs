@@ -97,7 +97,7 @@ impl Strategy for AnnealedSearch {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use nasfw_framework::conformance;
+    use nasfw_conformance as conformance;
     use nasfw_framework::registry::{Kind, Registry};
 
     #[test]

@@ -201,7 +201,7 @@ impl Supernet for Net {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
-    use nasfw_framework::conformance;
+    use nasfw_conformance as conformance;
     use nasfw_framework::registry::{Kind, Parse, Registry};
 
     use super::*;

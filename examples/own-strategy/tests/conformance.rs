@@ -1,9 +1,10 @@
 //! What the conformance suite says of a stranger's strategy that is wrong.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+use nasfw_conformance as conformance;
 use nasfw_framework::prelude::*;
+use nasfw_framework::register;
 use nasfw_framework::registry::{Kind, Registry};
-use nasfw_framework::{conformance, register};
 use serde::{Deserialize, Serialize};
 use tch::no_grad;
 

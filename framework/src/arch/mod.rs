@@ -2,6 +2,7 @@
 //! the network it stands for ([`Genotype`]).
 
 mod choice;
+mod fit;
 mod genotype;
 mod reach;
 mod relaxed;

@@ -6,7 +6,7 @@ use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
-use super::Choice;
+use super::choice::Choice;
 use crate::error::{Error, Result};
 
 /// What the candidates of a group stand for.

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use toml_edit::TableLike;
 
-use super::{ConfigError, Origin};
 use crate::error::{Error, Result};
+use crate::settings::{ConfigError, Origin};
 
 /// The most bytes of a file that people write: a configuration, a plan, a space.
 pub const TEXT_LIMIT: u64 = 1 << 20;

@@ -1,50 +1,19 @@
 //! Merging layers, and remembering where every value came from.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use config::{Config, Environment, File, FileFormat};
 use serde_json::{Map, Value};
 
-use super::{ConfigError, DEFAULTS, Document, Problem, RunConfig};
+use super::document::Document;
 use crate::error::{Error, Result};
+use crate::job::RunConfig;
 use crate::registry::{Kind, Plugin, Registry, similar};
+use crate::settings::{ConfigError, Origin, Problem, flatten, is_option};
 
-/// Where a value was set.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
-    /// The embedded defaults.
-    Default,
-    /// The defaults, or a preset, of a plugin.
-    Plugin(String),
-    /// A file: path, line (from 1) and the bytes of the value.
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Line, from 1.
-        line: usize,
-        /// Bytes of the value (or of the key where it has none).
-        span: Range<usize>,
-    },
-    /// An environment variable.
-    Environment(String),
-    /// An option of the command line, as typed.
-    CommandLine(String),
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Default => write!(f, "default"),
-            Self::Plugin(p) => write!(f, "{p}"),
-            Self::File { path, line, .. } => write!(f, "{}, line {line}", path.display()),
-            Self::Environment(name) => write!(f, "environment variable {name}"),
-            Self::CommandLine(option) => write!(f, "{option}"),
-        }
-    }
-}
+/// The embedded, commented defaults of everything that belongs to no plugin.
+pub const DEFAULTS: &str = include_str!("defaults.toml");
 
 /// What a user adds to the defaults.
 #[derive(Debug, Clone)]
@@ -81,46 +50,6 @@ pub struct Resolved {
     pub origins: BTreeMap<String, Origin>,
     /// What the tree would be without the user's layers.
     pub(super) defaults: Value,
-}
-
-/// Leaves of a tree as dotted paths; arrays are leaves.
-pub fn flatten(value: &Value) -> BTreeMap<String, Value> {
-    fn walk(at: &str, value: &Value, out: &mut BTreeMap<String, Value>) {
-        match value {
-            Value::Object(map) if !map.is_empty() || at.is_empty() => {
-                for (k, v) in map {
-                    let path = if at.is_empty() {
-                        k.clone()
-                    } else {
-                        format!("{at}.{k}")
-                    };
-                    walk(&path, v, out);
-                }
-            }
-            leaf => {
-                out.insert(at.to_owned(), leaf.clone());
-            }
-        }
-    }
-    let mut out = BTreeMap::new();
-    walk("", value, &mut out);
-    out
-}
-
-/// Whether a dotted key is that of a leaf or a table in a tree of defaults. What an empty table in the tree may hold, its
-/// plugin knows.
-pub fn is_option(defaults: &Value, key: &str) -> bool {
-    let mut at = defaults;
-    for (depth, part) in key.split('.').enumerate() {
-        let Some(table) = at.as_object() else {
-            return false;
-        };
-        match table.get(part) {
-            Some(value) => at = value,
-            None => return depth > 0 && table.is_empty(),
-        }
-    }
-    true
 }
 
 /// One layer ready to merge: TOML text, and the origin of each leaf.

@@ -5,16 +5,10 @@
 //! sections, so that what a plugin's defaults say can be copied into a file.
 
 mod document;
-mod error;
 mod layers;
 mod run_config;
-mod validate;
 
+pub use crate::job::{Common, Precision, RunConfig};
+pub use crate::settings::{ConfigError, Origin, Problem, Validator, flatten, is_option};
 pub use document::{Document, TEXT_LIMIT};
-pub use error::{ConfigError, Problem};
-pub use layers::{Layer, Origin, Resolved, environment_key, flatten, is_option, resolve};
-pub use run_config::{Common, Precision, RunConfig};
-pub use validate::Validator;
-
-/// The embedded, commented defaults of everything that belongs to no plugin.
-pub const DEFAULTS: &str = include_str!("defaults.toml");
+pub use layers::{DEFAULTS, Layer, Resolved, environment_key, resolve};

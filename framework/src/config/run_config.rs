@@ -1,102 +1,21 @@
-//! The typed configuration of a run, as kept in the run folder.
+//! From a resolved configuration, or a run folder, to the typed configuration of a run.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
-use tch::Kind as TensorKind;
 
-use super::{ConfigError, Problem, Resolved, Validator, flatten};
-use crate::benchmark::{Benchmark, BenchmarkConfig};
+use super::layers::Resolved;
+use crate::benchmark::Benchmark;
 use crate::command::command;
-use crate::dataset::{DataSource, Dataset};
 use crate::error::{Error, Result};
+use crate::job::{Common, RunConfig};
 use crate::registry::{Kind, Parse, Registry};
 use crate::run::{CONFIG, RUN, need_run, read_stored};
-use crate::space::SpaceConfig;
-use crate::strategy::StrategyConfig;
-use crate::trainer::Trainer;
+use crate::settings::{ConfigError, Problem, Validator, flatten};
 
 /// The most CPU threads.
 const MOST_THREADS: usize = 1024;
-
-/// Floating-point width.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    /// 32 bits.
-    Float,
-    /// 64 bits.
-    Double,
-}
-
-/// Settings that belong to no plugin.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Common {
-    /// Seed of every random draw.
-    pub seed: u64,
-    /// `auto`, `cpu` or `cuda:N`.
-    pub device: String,
-    /// CPU threads, 0 for one per core.
-    pub threads: usize,
-    /// Folder of run folders.
-    #[serde(serialize_with = "in_words")]
-    pub out: PathBuf,
-    /// Folder of the dataset's files, empty for the dataset's own idea.
-    #[serde(serialize_with = "in_words")]
-    pub data_dir: PathBuf,
-    /// Whether missing data files may be fetched.
-    pub download: bool,
-    /// Whether TensorBoard event files are written, too. Runs of older versions lack the setting.
-    #[serde(default)]
-    pub tensorboard: bool,
-    /// Width of floating-point numbers.
-    pub precision: Precision,
-}
-
-/// A path as text. What is not UTF-8 in it (`nasfw resume --data-dir`) becomes `\u{fffd}`: it is used, not kept.
-fn in_words<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&path.to_string_lossy())
-}
-
-impl Common {
-    /// libtorch's name of the precision.
-    pub fn kind(&self) -> TensorKind {
-        match self.precision {
-            Precision::Float => TensorKind::Float,
-            Precision::Double => TensorKind::Double,
-        }
-    }
-
-    /// Where the dataset may look.
-    pub fn source(&self) -> DataSource {
-        let dir = (!self.data_dir.as_os_str().is_empty()).then(|| self.data_dir.clone());
-        DataSource {
-            dir,
-            download: self.download,
-            seed: self.seed,
-            ..DataSource::default()
-        }
-    }
-}
-
-/// Everything that decides a run. Plugins' settings are trait objects, kept by name through typetag.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct RunConfig {
-    /// Settings of no plugin.
-    pub common: Common,
-    /// The trainer.
-    pub trainer: Box<dyn Trainer>,
-    /// The space.
-    pub space: Box<dyn SpaceConfig>,
-    /// The strategy.
-    pub strategy: Box<dyn StrategyConfig>,
-    /// The dataset.
-    pub dataset: Box<dyn Dataset>,
-    /// The benchmark that regret is reported with.
-    pub benchmark: Option<Box<dyn BenchmarkConfig>>,
-}
 
 impl RunConfig {
     /// Types and checks a resolved configuration.
@@ -267,39 +186,6 @@ impl RunConfig {
         ]
         .into_iter()
         .chain(benchmark)
-    }
-
-    /// BLAKE3 of the settings that decide the numbers of a run: everything but where files lie and which
-    /// are written.
-    pub fn fingerprint(&self) -> Result<String> {
-        let mut value = self.to_value()?;
-        if let Some(map) = value.get_mut("common").and_then(Value::as_object_mut) {
-            for key in ["out", "data_dir", "download", "tensorboard"] {
-                map.remove(key);
-            }
-        }
-        if let Some(map) = value.get_mut("benchmark").and_then(Value::as_object_mut) {
-            map.remove("file");
-        }
-        Ok(blake3::hash(value.to_string().as_bytes())
-            .to_hex()
-            .to_string())
-    }
-
-    /// Name and settings of the space.
-    pub fn space_section(&self) -> Result<Value> {
-        serde_json::to_value(&self.space).map_err(|e| Error::Invalid {
-            what: "space settings".into(),
-            why: e.to_string(),
-        })
-    }
-
-    /// The typed configuration as JSON.
-    pub fn to_value(&self) -> Result<Value> {
-        serde_json::to_value(self).map_err(|e| Error::Invalid {
-            what: "run configuration".into(),
-            why: e.to_string(),
-        })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use tch::{Device, Kind, Tensor, no_grad};
 
-use super::{ArchDistribution, IndependentSoftmax};
+use super::independent::{ArchDistribution, IndependentSoftmax};
 use crate::arch::{ArchSpec, RelaxedArch};
 use crate::error::Result;
 use crate::params::ParamLayout;

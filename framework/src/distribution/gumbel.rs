@@ -2,7 +2,7 @@
 
 use tch::{Device, Kind, Tensor, no_grad};
 
-use super::{ArchDistribution, IndependentSoftmax, gumbel};
+use super::independent::{ArchDistribution, IndependentSoftmax, gumbel};
 use crate::arch::{ArchSpec, Choice, RelaxedArch, Role};
 use crate::error::Result;
 use crate::params::ParamLayout;
@@ -195,20 +195,6 @@ mod tests {
             // Three degrees of freedom: above this once in ten thousand.
             assert!(chi2 < 21.1, "{counts:?} for {p:?}");
             assert_eq!(counts[1][2], 0.0);
-        }
-    }
-
-    #[test]
-    fn it_is_a_distribution_over_architectures() {
-        for relaxation in [Relaxation::Soft, Relaxation::Hard] {
-            let d = GumbelSoftmax {
-                operations: relaxation,
-                topology: relaxation,
-                ..GumbelSoftmax::new(&spec(), 1.0, 0.5)
-            };
-            let report = crate::conformance::distribution("gumbel", &d, &spec());
-            report.ok().unwrap();
-            assert_eq!(report.held().len(), 7, "{report}");
         }
     }
 

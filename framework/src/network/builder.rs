@@ -1,67 +1,14 @@
 //! Writing a network down, with the shape of every value known on the way.
 
-use super::{Network, Op, Plan, Pool, Step};
+use super::graph::{Conv, Network, Op, Plan, Pool, Step};
+use crate::dataset::Task;
 use crate::error::{Error, Result};
 use crate::params::{Init, ParamLayout};
-use crate::space::Task;
 
 /// A value of the network under construction: `[n, c, h, w]`, or `[n, c]` after a global pooling, a flattening or a
 /// linear layer. It belongs to the builder that gave it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Value(usize);
-
-/// The geometry of a convolution; pairs are (height, width).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Conv {
-    /// Size of the kernel.
-    pub kernel: [i64; 2],
-    /// Step.
-    pub stride: [i64; 2],
-    /// Zeros on each side.
-    pub padding: [i64; 2],
-    /// Distance between the kernel's points.
-    pub dilation: i64,
-    /// Groups of channels that don't see each other; the number of input channels makes it depthwise.
-    pub groups: i64,
-    /// Whether a bias is added.
-    pub bias: bool,
-}
-
-impl Conv {
-    /// A square kernel of odd size, stride 1, padded so that the size stays; no bias.
-    pub fn same(kernel: i64) -> Self {
-        Self {
-            kernel: [kernel; 2],
-            stride: [1; 2],
-            padding: [kernel / 2; 2],
-            dilation: 1,
-            groups: 1,
-            bias: false,
-        }
-    }
-
-    /// The same with another stride.
-    pub fn stride(self, stride: i64) -> Self {
-        Self {
-            stride: [stride; 2],
-            ..self
-        }
-    }
-
-    /// The same with so many groups.
-    pub fn groups(self, groups: i64) -> Self {
-        Self { groups, ..self }
-    }
-
-    /// The same dilated, with as much more padding as keeps the size.
-    pub fn dilation(self, dilation: i64) -> Self {
-        Self {
-            dilation,
-            padding: self.kernel.map(|k| dilation * (k - 1) / 2),
-            ..self
-        }
-    }
-}
 
 /// Builds a [`Network`]. The first thing that does not fit, for example an image too small for a pooling, is kept and
 /// comes out of [`NetworkBuilder::finish`], so that building needs no `?` at every step.

@@ -2,11 +2,12 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::{Network, Op, Plan, Step, average_pool};
+use super::graph::{Network, Op, Plan, Step};
+use super::pool::average_pool;
+use crate::dataset::Task;
 use crate::error::{Error, Result};
 use crate::params::Views;
 use crate::rng::{self, Streams};
-use crate::space::Task;
 use crate::supernet::{Mode, Weights};
 
 /// What a network says about a batch.

@@ -9,11 +9,11 @@ use std::ops::RangeInclusive;
 use prost::Message;
 use tch::{Device, Kind, Tensor};
 
-use super::{Network, Op, Pool, Step};
+use super::graph::{Network, Op, Pool, Step};
 use crate::error::{Error, Result};
 use crate::params::{ParamId, ParamLayout, Views};
 use crate::supernet::Weights;
-use crate::trainer::checkpoint::to_bytes;
+use crate::tensors::to_bytes;
 
 /// Operator sets that a model can be written for.
 pub const ONNX_OPSETS: RangeInclusive<i64> = 13..=21;

@@ -2,7 +2,7 @@
 
 use tch::{Reduction, Tensor};
 
-use super::Network;
+use super::graph::Network;
 use crate::arch::RelaxedArch;
 use crate::error::Result;
 use crate::params::ParamLayout;

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::Network;
+use super::graph::Network;
 use crate::error::{Error, Result};
 use crate::supernet::Weights;
-use crate::trainer::checkpoint::to_bytes;
+use crate::tensors::to_bytes;
 
 impl Network {
     /// The weights as a safetensors file: parameters and running statistics by their names in the layouts, in their own

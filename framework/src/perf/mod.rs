@@ -7,11 +7,11 @@
 
 mod machine;
 mod macs;
-pub(crate) mod phases;
+mod phases;
 mod plain;
 mod report;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use nasfw_kernels::{memory, profile};
@@ -22,9 +22,10 @@ pub use macs::supernet_macs;
 pub use phases::Phases;
 pub use report::{Operators, Plain, Report, SinglePath, Timing};
 
-use crate::config::RunConfig;
 use crate::device::{self, synchronise};
 use crate::error::{Error, Result};
+use crate::job::RunConfig;
+use crate::listen::{SharedListener, lock};
 use crate::network::NetworkOptions;
 use crate::search::Search;
 use crate::strategy::Strategy;
@@ -160,7 +161,7 @@ fn single_path(mut paths: [Subject; 2], steps: Steps, all: f64) -> Result<Single
 struct Subject {
     search: Search,
     strategy: Box<dyn Strategy>,
-    clock: Arc<PhaseClock>,
+    clock: Arc<Mutex<PhaseClock>>,
     samples: Vec<f64>,
     /// Seconds and number of the steps whose phases were timed.
     clocked: (f64, usize),
@@ -170,9 +171,12 @@ struct Subject {
 
 impl Subject {
     fn new(config: &RunConfig) -> Result<Self> {
-        let (search, strategy) = config.trainer.start(config)?;
+        let (mut search, strategy) = config.trainer.start(config)?;
+        let clock = Arc::new(Mutex::new(PhaseClock::new(search.device())));
+        let listener: SharedListener = clock.clone();
+        search.listen(&listener);
         Ok(Self {
-            clock: PhaseClock::new(search.device()),
+            clock,
             search,
             strategy,
             samples: vec![],
@@ -204,7 +208,7 @@ impl Subject {
 
     /// Takes a step; gives its seconds, and those of its phases to the clock if it is to be asked.
     fn take(&mut self, clocked: bool) -> Result<f64> {
-        self.search.phases = clocked.then(|| Arc::clone(&self.clock));
+        lock(&self.clock).on = clocked;
         let device = self.search.device();
         synchronise(device);
         let began = Instant::now();
@@ -231,7 +235,7 @@ impl Subject {
                 .map(|joint| median_ratio(&self.samples, &joint.samples)),
             peak_bytes: self.peak_bytes,
             operators: self.operators,
-            phases: self.clock.phases(self.clocked.0, self.clocked.1),
+            phases: lock(&self.clock).phases(self.clocked.0, self.clocked.1),
         }
     }
 }

@@ -1,21 +1,12 @@
 //! Where the time of a step goes.
 
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use serde::Serialize;
 use tch::Device;
 
 use crate::device::synchronise;
-
-/// What a search does for a strategy. The rest of a step is the strategy's own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Phase {
-    Data,
-    Forward,
-    Backward,
-    Optimizer,
-}
+use crate::listen::{Listener, Phase};
 
 /// Seconds a step of each phase.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
@@ -49,32 +40,27 @@ impl Phases {
 #[derive(Debug)]
 pub(crate) struct PhaseClock {
     device: Device,
-    seconds: Mutex<[f64; 4]>,
+    /// Whether it is running.
+    pub on: bool,
+    seconds: [f64; 4],
+    /// When each phase that is going on began.
+    began: Vec<Instant>,
 }
 
 impl PhaseClock {
-    pub fn new(device: Device) -> Arc<Self> {
-        Arc::new(Self {
+    pub fn new(device: Device) -> Self {
+        Self {
             device,
-            seconds: Mutex::default(),
-        })
-    }
-
-    /// Times `phase` until the span is dropped.
-    pub fn span(self: &Arc<Self>, phase: Phase) -> Span {
-        synchronise(self.device);
-        Span {
-            clock: Arc::clone(self),
-            phase,
-            began: Instant::now(),
+            on: false,
+            seconds: [0.0; 4],
+            began: vec![],
         }
     }
 
     /// Seconds a step, of `steps` steps that took `total` seconds.
     pub fn phases(&self, total: f64, steps: usize) -> Phases {
-        let sums = *self.seconds.lock().unwrap_or_else(PoisonError::into_inner);
         let steps = steps.max(1) as f64;
-        let [data, forward, backward, optimizer] = sums.map(|s| s / steps);
+        let [data, forward, backward, optimizer] = self.seconds.map(|s| s / steps);
         Phases {
             data,
             forward,
@@ -85,22 +71,19 @@ impl PhaseClock {
     }
 }
 
-/// A phase that goes on until this is dropped.
-pub(crate) struct Span {
-    clock: Arc<PhaseClock>,
-    phase: Phase,
-    began: Instant,
-}
+impl Listener for PhaseClock {
+    fn phase_begins(&mut self, _: Phase) {
+        if self.on {
+            synchronise(self.device);
+            self.began.push(Instant::now());
+        }
+    }
 
-impl Drop for Span {
-    fn drop(&mut self) {
-        synchronise(self.clock.device);
-        let mut seconds = self
-            .clock
-            .seconds
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        seconds[self.phase as usize] += self.began.elapsed().as_secs_f64();
+    fn phase_ends(&mut self, phase: Phase) {
+        if let Some(began) = self.began.pop() {
+            synchronise(self.device);
+            self.seconds[phase as usize] += began.elapsed().as_secs_f64();
+        }
     }
 }
 
@@ -123,12 +106,14 @@ mod tests {
         /// Whatever a step does between its phases, these sum to no more than the step, and each to at least its work.
         #[test]
         fn phases_sum_to_no_more_than_the_step(work in prop::collection::vec((0usize..5, 0u64..300), 0..12)) {
-            let clock = PhaseClock::new(Device::Cpu);
+            let mut clock = PhaseClock { on: true, ..PhaseClock::new(Device::Cpu) };
             let began = Instant::now();
             let mut least = [0.0; 5];
             for (phase, microseconds) in work {
-                let _span = ALL.get(phase).map(|p| clock.span(*p));
+                let phase_of = ALL.get(phase).copied();
+                phase_of.into_iter().for_each(|p| clock.phase_begins(p));
                 std::thread::sleep(Duration::from_micros(microseconds));
+                phase_of.into_iter().for_each(|p| clock.phase_ends(p));
                 least[phase] += microseconds as f64 / 1e6;
             }
             let total = began.elapsed().as_secs_f64();

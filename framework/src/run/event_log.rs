@@ -5,10 +5,11 @@ use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::RunFolder;
+use super::folder::RunFolder;
 use crate::error::{Error, Result};
-use crate::events::{Event, Subscriber};
+use crate::events::Event;
 use crate::input;
+use crate::listen::Listener;
 
 /// The most bytes of an event.
 pub const EVENT_LIMIT: u64 = 16 << 20;
@@ -89,8 +90,8 @@ impl EventLog {
     }
 }
 
-impl Subscriber for EventLog {
-    fn on_event(&mut self, event: &Event) -> Result<()> {
+impl Listener for EventLog {
+    fn event(&mut self, event: &Event) -> Result<()> {
         let mut line = serde_json::to_vec(event).map_err(|e| Error::Invalid {
             what: "event".into(),
             why: e.to_string(),
@@ -220,7 +221,7 @@ mod tests {
         let path = dir.path().join("events.jsonl");
         let mut log = EventLog::open(&path, 0).unwrap();
         let event = Event::Interrupted { step: 1 };
-        log.on_event(&event).unwrap();
+        log.event(&event).unwrap();
         log.sync().unwrap();
         let mut other = OpenOptions::new().append(true).open(&path).unwrap();
         other.write_all(&line("another")).unwrap();

@@ -5,9 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::host;
-use crate::error::Result;
-use crate::registry::Registry;
-use crate::trainer::Inputs;
+use crate::inputs::Inputs;
 
 /// A process that worked on a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,19 +94,15 @@ impl Manifest {
         self.workers.push(worker);
     }
 
-    /// The manifest of a run that starts now.
+    /// The manifest of a run that starts now, with the version of every crate that registers a plugin.
     pub fn now(
+        plugins: BTreeMap<String, String>,
         device: String,
         data: String,
         benchmark: Option<String>,
         fingerprint: String,
-    ) -> Result<Self> {
-        let plugins = Registry::load()?
-            .all()
-            .iter()
-            .map(|p| (p.crate_name.to_owned(), p.crate_version.to_owned()))
-            .collect();
-        Ok(Self {
+    ) -> Self {
+        Self {
             nasfw: env!("CARGO_PKG_VERSION").into(),
             libtorch: crate::device::libtorch_version().into(),
             plugins,
@@ -123,6 +117,6 @@ impl Manifest {
             fingerprint,
             inputs: None,
             started: jiff::Timestamp::now().to_string(),
-        })
+        }
     }
 }

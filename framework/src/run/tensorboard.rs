@@ -12,9 +12,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use prost::Message;
 
-use super::{EVENTS, TENSORBOARD};
 use crate::error::{Error, Result};
-use crate::events::{Event, Subscriber};
+use crate::events::Event;
+use crate::files::{EVENTS, TENSORBOARD};
+use crate::listen::Listener;
 
 /// How the names of event files begin; TensorBoard looks for it, and reads the files of a folder in order of names.
 const PREFIX: &str = "events.out.tfevents.";
@@ -125,8 +126,8 @@ impl TensorBoard {
     }
 }
 
-impl Subscriber for TensorBoard {
-    fn on_event(&mut self, event: &Event) -> Result<()> {
+impl Listener for TensorBoard {
+    fn event(&mut self, event: &Event) -> Result<()> {
         match event {
             Event::Started { step, .. } => {
                 self.step = *step;
@@ -511,14 +512,14 @@ mod tests {
         assert_eq!(crc(&[0; 32]), 0x8a91_36aa);
         let dir = tempfile::tempdir().unwrap();
         let mut board = TensorBoard::new(dir.path(), vec!["normal".into()]);
-        board.on_event(&started(0)).unwrap();
-        board.on_event(&progress(3, 1.5)).unwrap();
+        board.event(&started(0)).unwrap();
+        board.event(&progress(3, 1.5)).unwrap();
         let genotype = Genotype {
             space: "toy".into(),
             cells: vec![],
         };
         board
-            .on_event(&Event::Architecture {
+            .event(&Event::Architecture {
                 step: 4,
                 epoch: 0,
                 images: 0,
@@ -574,7 +575,7 @@ mod tests {
         {
             fs::write(dir.path().join(EVENTS), "x\n".repeat(lines)).unwrap();
             let mut board = TensorBoard::new(dir.path(), vec![]);
-            board.on_event(&started(step)).unwrap();
+            board.event(&started(step)).unwrap();
             let files = files(dir.path());
             assert_eq!(files.len(), i + 1);
             assert_eq!(first_dropped(files.last().unwrap()), dropped);
@@ -582,7 +583,7 @@ mod tests {
         let other = tempfile::tempdir().unwrap();
         let mut board = TensorBoard::new(other.path(), vec![]);
         for event in [started(0), progress(5, 1.0), progress(3, 1.0)] {
-            board.on_event(&event).unwrap();
+            board.event(&event).unwrap();
         }
         assert_eq!(first_dropped(&files(other.path())[0]), Some(3));
     }

@@ -2,7 +2,8 @@
 
 use tch::{Kind, Tensor, no_grad};
 
-use super::{Search, micro};
+use super::gradients::differentiate_again;
+use super::running::Search;
 use crate::arch::RelaxedArch;
 use crate::batches::Batch;
 use crate::error::Result;
@@ -68,7 +69,7 @@ impl Curvature {
     /// # Errors
     /// A loss of operators without second derivatives.
     pub fn new(loss: &Tensor, leaf: &Tensor) -> Result<Self> {
-        let gradient = micro::differentiate_again(loss, &[leaf], true)?.remove(0);
+        let gradient = differentiate_again(loss, &[leaf], true)?.remove(0);
         Ok(Self { gradient })
     }
 
@@ -78,7 +79,7 @@ impl Curvature {
     /// A loss of operators without second derivatives.
     pub fn product(&self, vector: &Tensor, to: &Tensor) -> Result<Tensor> {
         let slope = (&self.gradient * vector.detach()).sum(self.gradient.kind());
-        Ok(micro::differentiate_again(&slope, &[to], false)?.remove(0))
+        Ok(differentiate_again(&slope, &[to], false)?.remove(0))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::Search;
+use super::running::Search;
 use crate::budget::{Budget, Unit, Work};
 
 impl Search {
@@ -65,14 +65,14 @@ impl Search {
         self.ticked = Some(Instant::now());
     }
 
-    /// A step begins.
-    pub(crate) fn begin_step(&mut self) {
+    /// A step begins: the trainer says so, or whoever steps a search by hand.
+    pub fn begin_step(&mut self) {
         self.tick();
         self.account();
     }
 
     /// A step ends.
-    pub(crate) fn end_step(&mut self) {
+    pub fn end_step(&mut self) {
         self.tick();
         self.clock.work.steps += 1;
         self.clock.step += 1;

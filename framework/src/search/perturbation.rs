@@ -2,25 +2,10 @@
 
 use tch::Tensor;
 
-use super::Search;
+use super::running::{Perturbation, Search};
 use crate::arch::RelaxedArch;
 use crate::batches::Batch;
 use crate::error::Result;
-
-/// Moves the architecture that the weights descend at (SmoothDARTS, Chen & Hsieh 2020). It composes with every strategy
-/// whose weights descend [`Search::weight_loss`].
-pub trait Perturbation: Send {
-    /// The architecture in the place of `arch`. Losses that it takes on `batch` are taken at the current weights.
-    ///
-    /// # Errors
-    /// Those of [`Search::loss`].
-    fn perturb(
-        &mut self,
-        search: &mut Search,
-        arch: &RelaxedArch,
-        batch: &Batch,
-    ) -> Result<RelaxedArch>;
-}
 
 impl Search {
     /// The loss that a step of the weights descends: [`Search::loss`] at θ and at `arch`, or where a strategy that wraps

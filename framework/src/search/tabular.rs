@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::Search;
+use super::running::Search;
 use crate::arch::Choice;
 use crate::budget::Unit;
 use crate::error::{Error, Result};

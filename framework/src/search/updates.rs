@@ -2,19 +2,19 @@
 
 use tch::{Tensor, no_grad};
 
-use super::{Phase, Search, Tick, Vector, leaf};
+use super::running::{Needs, Search, Tick, leaf};
 use crate::error::{Error, Result};
+use crate::listen::{Phase, Vector};
 use crate::optim::{FlatOptimizer, OptimizerConfig};
-use crate::strategy::Strategy;
 
 impl Search {
     /// Descends θ by its optimizer at the current rate.
     pub fn descend_theta(&mut self, gradient: &Tensor) {
         let _span = self.timed(Phase::Optimizer);
         let lr = self.theta_lr();
-        self.watch_update(Vector::Theta, Some(gradient));
+        self.moves(Vector::Theta, Some(gradient));
         self.theta_optimizer.step(&mut self.theta, gradient, lr);
-        self.watch_settled();
+        self.settled();
     }
 
     /// Descends φ by its optimizer at the current rate.
@@ -24,11 +24,11 @@ impl Search {
     pub fn descend_phi(&mut self, gradient: &Tensor) -> Result<()> {
         let _span = self.timed(Phase::Optimizer);
         let lr = self.phi_lr();
-        self.watch_update(Vector::Phi, Some(gradient));
+        self.moves(Vector::Phi, Some(gradient));
         match &mut self.phi_optimizer {
             Some(optimizer) => {
                 optimizer.step(&mut self.phi, gradient, lr);
-                self.watch_settled();
+                self.settled();
             }
             None => {
                 return Err(Error::Plugin {
@@ -44,9 +44,9 @@ impl Search {
     /// Changes φ by a rule of the strategy's own (projections, natural gradients, closed forms), outside the graph.
     pub fn update_phi(&mut self, rule: impl FnOnce(&mut Tensor)) {
         let _span = self.timed(Phase::Optimizer);
-        self.watch_update(Vector::Phi, None);
+        self.moves(Vector::Phi, None);
         no_grad(|| rule(&mut self.phi));
-        self.watch_settled();
+        self.settled();
     }
 
     /// The optimizer of θ: its settings and momentum buffer.
@@ -108,7 +108,7 @@ impl Search {
     pub fn restart_weights(&mut self) {
         self.clock.restarts += 1;
         self.start_weights();
-        self.watch_settled();
+        self.settled();
     }
 
     pub(super) fn start_weights(&mut self) {
@@ -121,11 +121,19 @@ impl Search {
         self.theta_optimizer = self.settings.weights.build(&self.theta);
     }
 
-    pub(super) fn start_arch(&mut self, strategy: &dyn Strategy) {
+    pub(super) fn start_arch(&mut self, needs: &Needs<'_>) {
         let streams = self.streams.child("architecture", self.clock.stage);
-        if let Some(distribution) = strategy.distribution() {
+        if let Some(distribution) = needs.distribution {
             self.phi = leaf(distribution.init(streams, self.kind, self.device));
-            self.phi_optimizer = strategy.arch_optimizer().map(|c| c.build(&self.phi));
+            self.phi_optimizer = needs.arch_optimizer.map(|c| c.build(&self.phi));
         }
+    }
+
+    fn moves(&self, of: Vector, gradient: Option<&Tensor>) {
+        self.tell(|listener| listener.moves(of, gradient, self.vectors()));
+    }
+
+    fn settled(&self) {
+        self.tell(|listener| listener.settled(self.vectors()));
     }
 }

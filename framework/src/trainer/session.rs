@@ -4,10 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::Job;
 use super::checkpoint;
-use super::inputs::Inputs;
-use super::outcome::{CurvePoint, Outcome};
 use super::search_trainer::SearchTrainer;
 use super::shares::{Part, Shares};
 use crate::arch::{Genotype, Marginals};
@@ -17,7 +14,11 @@ use crate::device;
 use crate::distribution::normalised_entropy;
 use crate::draw::Drawing;
 use crate::error::{Error, Result};
-use crate::events::{Event, Subscriber};
+use crate::events::Event;
+use crate::inputs::Inputs;
+use crate::job::{CurvePoint, Job, Outcome};
+use crate::listen::{Listener, lock};
+use crate::registry::Registry;
 use crate::run::{self, EventLog, Manifest, Worker};
 use crate::search::Search;
 use crate::strategy::{Changes, Control, Strategy};
@@ -65,11 +66,12 @@ impl<'a> Session<'a> {
                     notes: source.notes.all(),
                     inputs: Some(inputs),
                     ..Manifest::now(
+                        plugin_versions()?,
                         device::describe(search.device()),
                         checksum,
                         table,
                         fingerprint.clone(),
-                    )?
+                    )
                 },
             )?,
             Some(manifest) => {
@@ -86,6 +88,9 @@ impl<'a> Session<'a> {
                 manifest.goes_on(Worker::this());
                 job.run.write_json(run::MANIFEST, manifest)?;
             }
+        }
+        for listener in &job.listeners {
+            search.listen(listener);
         }
         let (mut events_bytes, mut finished) = (0, None);
         if let Some(checkpoint) = &restored {
@@ -258,7 +263,7 @@ impl<'a> Session<'a> {
                 format!("roll back to the end of epoch {epoch}, set {changes:?}")
             }
             Control::Rebuild { carry_weights } => {
-                self.search.rebuild(self.strategy.as_ref(), carry_weights)?;
+                self.search.rebuild(&self.strategy.needs(), carry_weights)?;
                 format!("rebuild, stage {}", self.search.clock.stage)
             }
         };
@@ -348,7 +353,7 @@ impl<'a> Session<'a> {
     }
 
     fn report_progress(&mut self) -> Result<()> {
-        let marginals = self.search.marginals(self.strategy.as_ref())?;
+        let marginals = self.search.marginals(self.strategy.distribution())?;
         let s = &mut self.search;
         let event = Event::Progress {
             step: s.clock.step,
@@ -440,7 +445,7 @@ impl<'a> Session<'a> {
     }
 
     fn found(&self, genotype: &Genotype) -> Result<Found> {
-        let marginals = self.search.marginals(self.strategy.as_ref())?;
+        let marginals = self.search.marginals(self.strategy.distribution())?;
         let score = self.search.query(genotype)?;
         let trust = Trust {
             decided: decided(self.search.space().spec().groups(), marginals.as_ref()),
@@ -493,21 +498,21 @@ impl<'a> Session<'a> {
             history,
         )?;
         let step = self.search.clock.step;
-        for s in &mut self.job.subscribers {
-            s.on_event(&Event::Checkpoint { step })?;
-        }
+        self.tell(&Event::Checkpoint { step })?;
         self.shares.lap(Part::Checkpoints);
         Ok(())
     }
 
     fn emit(&mut self, event: Event) -> Result<()> {
-        self.log.on_event(&event)?;
-        self.job
-            .subscribers
-            .iter_mut()
-            .try_for_each(|s| s.on_event(&event))?;
+        self.log.event(&event)?;
+        self.tell(&event)?;
         self.shares.lap(Part::Reports);
         Ok(())
+    }
+
+    fn tell(&self, event: &Event) -> Result<()> {
+        let mut listeners = self.job.listeners.iter();
+        listeners.try_for_each(|listener| lock(listener).event(event))
     }
 }
 
@@ -529,6 +534,15 @@ fn sharpness(marginals: &Marginals) -> f64 {
         .map(|row| row.iter().copied().fold(f64::NEG_INFINITY, f64::max))
         .collect();
     rows.iter().sum::<f64>() / rows.len().max(1) as f64
+}
+
+/// The version of every crate that registers a plugin.
+fn plugin_versions() -> Result<BTreeMap<String, String>> {
+    let registry = Registry::load()?;
+    let versions = registry.all().iter();
+    Ok(versions
+        .map(|p| (p.crate_name.to_owned(), p.crate_version.to_owned()))
+        .collect())
 }
 
 /// Refuses to go on with other data than the run began with.

@@ -412,7 +412,7 @@ pub fn search(config: &RunConfig, run: &RunFolder, interrupt: bool) -> Result<Ou
     config.trainer.search(Job {
         config,
         run,
-        subscribers: vec![],
+        listeners: vec![],
         interrupt: &flag,
     })
 }

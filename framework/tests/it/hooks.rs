@@ -103,7 +103,9 @@ impl Probe {
         let (theta, phi) = (s.theta(), s.phi());
         let batch = s.batch(Split::Train).unwrap();
         let dense = self.softmax.sample(&phi, &mut s.rng("a")).unwrap();
-        let choice = s.space().derive(&s.marginals(self).unwrap().unwrap());
+        let choice = s
+            .space()
+            .derive(&s.marginals(self.distribution()).unwrap().unwrap());
         let hard = s.one_hot(&choice);
         let straight = |mask: bool| {
             let weights = vec![&hard.weights[0] - dense.weights[0].detach() + &dense.weights[0]];

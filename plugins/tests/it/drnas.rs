@@ -1,6 +1,6 @@
 //! DrNAS in stages: what the divergence from the uniform distribution counts.
 
-use nasfw_framework::conformance::{Problem, architecture_step};
+use nasfw_conformance::{Problem, architecture_step};
 use nasfw_framework::distribution::Dirichlet;
 use nasfw_framework::registry::Parse;
 use serde_json::json;

@@ -155,7 +155,7 @@ fn found(set: &[&str]) -> (Marginals, u64) {
     let outcome = config.trainer.search(Job {
         config: &config,
         run: &run,
-        subscribers: vec![],
+        listeners: vec![],
         interrupt: &AtomicBool::new(false),
     });
     let outcome = outcome.unwrap();

@@ -143,7 +143,7 @@ pub fn watched(set: &[&str]) -> Watched {
     let outcome = config.trainer.search(Job {
         config: &config,
         run: &run,
-        subscribers: vec![],
+        listeners: vec![],
         interrupt: &AtomicBool::new(false),
     });
     Watched {

@@ -1,6 +1,6 @@
 //! Spaces, supernets, distributions and descriptors with one defect each; without it each double is accepted.
 
-use nasfw_framework::conformance::{self, Report};
+use nasfw_conformance::{self as conformance, Report};
 use nasfw_framework::distribution::IndependentSoftmax;
 use nasfw_framework::prelude::*;
 use nasfw_framework::register;

@@ -1,7 +1,7 @@
 //! A correct space in a wrapper that keeps something from its supernets: one option that a strategy asks for, or one part of
 //! the architectures that it puts through. Whatever is kept back must be noticed.
 
-use nasfw_framework::conformance::{self, Report};
+use nasfw_conformance::{self as conformance, Report};
 use nasfw_framework::prelude::*;
 use nasfw_framework::registry::{Kind as Plugins, Parse, Registry};
 use nasfw_framework::supernet::BatchNormStats;

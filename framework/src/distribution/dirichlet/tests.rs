@@ -201,14 +201,6 @@ fn candidates_that_are_not_allowed_are_gone() {
 }
 
 #[test]
-fn it_is_a_distribution_over_architectures() {
-    let spec = spec(&[3, 2]);
-    let report = crate::conformance::distribution("dirichlet", &Dirichlet::new(&spec, 1.0), &spec);
-    report.ok().unwrap();
-    assert_eq!(report.held().len(), 4, "{report}");
-}
-
-#[test]
 fn a_start_that_is_given_is_where_it_starts() {
     let mut d = Dirichlet::new(&spec(&[2]), 1.0);
     let init = |d: &Dirichlet| numbers(&d.init(Streams::new(1), Kind::Double, Device::Cpu));

@@ -9,13 +9,14 @@ use std::path::{Path, PathBuf};
 
 use tch::{Kind, Tensor};
 
-pub(crate) use format::{Header, to_bytes};
+pub(crate) use format::Header;
 
 use crate::arch::Choice;
 use crate::error::{Error, Result};
 use crate::run::{CHECKPOINTS, RunFolder, write_whole};
 use crate::search::{Search, leaf};
 use crate::strategy::{Split, Strategy, StrategyState};
+use crate::tensors::to_bytes;
 
 /// How many of the latest checkpoints are kept: the newest, and the one before should that be damaged.
 const KEPT: usize = 2;
@@ -151,6 +152,15 @@ fn number(path: &Path) -> Option<u64> {
     let digits = path.file_name()?.to_str()?.strip_suffix(".safetensors")?;
     let plain = digits.bytes().all(|b| b.is_ascii_digit());
     plain.then(|| digits.parse().ok())?
+}
+
+/// BLAKE3 of all tensors of the newest checkpoint: names, kinds, shapes, places in memory, numbers; none when the run has
+/// not written any. `fingerprint` is [`crate::config::RunConfig::fingerprint`] of the run.
+///
+/// # Errors
+/// Checkpoints that can't be read, and those of another run.
+pub fn digest(run: &Path, fingerprint: &str) -> Result<Option<String>> {
+    newest(run, fingerprint)?.map(|c| c.digest()).transpose()
 }
 
 /// Reads the newest good checkpoint of a run; none when the run has not written any. A damaged one is passed over,

@@ -132,7 +132,7 @@ impl Strategy for Annealed {
     }
 
     fn derive(&self, search: &Search) -> Result<Choice> {
-        let marginals = search.marginals(self)?.unwrap();
+        let marginals = search.marginals(self.distribution())?.unwrap();
         let mut derived = search.space().derive(&marginals);
         if self.has(Defect::RandomReport) {
             static ASKED: AtomicU64 = AtomicU64::new(0);

@@ -7,7 +7,7 @@ mod parsec;
 mod score;
 mod unrolled;
 
-use nasfw_framework::conformance::{self, Problem, Report};
+use nasfw_conformance::{self as conformance, Problem, Report};
 use nasfw_framework::prelude::*;
 use nasfw_framework::registry::{Kind as Plugins, Plugin, Registry};
 use serde::{Deserialize, Serialize};

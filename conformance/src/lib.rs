@@ -1,0 +1,36 @@
+//! The conformance suite: one call checks a plugin, first-party or a stranger's, against what every plugin of its kind
+//! must hold. It knows no space and no strategy.
+//!
+//! ```no_run
+//! use nasfw_conformance as conformance;
+//! use nasfw_framework::registry::{Kind, Registry};
+//!
+//! # fn main() -> nasfw_framework::Result<()> {
+//! let registry = Registry::load()?;
+//! let report = conformance::strategy(registry.get(Kind::Strategy, "mine")?);
+//! report.ok()?; // an error that says which invariant broke, and how
+//! # Ok(())
+//! # }
+//! ```
+
+mod distribution;
+mod plugin;
+mod probe;
+mod report;
+mod rig;
+mod settings;
+mod slopes;
+mod space;
+mod space_options;
+mod strategy;
+mod supernet;
+mod trace;
+
+pub use distribution::distribution;
+pub use plugin::plugin;
+pub use probe::Problem;
+pub use report::{Finding, Report, Verdict};
+pub use space::space;
+pub use space_options::space_options;
+pub use strategy::{ArchStep, architecture_step, strategy, strategy_invariant, strategy_on};
+pub use supernet::supernet;

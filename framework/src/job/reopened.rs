@@ -1,0 +1,178 @@
+//! A run as it was at a checkpoint: what its weights are worth, and the network that they belong to.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use crate::arch::{Choice, Genotype};
+use crate::error::{Error, Result};
+use crate::events::Meter;
+use crate::inputs::Inputs;
+use crate::network::{Cost, Network, NetworkOptions};
+use crate::rng::Streams;
+use crate::search::Search;
+use crate::strategy::Split;
+use crate::supernet::Weights;
+
+/// A run as it was at a checkpoint.
+pub struct Reopened {
+    pub(crate) search: Search,
+    pub(crate) choice: Choice,
+    pub(crate) inputs: Inputs,
+}
+
+/// What was measured on the test images.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Evaluation {
+    /// Epochs done at the checkpoint.
+    pub epoch: u64,
+    /// The architecture.
+    pub genotype: Genotype,
+    /// Loss and accuracy.
+    pub test: Meter,
+    /// Size of the network, where the weights are those of a network alone and not a supernet's.
+    pub cost: Option<Cost>,
+}
+
+/// An architecture with what the supernet and the benchmark say of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Drawn {
+    /// The architecture.
+    pub genotype: Genotype,
+    /// Its accuracy in the supernet on the validation half, from 0 to 1.
+    pub accuracy: f64,
+    /// The benchmark's metrics.
+    pub metrics: BTreeMap<String, f64>,
+}
+
+impl Reopened {
+    /// Draws `count` different architectures uniformly (fewer where the space has fewer) and measures each in the
+    /// trained supernet, on the first `batches` batches of the validation half or on all of it.
+    ///
+    /// # Errors
+    /// Runs without a benchmark, without a trained weight-sharing supernet, and benchmarks that lack one of the
+    /// architectures.
+    pub fn rank(&self, count: usize, batches: Option<usize>, seed: u64) -> Result<Vec<Drawn>> {
+        let refused = |why: String, help: &str| Error::Incompatible {
+            what: "the ranking of this run's supernet".into(),
+            why,
+            help: help.into(),
+        };
+        let search = &self.search;
+        if search.benchmark().is_none() {
+            return Err(refused(
+                "it has no benchmark, so there is nothing to compare with".into(),
+                "import a table with `nasfw bench import`, or search a space that `nasfw bench list` names",
+            ));
+        }
+        if search.phi.numel() == 0 {
+            return Err(refused(
+                "its strategy learns no distribution, so no supernet was trained for all architectures".into(),
+                "rank a run of a strategy with a distribution, for example vim or darts",
+            ));
+        }
+        if search.clock.step == 0 {
+            return Err(refused(
+                "its supernet is not trained yet".into(),
+                "go on with `nasfw resume RUN`",
+            ));
+        }
+        let mut rng = Streams::new(seed).at("ranking", 0);
+        let (mut seen, mut drawn) = (BTreeSet::new(), vec![]);
+        // A space can have fewer architectures than it has choices.
+        for _ in 0..count.saturating_mul(20) {
+            if drawn.len() == count {
+                break;
+            }
+            let choice = search.space().random(&mut rng);
+            let genotype = search.space().genotype(&choice);
+            if seen.insert(genotype.to_string()) {
+                drawn.push((choice, genotype));
+            }
+        }
+        let known: Vec<_> = drawn
+            .into_iter()
+            .map(|(choice, genotype)| Ok((search.query(&genotype)?, choice, genotype)))
+            .collect::<Result<_>>()?;
+        let lacking = known.iter().filter(|(score, ..)| score.is_none()).count();
+        if lacking > 0 {
+            return Err(refused(
+                format!(
+                    "the table lacks {lacking} of {} architectures drawn",
+                    known.len()
+                ),
+                "a ranking needs a table of the whole space; `nasfw bench info NAME` says what a table holds",
+            ));
+        }
+        known
+            .into_iter()
+            .map(|(score, choice, genotype)| {
+                let arch = search.one_hot(&choice);
+                Ok(Drawn {
+                    accuracy: search.evaluate(&arch, Some(Split::Val), batches)?.accuracy,
+                    metrics: score.unwrap_or_default().metrics,
+                    genotype,
+                })
+            })
+            .collect()
+    }
+
+    /// Epochs done.
+    pub fn epoch(&self) -> u64 {
+        self.search.epoch()
+    }
+
+    /// The architecture.
+    pub fn genotype(&self) -> Genotype {
+        self.search.space().genotype(&self.choice)
+    }
+
+    /// What the network takes, and what its outputs mean.
+    pub fn inputs(&self) -> &Inputs {
+        &self.inputs
+    }
+
+    /// Loss and accuracy on all test images.
+    pub fn evaluate(&self) -> Result<Evaluation> {
+        let arch = self.search.one_hot(&self.choice);
+        Ok(Evaluation {
+            epoch: self.epoch(),
+            genotype: self.genotype(),
+            test: self.search.evaluate(&arch, None, None)?,
+            cost: self.network().ok().map(|n| n.cost()),
+        })
+    }
+
+    /// The network that [`Reopened::weights`] are of.
+    ///
+    /// # Errors
+    /// A run whose weights are those of a weight-sharing supernet.
+    pub fn network(&self) -> Result<Network> {
+        let genotype = self.genotype();
+        let space = self.search.space();
+        for auxiliary in [false, true] {
+            let options = NetworkOptions {
+                auxiliary,
+                ..Default::default()
+            };
+            if let Ok(network) = space.network(&genotype, self.search.task(), &options)
+                && network.layout() == self.search.supernet().layout()
+            {
+                return Ok(network);
+            }
+        }
+        Err(Error::Incompatible {
+            what: "the network of this run".into(),
+            why: "its weights are those of a supernet, in which architectures share them".into(),
+            help: "train the architecture alone with `nasfw retrain RUN`".into(),
+        })
+    }
+
+    /// Parameters and running statistics.
+    pub fn weights(&self) -> Weights<'_> {
+        Weights {
+            params: &self.search.theta,
+            stats: &self.search.stats,
+        }
+    }
+}

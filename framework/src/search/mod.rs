@@ -1,0 +1,15 @@
+//! The state of a running search, and everything that a strategy's step may ask for.
+
+mod gradients;
+mod hessian;
+mod ledger;
+mod micro;
+mod perturbation;
+mod running;
+mod tabular;
+mod updates;
+
+pub use hessian::{Curvature, top_eigenvalue};
+pub use running::{Autocast, Clock, Perturbation, Search, Settings, Tick};
+pub(crate) use running::{Needs, Parts, leaf};
+pub use tabular::{Fidelity, LookUp, Metric};

@@ -1,0 +1,9 @@
+//! Settings before anybody knows what they are for: trees, where values come from, what is wrong with them.
+
+mod problem;
+mod tree;
+mod validate;
+
+pub use problem::{ConfigError, Origin, Problem};
+pub use tree::{flatten, is_option};
+pub use validate::Validator;
