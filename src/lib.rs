@@ -4,13 +4,15 @@
 //! three lines: see `examples/own-strategy`.
 
 // A crate that no Rust path mentions is not linked, and its plugins would be missing without a word.
-use nasfw_datasets as _;
 use nasfw_plugins as _;
-use nasfw_spaces as _;
 
 pub use nasfw_analysis as analysis;
+pub use nasfw_datasets as datasets;
 pub use nasfw_framework as framework;
-pub use nasfw_framework::prelude;
+pub use nasfw_framework::{arch_adam, prelude, register};
+pub use nasfw_spaces as spaces;
+// What the code of a plugin names, in the versions that go with it.
+pub use {rand, serde_json, tch};
 
 mod cli;
 mod memory;

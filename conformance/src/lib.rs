@@ -13,6 +13,7 @@
 //! # }
 //! ```
 
+mod dataset;
 mod distribution;
 mod plugin;
 mod probe;
@@ -26,6 +27,7 @@ mod strategy;
 mod supernet;
 mod trace;
 
+pub use dataset::dataset;
 pub use distribution::distribution;
 pub use plugin::plugin;
 pub use probe::Problem;

@@ -1,12 +1,15 @@
-//! The suite on the framework's own distributions, and on a plugin that breaks the rule of names.
+//! The suite on the framework's own distributions, on a plugin that breaks the rule of names, and on datasets with faults.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use nasfw_conformance as conformance;
 use nasfw_framework::arch::{ArchSpec, Group, Role, Row};
+use nasfw_framework::dataset::{DataSource, Dataset, ImageData, Part, Task};
 use nasfw_framework::distribution::{Dirichlet, GumbelSoftmax, Relaxation};
 use nasfw_framework::registry::{Parse, Plugin, parse_section};
+use nasfw_framework::rng::Streams;
 use nasfw_framework::space::{SearchSpace, SpaceConfig};
 use nasfw_framework::{Error, Result};
+use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
 fn row(candidates: usize, keep: usize) -> Row {
@@ -87,4 +90,100 @@ fn settings_that_are_kept_under_another_name_break_a_rule() {
     let twin = report("old-name");
     let held = twin.held().iter().any(|f| f.invariant == "typetag-name");
     assert!(held, "{twin}");
+}
+
+/// What is wrong with a dataset.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+enum Fault {
+    None,
+    Label,
+    Class,
+    Half,
+    Test,
+    Names,
+    Mean,
+    Deviation,
+    Constant,
+    Twice,
+    Empty,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Noise {
+    fault: Fault,
+}
+
+#[typetag::serde(name = "noise-with-faults")]
+impl Dataset for Noise {
+    fn load(&self, source: &DataSource) -> Result<ImageData> {
+        static READS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+        let fault = self.fault;
+        let reads = READS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let seed = if fault == Fault::Twice {
+            reads
+        } else {
+            source.seed
+        };
+        let part = |name, images: usize| {
+            let mut rng = Streams::new(seed).at(name, 0);
+            let mut bytes: Vec<u8> = (0..images * 12).map(|_| rng.random()).collect();
+            if fault == Fault::Constant {
+                bytes.fill(100);
+            }
+            let mut labels: Vec<u16> = (0..images).map(|i| (i % 4) as u16).collect();
+            match fault {
+                Fault::Label => labels[5] = 4,
+                Fault::Class => labels.iter_mut().for_each(|l| *l %= 3),
+                Fault::Half => labels[images / 2..].iter_mut().for_each(|l| *l %= 3),
+                Fault::Test if name == "test" => labels.iter_mut().for_each(|l| *l %= 3),
+                _ => {}
+            }
+            Part {
+                images: bytes.into(),
+                labels,
+            }
+        };
+        let name = |i: usize| {
+            if fault == Fault::Names {
+                "one".into()
+            } else {
+                format!("class {i}")
+            }
+        };
+        Ok(ImageData {
+            task: Task {
+                channels: 3,
+                height: 2,
+                width: 2,
+                classes: 4,
+            },
+            train: part("train", 64),
+            test: part("test", if fault == Fault::Empty { 0 } else { 16 }),
+            split: None,
+            mean: vec![if fault == Fault::Mean { 127.5 } else { 0.5 }; 3],
+            std: vec![if fault == Fault::Deviation { 1.0 } else { 0.29 }; 3],
+            classes: (0..4).map(name).collect(),
+        })
+    }
+}
+
+#[test]
+fn faults_of_datasets_are_found() {
+    for (fault, expected) in [
+        (Fault::None, &[] as &[&str]),
+        (Fault::Label, &["loads"]),
+        (Fault::Class, &["halves-know-all-classes"]),
+        (Fault::Half, &["halves-know-all-classes"]),
+        (Fault::Test, &["halves-know-all-classes"]),
+        (Fault::Names, &["names-classes"]),
+        (Fault::Mean, &["normalises"]),
+        (Fault::Deviation, &["normalises"]),
+        (Fault::Constant, &["normalises", "has-content"]),
+        (Fault::Twice, &["same-twice"]),
+        (Fault::Empty, &["has-images", "halves-know-all-classes"]),
+    ] {
+        let report = conformance::dataset("noise", &Noise { fault }, &DataSource::default());
+        let broken: Vec<&str> = report.broken().iter().map(|f| f.invariant).collect();
+        assert_eq!(broken, expected, "{fault:?}: {report}");
+    }
 }

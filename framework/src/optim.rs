@@ -194,3 +194,37 @@ pub fn clip_norm(grad: &Tensor, max: f64) -> Tensor {
     let scale = (grad.norm() + 1e-6).reciprocal() * max;
     grad * scale.clamp_max(1.0)
 }
+
+/// `[strategy.arch]` of a strategy's defaults: Adam with DARTS's settings (Liu et al. 2019) but for its rate and, if named,
+/// the decay of the first moment and the largest norm of a gradient. It is a literal, to stand in `concat!`:
+///
+/// ```
+/// let defaults = concat!("[strategy]\n", nasfw_framework::arch_adam!("3e-4", clip: "10.0"));
+/// assert!(defaults.contains("lr = 3e-4") && defaults.contains("clip = 10.0"));
+/// ```
+#[macro_export]
+macro_rules! arch_adam {
+    ($lr:literal) => {
+        $crate::arch_adam!($lr, beta: "0.5", clip: "0.0")
+    };
+    ($lr:literal, beta: $beta:literal) => {
+        $crate::arch_adam!($lr, beta: $beta, clip: "0.0")
+    };
+    ($lr:literal, clip: $clip:literal) => {
+        $crate::arch_adam!($lr, beta: "0.5", clip: $clip)
+    };
+    ($lr:literal, beta: $beta:literal, clip: $clip:literal) => {
+        concat!(
+            "\n[strategy.arch]\n",
+            "# Optimizer of the architecture's parameters: \"sgd\" or \"adam\".\noptimizer = \"adam\"\n",
+            "# Learning rate at the start.\nlr = ", $lr, "\n",
+            "# Learning rate at the end of a decaying schedule.\nlr_min = 0.0\n",
+            "# \"cosine\", \"linear\" or \"constant\".\nschedule = \"constant\"\n",
+            "# SGD: momentum.\nmomentum = 0.0\n",
+            "# SGD: Nesterov's form of momentum.\nnesterov = false\n",
+            "# Adam: decay rates of the moments.\nbetas = [", $beta, ", 0.999]\n",
+            "# L2 decay.\nweight_decay = 1e-3\n",
+            "# Largest gradient norm; 0 means no clipping.\nclip = ", $clip, "\n"
+        )
+    };
+}

@@ -44,7 +44,7 @@ order = 1
 hessian_product = "finite-difference"
 # Standard deviation of the logits at the start.
 init_std = 1e-3
-"#, crate::arch_adam!("3e-4"), r#"
+"#, nasfw_framework::arch_adam!("3e-4"), r#"
 [trainer]
 epochs = 50
 "#),

@@ -30,7 +30,7 @@ register! {
 noise = 1.0
 # Standard deviation of the logits at the start.
 init_std = 1e-3
-"#, crate::arch_adam!("0.025"), r#"
+"#, nasfw_framework::arch_adam!("0.025"), r#"
 [trainer]
 epochs = 50
 "#),

@@ -58,7 +58,7 @@ auxiliary_start = 1.0
 decay = "linear"
 # Standard deviation of the logits at the start.
 init_std = 1e-3
-"#, crate::arch_adam!("3e-4"), r#"
+"#, nasfw_framework::arch_adam!("3e-4"), r#"
 [trainer]
 epochs = 50
 "#),

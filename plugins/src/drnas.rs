@@ -45,7 +45,7 @@ frozen_epochs = 0
 kl = 0.0
 # Standard deviation of the parameters at the start.
 init_std = 1e-3
-"#, crate::arch_adam!("6e-4"), r#"
+"#, nasfw_framework::arch_adam!("6e-4"), r#"
 [trainer]
 epochs = 50
 "#),

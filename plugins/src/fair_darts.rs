@@ -42,7 +42,7 @@ zero_one = 10.0
 zero_one_norm = "l2"
 # An edge is kept if its best candidate weighs at least this, where edges into a node compete or may be `none`.
 threshold = 0.85
-"#, crate::arch_adam!("3e-3", beta: "0.9"), r#"
+"#, nasfw_framework::arch_adam!("3e-3", beta: "0.9"), r#"
 [trainer]
 epochs = 50
 batch_size = 128

@@ -65,7 +65,7 @@ gradient = "paper"
 topology = "soft"
 # Standard deviation of the logits at the start.
 init_std = 1e-3
-"#, crate::arch_adam!("3e-4"), r#"
+"#, nasfw_framework::arch_adam!("3e-4"), r#"
 # The authors' search script, which is that of NAS-Bench-201, too.
 [trainer]
 epochs = 250

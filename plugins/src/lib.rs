@@ -2,35 +2,6 @@
 
 use nasfw_framework::prelude::*;
 
-/// `[strategy.arch]` of a strategy's defaults: Adam with DARTS's settings (Liu et al. 2019) but for its rate and, if named,
-/// the decay of the first moment and the largest norm of a gradient.
-macro_rules! arch_adam {
-    ($lr:literal) => {
-        $crate::arch_adam!($lr, beta: "0.5", clip: "0.0")
-    };
-    ($lr:literal, beta: $beta:literal) => {
-        $crate::arch_adam!($lr, beta: $beta, clip: "0.0")
-    };
-    ($lr:literal, clip: $clip:literal) => {
-        $crate::arch_adam!($lr, beta: "0.5", clip: $clip)
-    };
-    ($lr:literal, beta: $beta:literal, clip: $clip:literal) => {
-        concat!(
-            "\n[strategy.arch]\n",
-            "# Optimizer of the architecture's parameters: \"sgd\" or \"adam\".\noptimizer = \"adam\"\n",
-            "# Learning rate at the start.\nlr = ", $lr, "\n",
-            "# Learning rate at the end of a decaying schedule.\nlr_min = 0.0\n",
-            "# \"cosine\", \"linear\" or \"constant\".\nschedule = \"constant\"\n",
-            "# SGD: momentum.\nmomentum = 0.0\n",
-            "# SGD: Nesterov's form of momentum.\nnesterov = false\n",
-            "# Adam: decay rates of the moments.\nbetas = [", $beta, ", 0.999]\n",
-            "# L2 decay.\nweight_decay = 1e-3\n",
-            "# Largest gradient norm; 0 means no clipping.\nclip = ", $clip, "\n"
-        )
-    };
-}
-pub(crate) use arch_adam;
-
 /// In the implementation of a strategy that wraps another one: the field that holds it and, if anything of its own must be
 /// in checkpoints, the field that holds that.
 macro_rules! wraps {

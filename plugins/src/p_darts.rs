@@ -50,7 +50,7 @@ arch_start = 0.4
 skip_cap = 2
 # Standard deviation of the logits at the start of each stage.
 init_std = 1e-3
-"#, crate::arch_adam!("6e-4", clip: "5.0"), r#"
+"#, nasfw_framework::arch_adam!("6e-4", clip: "5.0"), r#"
 [trainer]
 epochs = 75
 batch_size = 96

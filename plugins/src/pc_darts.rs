@@ -37,7 +37,7 @@ edge_normalisation = true
 arch_start = 0.3
 # Standard deviation of the logits of candidates (alpha) and of edges (beta) at the start.
 init_std = 1e-3
-"#, crate::arch_adam!("6e-4"), r#"
+"#, nasfw_framework::arch_adam!("6e-4"), r#"
 [trainer]
 epochs = 50
 batch_size = 256

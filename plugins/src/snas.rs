@@ -47,7 +47,7 @@ init_std = 0.01
 cost = 0.0
 # Rate of drop path on the supernet's edges.
 drop_path = 0.3
-"#, crate::arch_adam!("3e-4", clip: "10.0"), r#"
+"#, nasfw_framework::arch_adam!("3e-4", clip: "10.0"), r#"
 [trainer]
 epochs = 150
 "#),

@@ -13,6 +13,7 @@ mod figure;
 mod genotype;
 mod list;
 mod logging;
+mod new;
 mod origin;
 mod output;
 mod panics;
@@ -86,6 +87,8 @@ enum Verb {
     /// Import, check and query tables of published results; time steps.
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Begin a crate of your own with a strategy, a space or a dataset.
+    New(new::New),
     /// Check libtorch, GPUs, plugins and folders of this machine.
     Doctor(doctor::Doctor),
 }
@@ -99,6 +102,7 @@ impl Verb {
             Self::Figure(_) => "another place with `-o FILE` or `--all DIR`",
             Self::Export(_) => "another file with `--onnx FILE` or `--safetensors FILE`",
             Self::Bench(bench) => bench.elsewhere()?,
+            Self::New(_) => "another folder with `--dir DIR`",
             Self::Doctor(_) => "another folder with `-o DIR`",
             _ => return None,
         })
@@ -122,6 +126,7 @@ impl Verb {
             Self::Report(v) => v.carry_out(),
             Self::Genotype(v) => v.carry_out(),
             Self::Bench(v) => v.carry_out(),
+            Self::New(v) => v.carry_out(),
             Self::Doctor(v) => v.carry_out(),
         }
     }

@@ -315,6 +315,15 @@ fn in_the_framework_imports_run_down() {
     assert!(floors.len() > 8, "{floors:?}");
     let up = upward(&floors, &imports(&sources(&at)));
     assert!(up.is_empty(), "{up:#?}");
+    // The page that newcomers read says the same.
+    let page = fs::read_to_string(root().join("docs/architecture.md")).unwrap();
+    let rows = page.lines().filter_map(|line| {
+        let mut columns = line.strip_prefix("| ")?.split(" | ");
+        columns.next()?.parse::<usize>().ok()?;
+        let modules = columns.next()?.split(", ");
+        Some(modules.map(|m| m.trim_matches('`').to_owned()).collect())
+    });
+    assert_eq!(rows.collect::<Vec<Vec<String>>>(), floors);
 }
 
 /// A crate on disk with an import up and a circle, which the checks find, and without, which they let pass.

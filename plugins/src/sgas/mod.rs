@@ -53,7 +53,7 @@ every = 5
 batch_increase = 8
 # Standard deviation of the logits at the start.
 init_std = 1e-3
-"#, crate::arch_adam!("3e-4"), r#"
+"#, nasfw_framework::arch_adam!("3e-4"), r#"
 [trainer]
 epochs = 50
 "#),
