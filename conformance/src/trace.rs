@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-use tch::{Tensor, no_grad};
+use tch::{Device, Kind, Tensor, no_grad};
 
 use nasfw_framework::arch::RelaxedArch;
 use nasfw_framework::batches::{Batch, Split};
@@ -169,7 +169,8 @@ impl Watch {
 
     /// What happened; from here on nobody watches.
     pub fn end(self) -> Trace {
-        let empty = Trace::new(&Tensor::new(), &Tensor::new(), None);
+        let nothing = Tensor::zeros([0], (Kind::Float, Device::Cpu));
+        let empty = Trace::new(&nothing, &nothing, None);
         std::mem::replace(&mut *lock(&self.0), empty)
     }
 }

@@ -3,6 +3,7 @@
 
 mod layout;
 mod pixels;
+mod settings;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::files;
 use layout::{File, Layout};
 use pixels::{Files, Shape};
+pub use settings::Folders;
 
 /// Mean and deviation of ImageNet's channels, which other photographs are normalised with too.
 const MEAN: [f64; 3] = [0.485, 0.456, 0.406];
@@ -31,24 +33,6 @@ const COLOURS: i64 = 3;
 const LONGEST_SIDE: i64 = 4096;
 /// Classes, training images and validation images of ILSVRC 2012.
 const IMAGENET: (usize, usize, usize) = (1_000, 1_281_167, 50_000);
-
-/// How images in folders are used.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Folders {
-    /// Rows and columns of an image as the network sees it.
-    pub size: u32,
-    /// Length of the shorter side that test images are scaled to before their middle is cut out; 0 is 8/7 of `size`.
-    pub resize: u32,
-    /// Smallest and largest fraction of a training image's area that a random crop covers.
-    pub crop_scale: [f64; 2],
-    /// Fraction of each class's training images that the weights learn from where a strategy splits them.
-    pub weights_fraction: f64,
-    /// Fraction that the architecture learns from; what both leave over is not used.
-    pub arch_fraction: f64,
-    /// Whether every file is decoded once before the search begins.
-    pub check: bool,
-}
 
 /// ImageNet (ILSVRC 2012) with its 1,000 classes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -3,12 +3,12 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use nasfw_analysis::compare::{COMPARISON, Comparison, PlanFile, Trial, assemble};
+use nasfw_analysis::compare::{BEGUN, COMPARISON, Comparison, PlanFile, Trial, assemble};
 use nasfw_framework::command::command;
 use nasfw_framework::run::{RunFolder, read_json};
 use nasfw_framework::{Error, Result};
 
-use super::compare::{BEGUN, PLAN};
+use super::compare::PLAN;
 
 /// What to do about a file that can't be understood.
 const HELP: &str = "type `nasfw compare` with its plan again; what is done is not done twice";

@@ -1,6 +1,6 @@
 //! `nasfw genotype`, and how every verb reads the architecture that it is given.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::{Args, ValueEnum};
 use nasfw_framework::arch::Genotype as Architecture;
@@ -107,7 +107,7 @@ pub fn load(what: &str, others: &[&str]) -> Result<Architecture> {
             ),
         });
     }
-    if let Some((path, which)) = file_of(what) {
+    if let Some((path, which)) = origin::file_of(what) {
         return file(&path, which);
     }
     if formats::Format::of(what).is_some() {
@@ -132,20 +132,6 @@ pub fn load(what: &str, others: &[&str]) -> Result<Architecture> {
         ),
         help: nearest.map_or(list.into(), |n| format!("did you mean `{n}`? {list}")),
     })
-}
-
-/// The file that `what` names, a folder's result, and which of the file's genotypes; none of a name or a text.
-pub fn file_of(what: &str) -> Option<(PathBuf, Option<&str>)> {
-    let path = Path::new(what);
-    if path.is_dir() {
-        return Some((path.join(RESULT), None));
-    }
-    if path.exists() {
-        return Some((path.into(), None));
-    }
-    let (path, which) = what.rsplit_once(':')?;
-    let path = PathBuf::from(path);
-    path.is_file().then_some((path, Some(which)))
 }
 
 /// The genotype `which` of a file, or the only one.

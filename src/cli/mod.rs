@@ -24,6 +24,7 @@ mod report;
 mod resume;
 mod retrain;
 mod run;
+mod searching;
 mod selection;
 mod summary;
 mod view;

@@ -15,8 +15,6 @@ use nasfw_framework::trust::effects;
 use serde_json::Value;
 use tracing::warn;
 
-use super::genotype::file_of;
-
 /// What a run tells beside its architecture.
 #[derive(Default)]
 pub struct Origin {
@@ -181,6 +179,20 @@ fn inner(standalone: &Value, genotype: &Genotype) -> Value {
     }
     space.insert("name".into(), text("of").unwrap_or(&genotype.space).into());
     Value::Object(space)
+}
+
+/// The file that `what` names, a folder's result, and which of the file's genotypes; none of a name or a text.
+pub fn file_of(what: &str) -> Option<(PathBuf, Option<&str>)> {
+    let path = Path::new(what);
+    if path.is_dir() {
+        return Some((path.join(RESULT), None));
+    }
+    if path.exists() {
+        return Some((path.into(), None));
+    }
+    let (path, which) = what.rsplit_once(':')?;
+    let path = PathBuf::from(path);
+    path.is_file().then_some((path, Some(which)))
 }
 
 #[cfg(test)]

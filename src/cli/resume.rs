@@ -11,7 +11,7 @@ use nasfw_framework::run::{RESULT, RunFolder, read_stored};
 use nasfw_framework::trainer::Outcome;
 
 use super::output::say;
-use super::{logging, run, summary};
+use super::{logging, searching, summary};
 
 /// Options of `resume`.
 #[derive(Debug, Args)]
@@ -29,7 +29,7 @@ pub struct Resume {
 impl Resume {
     /// Goes on from the newest whole checkpoint. A finished run only says again what it found.
     pub fn carry_out(self) -> Result<()> {
-        run::check_view(self.tui)?;
+        searching::check_view(self.tui)?;
         load_cuda();
         logging::to_terminal();
         Registry::load()?;
@@ -53,7 +53,7 @@ pub fn go_on(path: &Path, data_dir: &Path, tui: bool) -> Result<()> {
     }
     let mut config = RunConfig::of_run(path)?;
     config.common.data_dir = data_dir.to_owned();
-    run::search(&config, &folder, tui)
+    searching::search(&config, &folder, tui)
 }
 
 /// What a finished run found.
@@ -61,12 +61,12 @@ fn say_again(path: &Path) -> Result<()> {
     say("this run is finished");
     let config = RunConfig::of_run(path)?;
     let outcome: Outcome = read_stored(path, RESULT)?;
-    let next = run::next(path, &config, &outcome.genotype);
+    let next = searching::next(path, &config, &outcome.genotype);
     // The run may have ended just before it was written; on a read-only copy it does not matter.
-    if !path.join(run::NEXT).exists()
+    if !path.join(searching::NEXT).exists()
         && let Ok(folder) = RunFolder::open(path)
     {
-        run::keep_next(&folder, &next);
+        searching::keep_next(&folder, &next);
     }
     summary::print(&outcome, path, &next)
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use clap::Args;
-use nasfw_analysis::compare::TRIALS;
+use nasfw_analysis::compare::{BEGUN, TRIALS};
 use nasfw_framework::command::command;
 use nasfw_framework::registry::Registry;
 use nasfw_framework::run::{EVENTS, RUN, RunFolder, read_json};
@@ -14,7 +14,6 @@ use nasfw_framework::{Error, Result};
 use ratatui::crossterm::terminal;
 use serde_json::Value;
 
-use super::compare::BEGUN;
 use super::output::say;
 use super::view::{self, About, Follower, Left};
 

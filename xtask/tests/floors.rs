@@ -252,45 +252,14 @@ fn upward(floors: &[Vec<String>], imports: &Imports) -> Vec<String> {
         .collect()
 }
 
-/// Circles that are still there, by crate and their first two files. The list may only grow shorter.
-const KNOWN: [(&str, &str, &str); 13] = [
-    ("spaces", "cells/cell.rs", "cells/mix.rs"),
-    ("spaces", "cells/mod.rs", "cells/skeleton.rs"),
-    ("spaces", "formats/choose.rs", "formats/darts.rs"),
-    ("spaces", "nasbench101/hash.rs", "nasbench101/spec.rs"),
-    ("spaces", "nasbench101/mod.rs", "nasbench101/network.rs"),
-    (
-        "spaces",
-        "nasbench1shot1/mod.rs",
-        "nasbench1shot1/routes.rs",
-    ),
-    ("spaces", "tables/lookup.rs", "tables/mod.rs"),
-    ("datasets", "folder.rs", "folder/pixels.rs"),
-    ("plugins", "vim/generator.rs", "vim/mod.rs"),
-    ("analysis", "compare/assemble.rs", "compare/checks.rs"),
-    ("analysis", "stats/bootstrap.rs", "stats/effect.rs"),
-    (".", "cli/compare/mod.rs", "cli/compare/runner.rs"),
-    (".", "cli/genotype.rs", "cli/origin.rs"),
-];
-
 #[test]
 fn no_file_imports_one_that_imports_it() {
     let mut text = String::new();
-    let mut known = KNOWN.to_vec();
     for name in CRATES {
         let sources = sources(&root().join(name));
         assert!(sources.len() > 1, "{name}");
         let imports = imports(&sources);
         for circle in circles(&imports) {
-            let mut files = circle.iter();
-            let (first, second) = (*files.next().unwrap(), *files.next().unwrap());
-            if let Some(at) = known
-                .iter()
-                .position(|k| k.0 == name && k.1 == first && k.2 == second)
-            {
-                known.remove(at);
-                continue;
-            }
             text += &format!("{name}: a circle\n");
             for file in &circle {
                 let of: Vec<&String> = imports[*file]
@@ -302,10 +271,6 @@ fn no_file_imports_one_that_imports_it() {
         }
     }
     assert!(text.is_empty(), "{text}");
-    assert!(
-        known.is_empty(),
-        "these are gone, take them off the list: {known:?}"
-    );
 }
 
 #[test]

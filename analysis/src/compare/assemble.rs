@@ -8,14 +8,16 @@ use nasfw_framework::trainer::{CurvePoint, Outcome};
 use nasfw_framework::{Result, input};
 use serde_json::Value;
 
+use super::comparison::{Comparison, Ranking, Setting, State, TrialResult};
 use super::figures::{Labels, Measured, figures, ranks};
 use super::metric::Metrics;
-use super::{
-    Budget, Comparison, PlanFile, RANDOM, RANDOM_ARCHITECTURES, Ranking, Setting, State, Trial,
-    TrialResult, Unit,
-};
+use super::plan::{PlanFile, RANDOM, RANDOM_ARCHITECTURES};
+use super::trials::Trial;
 use crate::stats::StepFunction;
+use nasfw_framework::budget::{Budget, Unit};
 
+/// File of the trials that the plan asked for, by which a changed plan is noticed.
+pub const BEGUN: &str = "trials.json";
 /// Folder of run folders in a comparison's folder.
 pub const TRIALS: &str = "trials";
 /// Folder of what trials said on standard error.

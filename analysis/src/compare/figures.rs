@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{
+use super::comparison::{
     Anytime, Pair, Ranks, Setting, State, StrategyFigures, Summary, TrialResult, Verdict,
     VerdictOutcome,
 };

@@ -13,7 +13,7 @@ mod trials;
 #[cfg(test)]
 mod tests;
 
-pub use assemble::{LOG_END, LOGS, RANKING, TRIALS, assemble, error_file};
+pub use assemble::{BEGUN, LOG_END, LOGS, RANKING, TRIALS, assemble, error_file};
 pub use comparison::*;
 pub use figures::{Labels, Measured, figures, pairs, ranks, verdicts};
 pub use metric::{choose_metric, metric_and_reason};

@@ -10,8 +10,7 @@ use nasfw_framework::{Error, Result, input};
 use serde::de::value::MapAccessDeserializer;
 use serde::{Deserialize, Deserializer};
 
-use super::Budget;
-use super::checks::check;
+use nasfw_framework::budget::Budget;
 
 /// What to type about a plan that is wrong.
 pub(super) const HELP: &str = "docs/comparing.md explains every key of a plan";
@@ -216,7 +215,7 @@ impl PlanFile {
             file.plan.name = stem.to_string_lossy().into_owned();
         }
         file.add_controls();
-        check(&file)?;
+        file.check()?;
         Ok(file)
     }
 

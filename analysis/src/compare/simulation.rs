@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::comparison::{Pair, VerdictOutcome};
 use super::figures::{pairs, verdicts};
-use super::{Pair, VerdictOutcome};
 
 /// Made-up comparisons. Every strategy's metric is a number common to all strategies of a seed plus noise of its own.
 #[derive(Debug, Clone, Copy)]

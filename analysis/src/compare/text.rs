@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
+use super::comparison::{Comparison, Ranks, Setting, State, Summary};
 use super::figures::show_p;
-use super::{Comparison, Ranks, Setting, State, Summary};
 
 /// Tables and sentences for people.
 pub fn text(c: &Comparison) -> String {

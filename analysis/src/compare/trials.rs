@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use nasfw_framework::Result;
 use serde::{Deserialize, Serialize};
 
-use super::{Budget, Entry, PlanFile};
+use super::plan::{Entry, PlanFile};
+use nasfw_framework::budget::Budget;
 
 /// One run of the comparison.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -5,7 +5,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use statrs::distribution::{ContinuousCDF, Normal};
 
-use super::mean;
+use super::describe::mean;
 
 /// Resamples of n measurements, drawn once and used for everything that is measured on the same n seeds.
 ///

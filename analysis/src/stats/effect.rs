@@ -1,6 +1,7 @@
 //! Effect sizes of paired measurements.
 
-use super::{mean, sample_sd, wilcoxon};
+use super::describe::{mean, sample_sd};
+use super::wilcoxon::wilcoxon;
 
 /// Matched-pairs rank-biserial correlation (Kerby 2014, Comprehensive Psychology 3:11.IT.3.1): the share of the ranks of
 /// positive differences minus that of negative ones, from −1 to 1; 0 where no pair differs.

@@ -2,7 +2,7 @@
 
 use statrs::distribution::{ChiSquared, ContinuousCDF};
 
-use super::{ranks, tie_sizes};
+use super::ranks::{ranks, tie_sizes};
 
 /// Result of the test.
 #[derive(Debug, Clone, PartialEq)]

@@ -2,7 +2,7 @@
 
 use statrs::distribution::{ContinuousCDF, Normal};
 
-use super::tie_sizes;
+use super::ranks::tie_sizes;
 
 /// Largest sample without ties for which the null distribution is enumerated (as in SciPy).
 const EXACT: usize = 33;

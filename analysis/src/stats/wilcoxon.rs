@@ -2,7 +2,7 @@
 
 use statrs::distribution::{ContinuousCDF, Normal};
 
-use super::{ranks, tie_sizes};
+use super::ranks::{ranks, tie_sizes};
 
 /// Largest number of differing pairs for which the null distribution is enumerated.
 const EXACT: usize = 50;

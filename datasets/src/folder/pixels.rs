@@ -8,8 +8,8 @@ use nasfw_framework::dataset::ImageSource;
 use nasfw_framework::rng::Rng;
 use nasfw_framework::{Error, Result, input};
 
-use super::Folders;
 use super::layout::{File, Layout};
+use super::settings::Folders;
 use super::view::{middle_view, random_view};
 
 /// A longer file is no training image.

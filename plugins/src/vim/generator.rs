@@ -7,7 +7,7 @@ use nasfw_framework::prelude::*;
 use nasfw_framework::rng;
 use tch::{Kind, Tensor};
 
-use super::{Form, Generators, Input, Logits, VimConfig};
+use super::settings::{Form, Generators, Input, Logits, VimConfig};
 
 /// Channels of ε.
 const NOISE_CHANNELS: i64 = 3;

@@ -9,8 +9,7 @@ use nasfw_kernels::fused;
 use tch::Tensor;
 
 use super::chain::{Flow, Input, Layers};
-use super::mix::{Active, Mix};
-use super::supernet::stride;
+use super::mix::{Active, Mix, stride};
 use crate::layers::Op;
 use crate::ops::{Blend, Pass, channels_last};
 use crate::options::{add_scaled, drop_path, dropout, shuffled, split_channels};

@@ -3,9 +3,16 @@
 use nasfw_framework::prelude::*;
 use tch::Tensor;
 
-use super::CellType;
-use super::supernet::Candidates;
+use super::cell_type::CellType;
 use crate::layers::Op;
+
+/// The candidates of the edges that leave a state, except `none`: operation and edges.
+pub(super) type Candidates = Vec<(Op, Vec<usize>)>;
+
+/// Stride of the edges that leave state `s`.
+pub(super) fn stride(reduce: bool, s: usize, inputs: usize) -> i64 {
+    if reduce && s < inputs { 2 } else { 1 }
+}
 
 /// Positions among a candidate's edges, and their weights (`[positions]`).
 pub(super) type Active = (Vec<usize>, Tensor);

@@ -3,8 +3,8 @@
 use nasfw_framework::network::{Conv, Network, NetworkBuilder, NetworkOptions, Value};
 use nasfw_framework::prelude::*;
 
-use super::skeleton::{Block, Chain};
-use super::{CellSpace, Skeleton, Stem};
+use super::CellSpace;
+use super::skeleton::{Block, Chain, Skeleton, Stem};
 use crate::layers::{Layer, Op, Role};
 
 impl CellSpace {

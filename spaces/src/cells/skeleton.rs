@@ -2,7 +2,7 @@
 
 use nasfw_framework::prelude::*;
 
-use super::{CellType, Output};
+use super::cell_type::{CellType, Output};
 use crate::layers::{ConvLayer, Layer, Role, factorized_reduce, relu_conv_norm};
 
 /// What comes before the first cell.

@@ -12,16 +12,13 @@ use nasfw_framework::prelude::*;
 use nasfw_framework::supernet::BatchNormStats;
 use tch::Tensor;
 
-use super::CellType;
 use super::cell::CellNet;
+use super::cell_type::CellType;
 use super::chain::Layers;
-use super::mix::Mix;
+use super::mix::{Candidates, Mix, stride};
 use super::skeleton::{Block, Chain, Plan};
 use crate::layers::{Op, Role};
 use crate::ops::{Builder, Classifier, channels_last};
-
-/// The candidates of the edges that leave a state, except `none`: operation and edges.
-pub(super) type Candidates = Vec<(Op, Vec<usize>)>;
 
 /// A network that holds all candidates of a cell space.
 pub(super) struct CellSupernet {
@@ -145,11 +142,6 @@ fn sources(cell: &CellType, allowed: impl Fn(usize, usize) -> bool) -> Vec<Candi
             candidates.into_iter().collect()
         })
         .collect()
-}
-
-/// Stride of the edges that leave state `s`.
-pub(super) fn stride(reduce: bool, s: usize, inputs: usize) -> i64 {
-    if reduce && s < inputs { 2 } else { 1 }
 }
 
 impl Supernet for CellSupernet {

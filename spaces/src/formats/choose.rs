@@ -6,8 +6,8 @@ use nasfw_framework::arch::Genotype;
 use nasfw_framework::registry::similar;
 
 use super::find::{Found, find};
-use super::text::{MAX_BYTES, Source};
-use super::{Format, FormatError};
+use super::form::{Format, FormatError, MAX_BYTES};
+use super::text::Source;
 
 /// Genotypes that a message lists at the beginning and at the end.
 const LISTED: usize = 6;

@@ -8,10 +8,10 @@
 
 use nasfw_framework::arch::{Cell, Edge, Genotype, Node};
 
+use super::form::{Format, FormatError, no_operation};
 use super::literal::last;
 use super::text::Wrong;
 use super::value::{Kind, Value};
-use super::{Format, FormatError, no_operation};
 use crate::layers::Op;
 
 /// Operations of the DARTS family, `none` first: those of DARTS's own code (two of them in NASNet and AmoebaNet only),

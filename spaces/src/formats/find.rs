@@ -5,10 +5,11 @@ use std::rc::Rc;
 
 use nasfw_framework::arch::Genotype;
 
+use super::form::{Format, FormatError};
 use super::literal::{Limits, MAX_DEPTH, Parser, blank, last, line};
 use super::text::{Place, Source, Wrong};
 use super::value::{Kind, Value};
-use super::{Format, FormatError, darts, literal, nasbench101, nasbench201, own};
+use super::{darts, literal, nasbench101, nasbench201, own};
 
 /// How many genotypes a text may have.
 pub(super) const MAX_FOUND: usize = 10_000;

@@ -4,10 +4,10 @@
 use nasfw_framework::Error;
 use nasfw_framework::arch::{Cell, Edge, Genotype, Node};
 
+use super::form::{Format, FormatError};
 use super::literal::last;
 use super::text::Wrong;
 use super::value::{Kind, Value};
-use super::{Format, FormatError};
 use crate::nasbench101::{self, ModelSpec, Operation};
 
 const MATRIX: [&str; 8] = [

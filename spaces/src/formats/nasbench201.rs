@@ -3,9 +3,9 @@
 
 use nasfw_framework::arch::{Cell, Edge, Genotype, Node};
 
+use super::form::{Format, FormatError, no_operation};
 use super::text::Wrong;
 use super::value::Value;
-use super::{Format, FormatError, no_operation};
 use crate::layers::Op;
 use crate::nasbench201;
 

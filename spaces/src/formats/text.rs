@@ -1,9 +1,7 @@
 //! The text that is read: from bytes, with lines and columns for messages.
 
-use super::{Format, FormatError};
+use super::form::{Format, FormatError, MAX_BYTES};
 
-/// The longest text that is read, in bytes.
-pub const MAX_BYTES: usize = 8 << 20;
 /// Characters of a text that a message shows.
 const SHOWN: usize = 12;
 

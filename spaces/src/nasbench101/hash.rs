@@ -10,6 +10,15 @@ const DIGITS: usize = 32;
 /// An MD5 digest in lower-case hexadecimal digits. Ordered as its text is.
 pub(super) type Hex = [u8; DIGITS];
 
+impl ModelSpec {
+    /// The benchmark's key of this cell: 32 lower-case hexadecimal digits, the same for isomorphic
+    /// cells and for those only.
+    #[must_use]
+    pub fn hash(&self) -> String {
+        hash(self).iter().copied().map(char::from).collect()
+    }
+}
+
 /// The hash under which NAS-Bench-101 files `spec`: equal for two cells exactly when they are
 /// isomorphic (so on all of the space, although MD5 promises it for no larger one).
 ///

@@ -3,7 +3,7 @@
 use nasfw_framework::network::{Conv, Network, NetworkBuilder, NetworkOptions, Value};
 use nasfw_framework::prelude::{Cell, Error, Genotype, Result, Task};
 
-use super::{ModelSpec, Operation, SpecError};
+use super::spec::{ModelSpec, Operation, SpecError};
 
 /// The space name of genotypes that are cells of the benchmark.
 pub const SPACE: &str = "nasbench101";

@@ -3,8 +3,6 @@
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 use thiserror::Error;
 
-use super::hash;
-
 /// What an inner vertex does, in the benchmark's order (which its hash depends on).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Operation {
@@ -285,13 +283,6 @@ impl ModelSpec {
             .chain(inner)
             .chain(std::iter::once("output"))
             .collect()
-    }
-
-    /// The benchmark's key of this cell: 32 lower-case hexadecimal digits, the same for isomorphic
-    /// cells and for those only.
-    #[must_use]
-    pub fn hash(&self) -> String {
-        hash::hash(self).iter().copied().map(char::from).collect()
     }
 
     pub(super) fn successors(&self, v: usize) -> impl Iterator<Item = usize> {

@@ -6,6 +6,7 @@
 
 mod routes;
 mod supernet;
+mod variant;
 
 #[cfg(test)]
 mod tests;
@@ -18,101 +19,8 @@ use serde_json::{Map, Value, json};
 use crate::nasbench101::ModelSpec;
 use crate::options::check_partial;
 use supernet::OneShotNet;
-
-/// Names of the candidate operations, in the order of the columns (spec of the original code).
-pub const OPERATIONS: [&str; 3] = ["maxpool3x3", "conv3x3-bn-relu", "conv1x1-bn-relu"];
-
-/// How a block, or the output, gets its inputs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Parents {
-    /// All earlier states.
-    All,
-    /// So many of the earlier states.
-    Choose(usize),
-}
-
-/// One of the three spaces.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Variant {
-    name: &'static str,
-    /// Parents of blocks 1, 2, …
-    blocks: &'static [Parents],
-    /// How many states the output joins.
-    output: usize,
-}
-
-use Parents::{All, Choose};
-
-const S1: Variant = Variant {
-    name: "nasbench1shot1-s1",
-    blocks: &[All, All, Choose(2), Choose(2)],
-    output: 2,
-};
-const S2: Variant = Variant {
-    name: "nasbench1shot1-s2",
-    blocks: &[All, Choose(1), Choose(2), Choose(2)],
-    output: 3,
-};
-const S3: Variant = Variant {
-    name: "nasbench1shot1-s3",
-    blocks: &[All, Choose(1), Choose(1), Choose(2), Choose(2)],
-    output: 2,
-};
-
-/// Indices of the groups in the spec.
-const OPS: usize = 0;
-const INPUTS: usize = 1;
-const OUTPUT: usize = 2;
-
-impl Variant {
-    /// Row of the group `inputs` that belongs to a block, if it has a choice.
-    fn input_row(&self, block: usize) -> Option<usize> {
-        let choose = |p: &&Parents| matches!(p, Choose(_));
-        choose(&&self.blocks[block]).then(|| self.blocks[..block].iter().filter(choose).count())
-    }
-
-    fn spec(&self) -> Result<ArchSpec> {
-        let states = |n: usize| -> Vec<String> {
-            std::iter::once("input".to_owned())
-                .chain((1..n).map(|i| format!("node {i}")))
-                .collect()
-        };
-        let rows = |keep: &dyn Fn(usize) -> Option<(Vec<String>, usize)>| -> Vec<Row> {
-            (0..self.blocks.len())
-                .filter_map(|b| {
-                    let (candidates, keep) = keep(b)?;
-                    Some(Row {
-                        name: format!("node {}", b + 1),
-                        candidates,
-                        keep,
-                    })
-                })
-                .collect()
-        };
-        let ops = rows(&|_| Some((OPERATIONS.map(str::to_owned).to_vec(), 1)));
-        let inputs = rows(&|b| match self.blocks[b] {
-            Choose(k) => Some((states(b + 1), k)),
-            All => None,
-        });
-        let candidates = states(self.blocks.len() + 1);
-        let output = vec![Row {
-            name: "output".into(),
-            candidates,
-            keep: self.output,
-        }];
-        let group = |name: &str, role, rows| Group {
-            name: name.into(),
-            role,
-            rows,
-            edges: None,
-        };
-        ArchSpec::new(vec![
-            group("ops", Role::Operations, ops),
-            group("inputs", Role::Topology, inputs),
-            group("output", Role::Topology, output),
-        ])
-    }
-}
+pub use variant::OPERATIONS;
+use variant::{INPUTS, OPS, OUTPUT, S1, S2, S3, Variant};
 
 macro_rules! space {
     ($config:ident, $variant:ident, $name:literal, $summary:literal, $example:literal) => {

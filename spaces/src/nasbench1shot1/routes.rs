@@ -3,7 +3,7 @@
 use nasfw_framework::prelude::*;
 use tch::Tensor;
 
-use super::{INPUTS, OPS, OUTPUT, Variant};
+use super::variant::{INPUTS, OPS, OUTPUT, Variant};
 
 /// Where a part of a cell goes: into a choice block, or into a block's place in the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use nasfw_framework::supernet::BatchNormStats;
 use tch::Tensor;
 
 use super::routes::{Nodes, Routes};
-use super::{INPUTS, OPS, OUTPUT, Variant};
+use super::variant::{INPUTS, OPS, OUTPUT, Variant};
 use crate::ops::{BatchNorm, Blend, Builder, Classifier, Conv, ConvBnRelu, Pass, channels_last};
 use crate::options::{drop_path, shuffled, split_channels};
 

@@ -7,7 +7,8 @@ use std::sync::OnceLock;
 use nasfw_framework::prelude::*;
 use serde_json::Value;
 
-use super::{Family, Row, Table};
+use super::family::Family;
+use super::format::{Row, Table};
 
 /// The best of a space as its authors published it, for tables that know more than the space.
 #[derive(Debug, Clone, Copy)]

@@ -14,11 +14,12 @@ use prost::Message as _;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::family::{Family, foreign};
 use super::format::{Builder, Measure};
 use super::lookup::Published;
+use super::lookup::TableConfig;
 use super::source::{self, Csv, bad};
 use super::tfrecord::{self, ModelMetrics, Records};
-use super::{Family, TableConfig, foreign};
 use crate::formats::nasbench101_spec;
 use crate::nasbench101::{ModelSpec, Operation};
 

@@ -10,9 +10,11 @@ use nasfw_framework::{Error, Result, prelude::*, register};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::family::{Family, foreign};
 use super::format::{Builder, Measure};
+use super::lookup::TableConfig;
 use super::source::{self, Csv, bad};
-use super::{Family, TableConfig, foreign, official, pickle};
+use super::{official, pickle};
 use crate::formats::NASBENCH201_OPERATIONS as OPERATIONS;
 
 /// Target and source of every edge, in the order of a key's digits.

@@ -3,10 +3,10 @@
 mod runner;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
-use nasfw_analysis::compare::{COMPARISON, PlanFile, TRIALS, Trial, assemble, differences, text};
+use nasfw_analysis::compare::{BEGUN, COMPARISON, PlanFile, Trial, assemble, differences, text};
 use nasfw_framework::command::command;
 use nasfw_framework::config::{Layer, Origin, RunConfig, resolve};
 use nasfw_framework::printable::counted;
@@ -23,8 +23,6 @@ use runner::{Ended, Runner};
 
 /// File of the plan in a comparison's folder.
 pub const PLAN: &str = "plan.toml";
-/// File of the trials that the plan asked for, by which a changed plan is noticed.
-pub const BEGUN: &str = "trials.json";
 /// The setting that every trial has, whether the plan names it or not.
 const THREADS: &str = "threads";
 
@@ -230,9 +228,4 @@ fn located(error: Error, file: &PlanFile, trial: &Trial) -> Error {
         }
     }
     Error::Config(error)
-}
-
-/// Where a trial's run is.
-fn run_folder(folder: &Path, trial: &Trial) -> PathBuf {
-    folder.join(TRIALS).join(&trial.id)
 }

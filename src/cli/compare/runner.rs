@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -19,7 +19,6 @@ use nasfw_framework::run::{RESULT, RUN, RunFolder, read_json, write_whole};
 use nasfw_framework::trainer::Outcome;
 use nasfw_framework::{Error, Result, input};
 
-use super::run_folder;
 use crate::cli::progress;
 
 /// Lines that are kept of what a failed trial said.
@@ -395,4 +394,9 @@ fn save_when_this_process_dies(command: &mut Command) {
     }
     #[cfg(not(target_os = "linux"))]
     let _ = command;
+}
+
+/// Where a trial's run is.
+fn run_folder(folder: &Path, trial: &Trial) -> PathBuf {
+    folder.join(TRIALS).join(&trial.id)
 }

@@ -6,6 +6,7 @@ use tch::Tensor;
 
 use super::*;
 use crate::cells::tests::reference::{dropped, norm, shuffle};
+use crate::nasbench1shot1::variant::Parents::{All, Choose};
 
 /// Parameters by name, as pieces of the flat vector that keep their gradient.
 pub struct Named(HashMap<String, Tensor>);
