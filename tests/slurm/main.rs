@@ -86,6 +86,8 @@ fn jobs_that_are_cancelled_requeued_warned_and_timed_out_lose_nothing() {
     // Slurm would wait for two minutes.
     cluster.wait_for(&requeued, "PENDING");
     let steps = events(&run("requeued"), "progress");
+    // Slurm counts in seconds: a job that begins in the second in which it was killed is taken for the killed one.
+    std::thread::sleep(std::time::Duration::from_secs(2));
     cluster.scontrol(&["update", &format!("JobId={requeued}"), "StartTime=now"]);
     cluster.wait_for(&requeued, "COMPLETED");
     assert_goes_on(dir.path(), "requeued", steps);

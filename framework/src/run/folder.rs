@@ -118,8 +118,14 @@ impl RunFolder {
     /// # Errors
     /// As [`RunFolder::check`]; whatever the disk has to say.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        self.put(&self.path.join(name), bytes)
+    }
+
+    /// The same of a file by its path, in this folder. Where it fails because the folder went away meanwhile, the error
+    /// says that.
+    pub(crate) fn put(&self, file: &Path, bytes: &[u8]) -> Result<()> {
         self.check()?;
-        write_whole(&self.path.join(name), bytes)
+        write_whole(file, bytes).map_err(|failed| self.check().err().unwrap_or(failed))
     }
 
     /// Writes a value as indented JSON.

@@ -13,7 +13,7 @@ pub(crate) use format::Header;
 
 use crate::arch::Choice;
 use crate::error::{Error, Result};
-use crate::run::{CHECKPOINTS, RunFolder, write_whole};
+use crate::run::{CHECKPOINTS, RunFolder};
 use crate::search::{Search, leaf};
 use crate::strategy::{Split, Strategy, StrategyState};
 use crate::tensors::to_bytes;
@@ -110,9 +110,9 @@ pub(crate) fn save(
     }
     // A process that goes on does so from the numbered one, and may then need any of the past.
     if history {
-        write_whole(&history_file(run.path(), search.clock.epoch), &bytes)?;
+        run.put(&history_file(run.path(), search.clock.epoch), &bytes)?;
     }
-    write_whole(
+    run.put(
         &folder.join(format!("{:09}.safetensors", search.clock.saves)),
         &bytes,
     )?;
