@@ -25,7 +25,7 @@ fn trial_anchor(i: usize) -> String {
 /// The whole comparison.
 pub(super) fn sections(comparison: &Comparison, folder: &Path, runs: &Runs) -> Markup {
     let settings = comparison.settings.iter().enumerate();
-    let links = settings.map(|(i, s)| (setting_anchor(i), title(s)));
+    let links = settings.map(|(i, s)| (setting_anchor(i), clean(&title(s)).into_owned()));
     let fixed = [("figures", "Figures"), ("trials", "Trials")];
     let links = links.chain(fixed.map(|(a, b)| (a.to_owned(), b.to_owned())));
     html! {

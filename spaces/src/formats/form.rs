@@ -70,7 +70,7 @@ pub enum FormatError {
         count: usize,
         /// Their names and lines.
         list: String,
-        /// What to ask [`choose`] for to get one of them.
+        /// What to ask [`choose`](super::choose) for to get one of them.
         example: String,
     },
     /// The text has none of this name.
