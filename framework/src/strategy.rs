@@ -190,7 +190,7 @@ pub struct Endpoints {
     pub end: f64,
 }
 
-/// What a strategy says of its step. The conformance suite holds it to that (see [`crate::conformance`]).
+/// What a strategy says of its step. The conformance suite holds it to that (the crate `nasfw-conformance`).
 #[derive(Debug, Clone, Default)]
 pub struct Claims {
     /// What φ descends.
