@@ -5,6 +5,7 @@
 
 // A crate that no Rust path mentions is not linked, and its plugins would be missing without a word.
 use nasfw_plugins as _;
+use nasfw_trackers as _;
 
 pub use nasfw_analysis as analysis;
 pub use nasfw_datasets as datasets;

@@ -6,3 +6,4 @@ pub mod figures;
 pub mod record;
 pub mod report;
 pub mod stats;
+pub mod table;

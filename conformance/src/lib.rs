@@ -26,6 +26,7 @@ mod space_options;
 mod strategy;
 mod supernet;
 mod trace;
+mod tracker;
 
 pub use dataset::dataset;
 pub use distribution::distribution;
@@ -36,3 +37,4 @@ pub use space::space;
 pub use space_options::space_options;
 pub use strategy::{ArchStep, architecture_step, strategy, strategy_invariant, strategy_on};
 pub use supernet::supernet;
+pub use tracker::tracker;

@@ -10,6 +10,7 @@ use nasfw_framework::dataset::Dataset;
 use nasfw_framework::registry::{Parse, Plugin};
 use nasfw_framework::space::SpaceConfig;
 use nasfw_framework::strategy::StrategyConfig;
+use nasfw_framework::tracker::Tracker;
 use nasfw_framework::trainer::Trainer;
 use nasfw_framework::{Error, Result};
 
@@ -30,6 +31,7 @@ fn kept(plugin: &Plugin, section: &Value) -> Result<(Value, Value)> {
         Parse::Dataset(f) => twice::<Box<dyn Dataset>>(f(section)),
         Parse::Benchmark(f) => twice::<Box<dyn BenchmarkConfig>>(f(section)),
         Parse::Trainer(f) => twice::<Box<dyn Trainer>>(f(section)),
+        Parse::Tracker(f) => twice::<Box<dyn Tracker>>(f(section)),
     }
 }
 
@@ -41,6 +43,7 @@ fn check_ranges(plugin: &Plugin, section: &Value) -> Result<(), ConfigError> {
         Parse::Space(f) => f(section)?.validate(&mut v),
         Parse::Dataset(f) => f(section)?.validate(&mut v),
         Parse::Trainer(f) => f(section)?.validate(&mut v),
+        Parse::Tracker(f) => f(section)?.validate(&mut v),
         Parse::Benchmark(f) => drop(f(section)?),
     }
     v.into_result()

@@ -1,6 +1,6 @@
 //! Searches under the suite's control: step by step with a trace, or whole through the trainer.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use serde::de::DeserializeOwned;
@@ -114,6 +114,7 @@ impl<'a> Rig<'a> {
             strategy: self.strategy()?,
             dataset: typed(&problem.dataset)?,
             benchmark: problem.benchmark.as_ref().map(typed).transpose()?,
+            trackers: vec![],
         })
     }
 
@@ -218,10 +219,16 @@ pub(super) fn watch(
 }
 
 /// A folder that goes away.
-struct Scratch(PathBuf);
+pub(super) struct Scratch(PathBuf);
 
 impl Scratch {
-    fn new() -> Result<Self> {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// An empty folder.
+    pub fn new() -> Result<Self> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("nasfw-conformance-{}-{number}", std::process::id());

@@ -1,16 +1,25 @@
-//! The suite on the framework's own distributions, on a plugin that breaks the rule of names, and on datasets with faults.
+//! The suite on the framework's own distributions, on a plugin that breaks the rule of names, and on datasets
+//! and trackers with faults.
 #![allow(clippy::unwrap_used, missing_docs)]
+
+use std::fs::File;
+use std::path::PathBuf;
 
 use nasfw_conformance as conformance;
 use nasfw_framework::arch::{ArchSpec, Group, Role, Row};
 use nasfw_framework::dataset::{DataSource, Dataset, ImageData, Part, Task};
 use nasfw_framework::distribution::{Dirichlet, GumbelSoftmax, Relaxation};
+use nasfw_framework::events::Event;
+use nasfw_framework::listen::{Listener, SharedListener, shared};
+use nasfw_framework::outcome::Outcome;
 use nasfw_framework::registry::{Parse, Plugin, parse_section};
 use nasfw_framework::rng::Streams;
 use nasfw_framework::space::{SearchSpace, SpaceConfig};
+use nasfw_framework::tracker::{Tracked, Tracker};
 use nasfw_framework::{Error, Result};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 fn row(candidates: usize, keep: usize) -> Row {
     Row {
@@ -185,5 +194,103 @@ fn faults_of_datasets_are_found() {
         let report = conformance::dataset("noise", &Noise { fault }, &DataSource::default());
         let broken: Vec<&str> = report.broken().iter().map(|f| f.invariant).collect();
         assert_eq!(broken, expected, "{fault:?}: {report}");
+    }
+}
+
+/// What is wrong with a tracker.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+enum Slip {
+    None,
+    /// It needs the end of a run.
+    Found,
+    /// It makes a file that must not be there yet.
+    Again,
+    /// It takes plain numbers alone.
+    Numbers,
+    /// It writes into a file of the run.
+    Config,
+    /// It writes a file of any name.
+    Foreign,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Slips {
+    slip: Slip,
+}
+
+struct Notes {
+    slip: Slip,
+    run: PathBuf,
+}
+
+#[typetag::serde(name = "notes")]
+impl Tracker for Slips {
+    fn track(&self, run: Tracked<'_>) -> Result<SharedListener> {
+        let name = match self.slip {
+            Slip::Config => "config.toml",
+            Slip::Foreign => "other.txt",
+            _ => "notes.txt",
+        };
+        let path = run.run.join(name);
+        let opened = match self.slip {
+            Slip::Again => File::create_new(&path),
+            _ => File::create(&path),
+        };
+        opened.map_err(Error::io("create", &path))?;
+        Ok(shared(Notes {
+            slip: self.slip,
+            run: run.run.to_owned(),
+        }))
+    }
+}
+
+impl Listener for Notes {
+    fn event(&mut self, event: &Event) -> Result<()> {
+        let odd = |numbers: Vec<(String, f64)>| numbers.iter().any(|(_, v)| !v.is_finite());
+        if self.slip == Slip::Numbers && event.scalars().is_some_and(|(_, all)| odd(all)) {
+            return Err(Error::Registry("such a number".into()));
+        }
+        Ok(())
+    }
+
+    fn found(&mut self, _outcome: &Outcome) -> Result<()> {
+        assert!(self.slip != Slip::Found, "{} is over", self.run.display());
+        Ok(())
+    }
+}
+
+#[test]
+fn faults_of_trackers_are_found() {
+    let plugin = Plugin {
+        name: "notes",
+        summary: "",
+        source: "",
+        defaults: "",
+        presets: &[],
+        families: &[],
+        example: "",
+        spaces: &[],
+        parse: Parse::Tracker(|v| parse_section::<Slips>(v).map(|c| Box::new(c) as _)),
+        crate_name: "a",
+        crate_version: "1.0.0",
+        file: "lib.rs",
+    };
+    let all = [
+        "tracks",
+        "goes-on",
+        "takes-what-comes",
+        "keeps-to-its-own-files",
+    ];
+    for (slip, expected) in [
+        (Slip::None, &[] as &[&str]),
+        (Slip::Found, &all),
+        (Slip::Again, &["goes-on"]),
+        (Slip::Numbers, &["takes-what-comes"]),
+        (Slip::Config, &["keeps-to-its-own-files"]),
+        (Slip::Foreign, &["keeps-to-its-own-files"]),
+    ] {
+        let report = conformance::tracker(&plugin, &json!({ "slip": slip }));
+        let broken: Vec<&str> = report.broken().iter().map(|f| f.invariant).collect();
+        assert_eq!(broken, expected, "{slip:?}: {report}");
     }
 }

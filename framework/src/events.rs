@@ -165,6 +165,67 @@ pub enum Event {
 }
 
 impl Event {
+    /// The numbers that it says of a step, with the steps done: `loss/train`, `accuracy/val`, `top5/val`, `lr`, `entropy`,
+    /// `strategy/NAME` of a [`Event::Progress`]; `architecture/entropy`, `architecture/sharpness`, `metrics/NAME`,
+    /// `regret/NAME` of an [`Event::Architecture`]. Trackers call them so.
+    pub fn scalars(&self) -> Option<(u64, Vec<(String, f64)>)> {
+        let mut all = vec![];
+        let mut add = |name: String, value: Option<f64>| all.extend(value.map(|v| (name, v)));
+        let step = match self {
+            Self::Progress {
+                step,
+                meters,
+                entropy,
+                lr,
+                scalars,
+                ..
+            } => {
+                for (split, meter) in meters {
+                    add(format!("loss/{split}"), Some(meter.loss));
+                    add(format!("accuracy/{split}"), Some(meter.accuracy));
+                    add(format!("top5/{split}"), meter.top5);
+                }
+                add("lr".into(), Some(*lr));
+                add("entropy".into(), *entropy);
+                for (name, value) in scalars {
+                    add(format!("strategy/{name}"), Some(*value));
+                }
+                step
+            }
+            Self::Architecture {
+                step,
+                entropy,
+                sharpness,
+                metrics,
+                regret,
+                ..
+            } => {
+                add("architecture/entropy".into(), *entropy);
+                add("architecture/sharpness".into(), *sharpness);
+                for (name, value) in metrics.iter().flatten() {
+                    add(format!("metrics/{name}"), Some(*value));
+                }
+                for (name, value) in regret.iter().flatten() {
+                    add(format!("regret/{name}"), Some(*value));
+                }
+                step
+            }
+            _ => return None,
+        };
+        Some((*step, all))
+    }
+
+    /// The epoch that it happened in or after, where it says so.
+    pub fn epoch(&self) -> Option<u64> {
+        match self {
+            Self::Progress { epoch, .. }
+            | Self::Architecture { epoch, .. }
+            | Self::Pictures { epoch, .. }
+            | Self::Control { epoch, .. } => Some(*epoch),
+            _ => None,
+        }
+    }
+
     /// The event without what differs between equal runs: seconds and memory.
     pub fn reproducible(mut self) -> Self {
         match &mut self {

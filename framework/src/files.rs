@@ -13,8 +13,6 @@ pub const MANIFEST: &str = "manifest.json";
 pub const EVENTS: &str = "events.jsonl";
 /// File of what was found, written last: a run that has it is over.
 pub const RESULT: &str = "result.json";
-/// Folder of TensorBoard event files.
-pub const TENSORBOARD: &str = "tensorboard";
 /// Folder of checkpoints.
 pub const CHECKPOINTS: &str = "checkpoints";
 

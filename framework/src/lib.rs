@@ -44,6 +44,7 @@ pub mod trust;
 // What plugins are, and what happens.
 pub mod batches;
 pub mod events;
+pub mod outcome;
 pub mod space;
 
 pub mod draw;
@@ -52,6 +53,7 @@ pub mod listen;
 // A search at work, and how it is guided.
 pub mod run;
 pub mod search;
+pub mod tracker;
 
 pub mod strategy;
 
@@ -84,8 +86,11 @@ pub mod prelude {
         CenterCrop, DataSource, Dataset, ImageData, ImageSource, Images, Part,
     };
     pub use crate::distribution::{ArchDistribution, IndependentSoftmax};
+    pub use crate::events::Event;
+    pub use crate::listen::{Listener, SharedListener};
     pub use crate::network::{Network, NetworkBuilder, NetworkOptions};
     pub use crate::optim::OptimizerConfig;
+    pub use crate::outcome::Outcome;
     pub use crate::params::{Init, ParamId, ParamLayout, Views};
     pub use crate::rng::{Rng, Streams};
     pub use crate::search::{Fidelity, LookUp, Metric, Perturbation, Search};
@@ -95,5 +100,6 @@ pub mod prelude {
         Picture, Split, Strategy, StrategyConfig, StrategyState, TakenLoss, WeightGradient,
     };
     pub use crate::supernet::{Mode, Supernet, SupernetOptions, Weights};
+    pub use crate::tracker::{Tracked, Tracker};
     pub use crate::{Error, Result};
 }

@@ -11,6 +11,7 @@ use crate::arch::RelaxedArch;
 use crate::batches::Batch;
 use crate::error::Result;
 use crate::events::Event;
+use crate::outcome::Outcome;
 
 /// One of the two flat vectors of a search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +75,14 @@ pub trait Listener: Send {
     /// # Errors
     /// What must end the search: a file that can't be written.
     fn event(&mut self, _event: &Event) -> Result<()> {
+        Ok(())
+    }
+
+    /// The search is over, and every file of the run is written.
+    ///
+    /// # Errors
+    /// What the user must know.
+    fn found(&mut self, _outcome: &Outcome) -> Result<()> {
         Ok(())
     }
 

@@ -11,6 +11,7 @@ use crate::job::Trainer;
 use crate::settings::{ConfigError, Problem, flatten, is_option};
 use crate::space::SpaceConfig;
 use crate::strategy::StrategyConfig;
+use crate::tracker::Tracker;
 
 /// The kinds of plugin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -25,16 +26,19 @@ pub enum Kind {
     Benchmark,
     /// What runs a search.
     Trainer,
+    /// Who else keeps what happens in a run.
+    Tracker,
 }
 
 impl Kind {
     /// All kinds, in the order of `nasfw list`.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Strategy,
         Self::Space,
         Self::Dataset,
         Self::Benchmark,
         Self::Trainer,
+        Self::Tracker,
     ];
 
     /// The kind's name, which is also its section in the configuration.
@@ -45,6 +49,7 @@ impl Kind {
             Self::Dataset => "dataset",
             Self::Benchmark => "benchmark",
             Self::Trainer => "trainer",
+            Self::Tracker => "tracker",
         }
     }
 }
@@ -58,6 +63,7 @@ pub enum Parse {
     Dataset(fn(&Value) -> Result<Box<dyn Dataset>, ConfigError>),
     Benchmark(fn(&Value) -> Result<Box<dyn BenchmarkConfig>, ConfigError>),
     Trainer(fn(&Value) -> Result<Box<dyn Trainer>, ConfigError>),
+    Tracker(fn(&Value) -> Result<Box<dyn Tracker>, ConfigError>),
 }
 
 /// What a plugin says of itself. Made by [`register!`](crate::register).
@@ -100,6 +106,7 @@ impl Plugin {
             Parse::Dataset(_) => Kind::Dataset,
             Parse::Benchmark(_) => Kind::Benchmark,
             Parse::Trainer(_) => Kind::Trainer,
+            Parse::Tracker(_) => Kind::Tracker,
         }
     }
 
@@ -189,6 +196,7 @@ impl Plugin {
             Parse::Dataset(f) => f(section).map(|c| c.typetag_name()),
             Parse::Benchmark(f) => f(section).map(|c| c.typetag_name()),
             Parse::Trainer(f) => f(section).map(|c| c.typetag_name()),
+            Parse::Tracker(f) => f(section).map(|c| c.typetag_name()),
         }
     }
 
@@ -343,6 +351,22 @@ impl Registry {
         find(&self.plugins, kind, name)
     }
 
+    /// A tracker as it is by default.
+    ///
+    /// # Errors
+    /// [`Error::UnknownPlugin`], and defaults that it refuses.
+    pub fn tracker(&self, name: &str) -> Result<Box<dyn Tracker>> {
+        let plugin = self.get(Kind::Tracker, name)?;
+        match plugin.parse {
+            Parse::Tracker(parse) => {
+                Ok(parse(&plugin.section_among(&self.plugins)?).map_err(Box::new)?)
+            }
+            _ => Err(Error::Registry(format!(
+                "`{name}` is registered as no tracker"
+            ))),
+        }
+    }
+
     /// The benchmark that knows a space, if one is linked.
     pub fn benchmark_for(&self, space: &str) -> Option<&'static Plugin> {
         self.of(Kind::Benchmark).find(|p| p.spaces.contains(&space))
@@ -495,6 +519,11 @@ macro_rules! register {
     };
     (@parse trainer $config:ty) => {
         $crate::registry::Parse::Trainer(|v| {
+            $crate::registry::parse_section::<$config>(v).map(|c| Box::new(c) as _)
+        })
+    };
+    (@parse tracker $config:ty) => {
+        $crate::registry::Parse::Tracker(|v| {
             $crate::registry::parse_section::<$config>(v).map(|c| Box::new(c) as _)
         })
     };

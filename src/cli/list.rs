@@ -24,6 +24,7 @@ enum What {
     Datasets,
     Benchmarks,
     Trainers,
+    Trackers,
 }
 
 impl What {
@@ -34,6 +35,7 @@ impl What {
             Self::Datasets => Kind::Dataset,
             Self::Benchmarks => Kind::Benchmark,
             Self::Trainers => Kind::Trainer,
+            Self::Trackers => Kind::Tracker,
         }
     }
 }

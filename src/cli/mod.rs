@@ -9,6 +9,7 @@ mod doctor;
 mod draw;
 mod eval;
 mod export;
+mod export_runs;
 mod figure;
 mod genotype;
 mod list;
@@ -27,6 +28,7 @@ mod run;
 mod searching;
 mod selection;
 mod summary;
+mod track;
 mod view;
 mod watch;
 
@@ -64,6 +66,10 @@ enum Verb {
     Eval(eval::Eval),
     /// Write a trained network as ONNX model and safetensors file.
     Export(export::Export),
+    /// Write runs as CSV files, for other programs.
+    ExportRuns(export_runs::ExportRuns),
+    /// Tell a tracker of runs that were.
+    Track(track::Track),
     /// Compare strategies over spaces, datasets, seeds and budgets, with tests.
     Compare(compare::Compare),
     /// Compare a trained supernet's ranking of architectures with a benchmark's.
@@ -88,7 +94,7 @@ enum Verb {
     /// Import, check and query tables of published results; time steps.
     #[command(subcommand)]
     Bench(bench::Bench),
-    /// Begin a crate of your own with a strategy, a space or a dataset.
+    /// Begin a crate of your own with a strategy, a space, a dataset or a tracker.
     New(new::New),
     /// Check libtorch, GPUs, plugins and folders of this machine.
     Doctor(doctor::Doctor),
@@ -103,6 +109,7 @@ impl Verb {
             Self::Figure(_) => "another place with `-o FILE` or `--all DIR`",
             Self::Export(_) => "another file with `--onnx FILE` or `--safetensors FILE`",
             Self::Bench(bench) => bench.elsewhere()?,
+            Self::ExportRuns(_) => "another folder with `--csv DIR`",
             Self::New(_) => "another folder with `--dir DIR`",
             Self::Doctor(_) => "another folder with `-o DIR`",
             _ => return None,
@@ -116,6 +123,8 @@ impl Verb {
             Self::Retrain(v) => v.carry_out(),
             Self::Eval(v) => v.carry_out(),
             Self::Export(v) => v.carry_out(),
+            Self::ExportRuns(v) => v.carry_out(),
+            Self::Track(v) => v.carry_out(),
             Self::Compare(v) => v.carry_out(),
             Self::Rank(v) => v.carry_out(),
             Self::Watch(v) => v.carry_out(),

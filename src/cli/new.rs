@@ -32,6 +32,8 @@ enum Kind {
     Space,
     /// What to learn from
     Dataset,
+    /// Who else keeps what happens
+    Tracker,
 }
 
 impl Kind {
@@ -40,6 +42,7 @@ impl Kind {
             Self::Strategy => registry::Kind::Strategy,
             Self::Space => registry::Kind::Space,
             Self::Dataset => registry::Kind::Dataset,
+            Self::Tracker => registry::Kind::Tracker,
         }
     }
 
@@ -49,6 +52,7 @@ impl Kind {
             Self::Strategy => include_str!("new/strategy.rs.in"),
             Self::Space => include_str!("new/space.rs.in"),
             Self::Dataset => include_str!("new/dataset.rs.in"),
+            Self::Tracker => include_str!("new/tracker.rs.in"),
         }
     }
 
@@ -57,6 +61,7 @@ impl Kind {
             Self::Strategy => "strategies",
             Self::Space => "spaces",
             Self::Dataset => "datasets",
+            Self::Tracker => "trackers",
         }
     }
 
@@ -71,6 +76,11 @@ impl Kind {
             }
             Self::Dataset => {
                 format!("run --strategy darts --space toy-conv --dataset {name} --epochs 2")
+            }
+            Self::Tracker => {
+                format!(
+                    "run --strategy darts --space toy-conv --dataset synthetic --epochs 2 --track {name}"
+                )
             }
         }
     }

@@ -8,9 +8,8 @@ use nasfw_framework::arch::Genotype;
 use nasfw_framework::command::command;
 use nasfw_framework::config::RunConfig;
 use nasfw_framework::device::choose;
-use nasfw_framework::listen::shared;
 use nasfw_framework::network::NetworkOptions;
-use nasfw_framework::run::{CONFIG, RunFolder, TensorBoard};
+use nasfw_framework::run::{CONFIG, RunFolder};
 use nasfw_framework::space::Task;
 use nasfw_framework::trainer::{Interrupt, Job};
 
@@ -30,12 +29,7 @@ pub fn check_view(tui: bool) -> Result<()> {
 pub fn search(config: &RunConfig, run: &RunFolder, tui: bool) -> Result<()> {
     logging::to_file(&run.path().join("log.jsonl"))?;
     let interrupt = Interrupt::on_signals(view::restore)?;
-    let mut listeners = vec![progress::listener(run.path(), tui)];
-    if config.common.tensorboard {
-        let space = config.space.build()?;
-        let groups = space.spec().groups().iter().map(|g| g.name.clone());
-        listeners.push(shared(TensorBoard::new(run.path(), groups.collect())));
-    }
+    let listeners = vec![progress::listener(run.path(), tui)];
     let live = if tui {
         let about = watch::about(run.path())?;
         Some(Live::start(run.path(), about, interrupt.clone())?)

@@ -53,7 +53,10 @@ pub struct Settings {
     /// Folder that gets the run folder
     #[arg(long, short = 'o', value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Also write TensorBoard event files
+    /// Also keep what happens with a tracker; may be given again [see `nasfw list trackers`]
+    #[arg(long, value_name = "NAME")]
+    pub track: Vec<String>,
+    /// Also write TensorBoard event files: short for `--track tensorboard`
     #[arg(long)]
     pub tensorboard: bool,
     /// TOML file of settings
@@ -119,10 +122,7 @@ impl Settings {
             number("threads", "threads", self.threads),
             text("data_dir", "data-dir", &path("--data-dir", &self.data_dir)?),
             text("out", "out", &path("--out", &self.out)?),
-            self.tensorboard.then(|| {
-                let option = "--tensorboard".to_owned();
-                ("tensorboard".into(), "true".into(), option)
-            }),
+            self.trackers(),
         ];
         options.extend(own.into_iter().flatten());
         for pair in &self.set {
@@ -138,6 +138,20 @@ impl Settings {
             ));
         }
         Ok(options)
+    }
+}
+
+impl Settings {
+    /// The trackers that are asked for. As any option, they stand before those of a file.
+    fn trackers(&self) -> Option<Pair> {
+        let short = self.tensorboard.then_some("tensorboard");
+        let names: Vec<&str> = self.track.iter().map(String::as_str).chain(short).collect();
+        let typed = self.track.iter().map(|name| format!("--track {name}"));
+        let typed: Vec<String> = typed
+            .chain(self.tensorboard.then(|| "--tensorboard".into()))
+            .collect();
+        let list = toml::Value::from(names.clone()).to_string();
+        (!names.is_empty()).then(|| ("trackers".into(), list, typed.join(" ")))
     }
 }
 

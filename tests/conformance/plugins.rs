@@ -76,6 +76,19 @@ fn every_descriptor_conforms() {
 }
 
 #[test]
+fn trackers_conform() {
+    // The other one needs a server; tests/it/mlflow.rs has it.
+    let own = registered(Kind::Tracker)
+        .into_iter()
+        .filter(|p| p.name != "mlflow");
+    let reports: Vec<Report> = own
+        .map(|p| conformance::tracker(p, &p.default_section().unwrap()))
+        .collect();
+    assert!(!reports.is_empty());
+    reports.iter().for_each(|report| require(report, 4));
+}
+
+#[test]
 fn datasets_without_files_conform() {
     let mut loaded = 0;
     for plugin in registered(Kind::Dataset) {

@@ -219,7 +219,7 @@ fn the_real_reader_finds_what_the_events_say_also_after_a_kill() {
 }
 
 #[test]
-fn runs_without_the_setting_load_and_are_the_same_search() {
+fn runs_of_older_versions_load_and_are_the_same_search() {
     let dir = tempfile::tempdir().unwrap();
     let args = &[
         "run",
@@ -241,13 +241,23 @@ fn runs_without_the_setting_load_and_are_the_same_search() {
     assert_eq!(fingerprint("a"), fingerprint("b"));
     assert!(!run("a").join("tensorboard").exists() && run("b").join("tensorboard").exists());
 
-    let mut old = json("a", "run.json");
-    old["common"]
-        .as_object_mut()
-        .unwrap()
-        .remove("tensorboard")
-        .unwrap();
-    fs::write(run("a").join("run.json"), old.to_string()).unwrap();
-    fs::remove_file(run("a").join("result.json")).unwrap();
-    good(dir.path(), &["resume", "runs/a"]);
+    // Older versions kept a switch instead of a list, the oldest none.
+    let files = |name: &str| fs::read_dir(run(name).join("tensorboard")).map_or(0, Iterator::count);
+    for (name, on, before, after) in [
+        ("a", None, 0, 0),
+        ("a", Some(false), 0, 0),
+        ("b", Some(true), 1, 2),
+    ] {
+        assert_eq!(files(name), before);
+        let mut old = json(name, "run.json");
+        old.as_object_mut().unwrap().remove("trackers");
+        old["common"]
+            .as_object_mut()
+            .unwrap()
+            .extend(on.map(|on| ("tensorboard".into(), on.into())));
+        fs::write(run(name).join("run.json"), old.to_string()).unwrap();
+        fs::remove_file(run(name).join("result.json")).unwrap();
+        good(dir.path(), &["resume", &format!("runs/{name}")]);
+        assert_eq!(files(name), after, "{on:?}");
+    }
 }

@@ -15,7 +15,8 @@ pub fn fuzz(
 ) -> Result<ExitCode, Failure> {
     let mut cargo = workspace.cargo(libtorch)?;
     cargo.current_dir(&workspace.root);
-    cargo.args(["test", "--package", "nasfw", "--test", "fuzz"]);
+    // The whole workspace, as the tests are built: with fewer packages, dependencies would be built again with other features.
+    cargo.args(["test", "--workspace", "--test", "fuzz"]);
     cargo.args(["--", "many_inputs", "--exact", "--ignored", "--nocapture"]);
     let number = |n: Option<usize>| n.map(|n| n.to_string().into());
     for (name, value) in [

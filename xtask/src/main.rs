@@ -13,9 +13,9 @@ mod fuzz;
 mod libtorch;
 mod machine;
 mod peer;
+mod python;
 mod setup;
 mod skips;
-mod tensorboard;
 #[cfg(all(test, unix))]
 #[allow(clippy::unwrap_used)]
 mod testing;

@@ -6,9 +6,9 @@ use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use std::time::Instant;
 
 use crate::failure::Failure;
+use crate::python;
 use crate::setup::Libtorch;
 use crate::skips::{self, SkipLog};
-use crate::tensorboard;
 use crate::workspace::{Workspace, cannot_run, exit_code};
 
 /// More test threads than this only fight for memory: each may hold a network and its gradients.
@@ -29,7 +29,6 @@ pub fn verify(
     };
     let skips = SkipLog::create(&workspace.root.join("target"))?;
     let mut counts = Counts::default();
-    tensorboard::ensure(&workspace.root.join("target/tensorboard"));
 
     let fmt = cargo(&["fmt", "--all", "--check"])?;
     let clippy = cargo(&[
@@ -54,6 +53,13 @@ pub fn verify(
             tests.env(name, value.to_string());
         }
     }
+    // They are fetched while the build computes.
+    let target = workspace.root.join("target");
+    let mut fetching = Some(std::thread::spawn(move || {
+        python::ALL
+            .iter()
+            .for_each(|package| package.ensure(&target));
+    }));
     let mut doc = cargo(&["doc", "--workspace", "--no-deps"])?;
     doc.env("RUSTDOCFLAGS", "-D warnings");
 
@@ -67,6 +73,10 @@ pub fn verify(
         let phase = Instant::now();
         println!("== {name}");
         let status = if name == "tests" {
+            if let Some(fetching) = fetching.take() {
+                // A panic in there was told already, and the tests say what they miss.
+                let _ = fetching.join();
+            }
             run_counting(&mut command, &mut counts, &mut io::stdout())
         } else {
             command.stdin(Stdio::null()).status()

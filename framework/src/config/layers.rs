@@ -1,6 +1,6 @@
 //! Merging layers, and remembering where every value came from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use config::{Config, Environment, File, FileFormat};
@@ -35,6 +35,11 @@ const RESERVED: [&str; 6] = [
     "NASFW_TEST_DATA",
     "NASFW_SKIP_LOG",
 ];
+
+/// The list of trackers that are on.
+const TRACKERS: &str = "trackers";
+/// What files of older versions say instead of `trackers = ["tensorboard"]`.
+const TENSORBOARD: &str = "tensorboard";
 
 /// The most parts of a dotted key.
 const DEEPEST: usize = 32;
@@ -289,22 +294,34 @@ pub fn resolve(registry: &Registry, layers: &[Layer]) -> Result<Resolved> {
         Some(name) => Some(registry.get(Kind::Benchmark, name)?),
     };
 
+    let on = trackers(&wanted, &user)?;
+    let mentioned = wanted.get(Kind::Tracker.name()).and_then(Value::as_object);
+    let mentioned = mentioned.into_iter().flat_map(Map::keys);
+    let trackers: BTreeSet<&String> = on.iter().chain(mentioned).collect();
+    let trackers = trackers
+        .into_iter()
+        .map(|name| registry.get(Kind::Tracker, name))
+        .collect::<Result<Vec<_>>>()?;
+
     let mut sources = vec![defaults];
     let mut known: BTreeMap<String, ()> =
         sources[0].leaves.keys().map(|k| (k.clone(), ())).collect();
-    let on = space.map_or("", |s| s.name);
+    known.insert(TENSORBOARD.into(), ());
+    let layers = Layers {
+        registry,
+        on: space.map_or("", |s| s.name),
+        user: &user,
+        wanted: &wanted,
+    };
     for plugin in [trainer, space, strategy, dataset, benchmark]
         .into_iter()
         .flatten()
     {
-        let section = plugin.kind().name();
-        let layers = Layers {
-            registry,
-            on,
-            user: &user,
-            wanted: &wanted,
-        };
-        layers.of(plugin, section, &mut sources, &mut known)?;
+        layers.of(plugin, plugin.kind().name(), &mut sources, &mut known)?;
+    }
+    for plugin in trackers {
+        let section = format!("{}.{}", Kind::Tracker.name(), plugin.name);
+        layers.of(plugin, &section, &mut sources, &mut known)?;
     }
     let mut defaults = merged(&sources)?;
     sources.extend(user);
@@ -334,6 +351,10 @@ pub fn resolve(registry: &Registry, layers: &[Layer]) -> Result<Resolved> {
             }
         }
     }
+    if let Some(tree) = value.as_object_mut() {
+        tree.remove(TENSORBOARD);
+        tree.insert(TRACKERS.into(), on.into());
+    }
     let leaves = flatten(&value);
     origins.retain(|k, _| leaves.contains_key(k));
     let resolved = Resolved {
@@ -352,6 +373,38 @@ pub fn resolve(registry: &Registry, layers: &[Layer]) -> Result<Resolved> {
         problems,
         help: Some("`nasfw config show` lists every option with its value and origin".into()),
     })))
+}
+
+/// Names of the trackers that are on, each once: a list, or words between commas as an environment variable has them.
+fn trackers(wanted: &Value, user: &[Source]) -> Result<Vec<String>> {
+    let wrong = |key: &str, what: &str| {
+        let origin = user.iter().rev().find_map(|s| s.leaves.get(key).cloned());
+        config_error(key, what.into(), origin)
+    };
+    let mut names: Vec<&str> = match wanted.get(TRACKERS) {
+        None => vec![],
+        Some(Value::String(names)) => names.split(',').map(str::trim).collect(),
+        Some(Value::Array(names)) if names.iter().all(Value::is_string) => {
+            names.iter().filter_map(Value::as_str).collect()
+        }
+        Some(_) => {
+            let what = "this must be a list of names, for example `[\"tensorboard\"]`";
+            return Err(wrong(TRACKERS, what));
+        }
+    };
+    match wanted.get(TENSORBOARD) {
+        None | Some(Value::Bool(false)) => {}
+        Some(Value::Bool(true)) => names.push(TENSORBOARD),
+        Some(_) => return Err(wrong(TENSORBOARD, "this must be true or false")),
+    }
+    names.retain(|name| !name.is_empty());
+    let mut once: Vec<String> = vec![];
+    for name in names {
+        if once.iter().all(|known| known != name) {
+            once.push(name.to_owned());
+        }
+    }
+    Ok(once)
 }
 
 /// Takes what is at a dotted path out of a tree.
@@ -548,6 +601,12 @@ impl Resolved {
             .get(kind.name())
             .cloned()
             .unwrap_or(Value::Object(Map::new()))
+    }
+
+    /// Names of the trackers that are on.
+    pub fn trackers(&self) -> impl Iterator<Item = &str> {
+        let names = self.value.get(TRACKERS).and_then(Value::as_array);
+        names.into_iter().flatten().filter_map(Value::as_str)
     }
 
     /// Where a key, or the nearest key around it, was set.

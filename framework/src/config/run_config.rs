@@ -62,6 +62,18 @@ impl RunConfig {
             Some("none") | None => Some(None),
             Some(_) => typed!(Benchmark).map(Some),
         };
+        let mut trackers = vec![];
+        for name in resolved.trackers() {
+            let section = format!("{}.{name}", Kind::Tracker.name());
+            let Parse::Tracker(parse) = registry.get(Kind::Tracker, name)?.parse else {
+                return Err(Error::Registry(format!(
+                    "`{name}` is registered as no tracker"
+                )));
+            };
+            let pointer = format!("/{}", section.replace('.', "/"));
+            let value = resolved.value.pointer(&pointer).cloned();
+            trackers.extend(reader.read(&section, value.unwrap_or_default(), parse));
+        }
         let trainer = typed!(Trainer);
         let space = typed!(Space);
         let strategy = typed!(Strategy);
@@ -83,10 +95,20 @@ impl RunConfig {
                 strategy,
                 dataset,
                 benchmark,
+                trackers,
             };
-            for (kind, kept) in config.kept_names() {
+            let section_name = |kind| {
                 let section = resolved.section(kind);
-                let name = section["name"].as_str().unwrap_or_default();
+                section["name"].as_str().unwrap_or_default().to_owned()
+            };
+            let parts = config
+                .kept_names()
+                .map(|(kind, kept)| (kind, section_name(kind), kept));
+            let trackers = resolved.trackers().zip(&config.trackers);
+            let trackers =
+                trackers.map(|(name, t)| (Kind::Tracker, name.to_owned(), t.typetag_name()));
+            for (kind, name, kept) in parts.chain(trackers) {
+                let name = name.as_str();
                 if let Some(why) = registry.get(kind, name)?.misnamed(kept) {
                     return Err(Error::Registry(format!("{} `{name}`: {why}", kind.name())));
                 }
@@ -146,7 +168,12 @@ impl RunConfig {
     /// A folder that is no run, a file that can't be read or understood, values out of range.
     pub fn of_run(run: &Path) -> Result<Self> {
         need_run(run)?;
-        let config: Self = read_stored(run, RUN)?;
+        let mut config: Self = read_stored(run, RUN)?;
+        if std::mem::take(&mut config.common.tensorboard) {
+            config
+                .trackers
+                .push(Registry::load()?.tracker("tensorboard")?);
+        }
         config.check().map_err(|e| Error::Run {
             path: run.join(RUN),
             problem: e.to_string(),
@@ -172,6 +199,9 @@ impl RunConfig {
         self.space.validate(&mut v);
         self.strategy.validate(&mut v);
         self.dataset.validate(&mut v);
+        for tracker in &self.trackers {
+            tracker.validate(&mut v);
+        }
         v.into_result()
     }
 
@@ -221,7 +251,10 @@ impl Reader<'_> {
                 let pointer = format!("/{}", own.replace('.', "/"));
                 let defaults = match section {
                     "" => Some(&self.resolved.defaults),
-                    section => self.resolved.defaults.get(section),
+                    section => {
+                        let pointer = format!("/{}", section.replace('.', "/"));
+                        self.resolved.defaults.pointer(&pointer)
+                    }
                 };
                 let default = defaults.and_then(|d| d.pointer(&pointer)).cloned();
                 let (Some(place), Some(default)) = (value.pointer_mut(&pointer), default) else {
@@ -248,12 +281,16 @@ fn located(mut problems: Vec<Problem>, resolved: &Resolved) -> Error {
     let kind = Kind::ALL
         .iter()
         .find(|k| error.problems.iter().any(|p| p.key.starts_with(k.name())));
-    let name = kind.and_then(|k| {
-        resolved
-            .section(*k)
-            .get("name")
-            .and_then(Value::as_str)
-            .map(str::to_owned)
+    let of_tracker = |p: &Problem| {
+        let mut parts = p
+            .key
+            .split('.')
+            .skip_while(|part| *part != Kind::Tracker.name());
+        parts.nth(1).map(str::to_owned)
+    };
+    let name = kind.and_then(|k| match k {
+        Kind::Tracker => error.problems.iter().find_map(of_tracker),
+        _ => resolved.section(*k)["name"].as_str().map(str::to_owned),
     });
     error.help = Some(name.map_or_else(
         || "`nasfw config show` lists every option with its value and origin".into(),

@@ -7,17 +7,18 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 use tch::Kind as TensorKind;
 
-use super::outcome::Outcome;
 use super::reopened::Reopened;
 use crate::benchmark::BenchmarkConfig;
 use crate::dataset::{DataSource, Dataset};
 use crate::error::{Error, Result};
 use crate::listen::SharedListener;
+use crate::outcome::Outcome;
 use crate::run::RunFolder;
 use crate::search::Search;
 use crate::settings::Validator;
 use crate::space::SpaceConfig;
 use crate::strategy::{Strategy, StrategyConfig};
+use crate::tracker::Tracker;
 
 /// Floating-point width.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,8 +47,8 @@ pub struct Common {
     pub data_dir: PathBuf,
     /// Whether missing data files may be fetched.
     pub download: bool,
-    /// Whether TensorBoard event files are written, too. Runs of older versions lack the setting.
-    #[serde(default)]
+    /// Whether a run of an older version has the tracker `tensorboard` on; never true in a newer one.
+    #[serde(default, skip_serializing)]
     pub tensorboard: bool,
     /// Width of floating-point numbers.
     pub precision: Precision,
@@ -94,15 +95,21 @@ pub struct RunConfig {
     pub dataset: Box<dyn Dataset>,
     /// The benchmark that regret is reported with.
     pub benchmark: Option<Box<dyn BenchmarkConfig>>,
+    /// Who else keeps what happens.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trackers: Vec<Box<dyn Tracker>>,
 }
 
 impl RunConfig {
-    /// BLAKE3 of the settings that decide the numbers of a run: everything but where files lie and which
-    /// are written.
+    /// BLAKE3 of the settings that decide the numbers of a run: everything but where files lie and who else
+    /// keeps what happens.
     pub fn fingerprint(&self) -> Result<String> {
         let mut value = self.to_value()?;
+        if let Some(map) = value.as_object_mut() {
+            map.remove("trackers");
+        }
         if let Some(map) = value.get_mut("common").and_then(Value::as_object_mut) {
-            for key in ["out", "data_dir", "download", "tensorboard"] {
+            for key in ["out", "data_dir", "download"] {
                 map.remove(key);
             }
         }

@@ -5,12 +5,9 @@ mod folder;
 mod host;
 mod lock;
 mod manifest;
-mod tensorboard;
 mod whole;
 
-pub use crate::files::{
-    CHECKPOINTS, CONFIG, EVENTS, MANIFEST, RESULT, RUN, TENSORBOARD, has_checkpoints,
-};
+pub use crate::files::{CHECKPOINTS, CONFIG, EVENTS, MANIFEST, RESULT, RUN, has_checkpoints};
 pub use event_log::{EVENT_LIMIT, EventLog, parse_events, read_events};
 pub use folder::{
     FILE_LIMIT, RunFolder, need_run, read_json, read_json_if_there, read_stored, to_json,
@@ -18,5 +15,4 @@ pub use folder::{
 pub use host::Process;
 pub use lock::Holder;
 pub use manifest::{Manifest, Worker};
-pub use tensorboard::TensorBoard;
 pub use whole::write_whole;

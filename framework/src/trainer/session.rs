@@ -17,17 +17,20 @@ use crate::error::{Error, Result};
 use crate::events::Event;
 use crate::inputs::Inputs;
 use crate::job::{CurvePoint, Job, Outcome};
-use crate::listen::{Listener, lock};
+use crate::listen::{Listener, SharedListener, lock};
 use crate::registry::Registry;
 use crate::run::{self, EventLog, Manifest, Worker};
 use crate::search::Search;
 use crate::strategy::{Changes, Control, Strategy};
+use crate::tracker::Tracked;
 use crate::trust::{Trust, decided};
 
 /// A search at work in a run folder.
 pub(super) struct Session<'a> {
     trainer: &'a SearchTrainer,
     job: Job<'a>,
+    /// The job's listeners, and the run's trackers.
+    listeners: Vec<SharedListener>,
     strategy: Box<dyn Strategy>,
     search: Search,
     log: EventLog,
@@ -89,9 +92,6 @@ impl<'a> Session<'a> {
                 job.run.write_json(run::MANIFEST, manifest)?;
             }
         }
-        for listener in &job.listeners {
-            search.listen(listener);
-        }
         let (mut events_bytes, mut finished) = (0, None);
         if let Some(checkpoint) = &restored {
             checkpoint.reopen(&mut search, strategy.as_ref())?;
@@ -99,9 +99,15 @@ impl<'a> Session<'a> {
             finished = checkpoint.header.finished.clone();
         }
         let log = EventLog::open(&job.run.path().join(run::EVENTS), events_bytes)?;
+        let mut listeners = job.listeners.clone();
+        listeners.extend(trackers(&job, &search, restored.is_some())?);
+        for listener in &listeners {
+            search.listen(listener);
+        }
         let mut session = Self {
             trainer,
             job,
+            listeners,
             strategy,
             search,
             log,
@@ -320,6 +326,9 @@ impl<'a> Session<'a> {
         checkpoint::prune(self.job.run)?;
         // Last: who finds it finds a run that is over, in every file.
         self.job.run.write_json(run::RESULT, &outcome)?;
+        for listener in &self.listeners {
+            lock(listener).found(&outcome)?;
+        }
         Ok(outcome)
     }
 
@@ -511,9 +520,27 @@ impl<'a> Session<'a> {
     }
 
     fn tell(&self, event: &Event) -> Result<()> {
-        let mut listeners = self.job.listeners.iter();
+        let mut listeners = self.listeners.iter();
         listeners.try_for_each(|listener| lock(listener).event(event))
     }
+}
+
+/// The listeners of the run's trackers.
+fn trackers(job: &Job<'_>, search: &Search, goes_on: bool) -> Result<Vec<SharedListener>> {
+    if job.config.trackers.is_empty() {
+        return Ok(vec![]);
+    }
+    let groups = search.space().spec().groups().iter();
+    let groups: Vec<String> = groups.map(|group| group.name.clone()).collect();
+    let run = Tracked {
+        run: job.run.path(),
+        config: &job.config.to_value()?,
+        groups: &groups,
+        step: search.clock.step,
+        goes_on,
+    };
+    let trackers = job.config.trackers.iter();
+    trackers.map(|tracker| tracker.track(run)).collect()
 }
 
 struct Found {

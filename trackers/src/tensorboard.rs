@@ -4,41 +4,63 @@
 //! masked CRC-32C, all little-endian (TensorFlow, `tsl/lib/io/record_writer.h`). The messages are those of
 //! `tensorflow/core/util/event.proto` and `tensorflow/core/framework/summary.proto`, with the fields used here.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use nasfw_framework::listen::shared;
+use nasfw_framework::prelude::*;
+use nasfw_framework::register;
 use prost::Message;
+use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
-use crate::events::Event;
-use crate::files::{EVENTS, TENSORBOARD};
-use crate::listen::Listener;
-
+/// Folder of the event files in a run's folder.
+const FOLDER: &str = "tensorboard";
 /// How the names of event files begin; TensorBoard looks for it, and reads the files of a folder in order of names.
 const PREFIX: &str = "events.out.tfevents.";
 /// Buckets of a histogram.
 const BUCKETS: usize = 30;
 
-/// Writes one event file per process into a run's folder `tensorboard`.
+/// The tracker `tensorboard`: one event file per process, in a run's folder `tensorboard`.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TensorBoard {}
+
+register! {
+    tracker "tensorboard" => TensorBoard,
+    summary: "event files of TensorBoard in the run's folder: curves, histograms of the architecture, genotypes",
+    source: "TensorFlow's tsl/lib/io/record_writer.h and core/util/event.proto",
+    defaults: "[tracker]\n",
+    example: "nasfw run --strategy darts --space toy-conv --track tensorboard",
+}
+
+#[typetag::serde(name = "tensorboard")]
+impl Tracker for TensorBoard {
+    fn track(&self, run: Tracked<'_>) -> Result<SharedListener> {
+        Ok(shared(Files::of(run)))
+    }
+}
+
+/// Writes the event file of this process.
 #[derive(Debug)]
-pub struct TensorBoard {
-    run: PathBuf,
+struct Files {
+    folder: PathBuf,
     groups: Vec<String>,
+    /// Whether this process goes on from a checkpoint.
+    goes_on: bool,
     /// Opened by the first event.
     open: Option<(PathBuf, File)>,
     /// Steps done at the newest event.
     step: u64,
 }
 
-impl TensorBoard {
-    /// Will write into the run folder `run`; `groups` names the groups of rows of the space's architecture weights.
-    pub fn new(run: &Path, groups: Vec<String>) -> Self {
+impl Files {
+    fn of(run: Tracked<'_>) -> Self {
         Self {
-            run: run.to_owned(),
-            groups,
+            folder: run.run.join(FOLDER),
+            groups: run.groups.to_vec(),
+            goes_on: run.goes_on,
             open: None,
             step: 0,
         }
@@ -46,10 +68,10 @@ impl TensorBoard {
 
     /// A new file, after all that are there.
     fn open(&mut self) -> Result<()> {
-        let folder = self.run.join(TENSORBOARD);
-        fs::create_dir_all(&folder).map_err(Error::io("create the folder", &folder))?;
-        let newest = fs::read_dir(&folder)
-            .map_err(Error::io("read", &folder))?
+        let folder = &self.folder;
+        fs::create_dir_all(folder).map_err(Error::io("create the folder", folder))?;
+        let newest = fs::read_dir(folder)
+            .map_err(Error::io("read", folder))?
             .filter_map(|entry| number(entry.ok()?.file_name().to_str()?))
             .max();
         // Names count seconds; a clock that was set back, or two starts in one second, must not change the order.
@@ -70,20 +92,10 @@ impl TensorBoard {
         )?;
         if newest.is_some() {
             // What earlier processes did beyond the checkpoint that this one goes on from did not happen.
-            let first = if self.goes_on()? { self.step + 1 } else { 0 };
+            let first = if self.goes_on { self.step + 1 } else { 0 };
             self.forget(first)?;
         }
         Ok(())
-    }
-
-    /// Whether this process goes on from a checkpoint: its first event is not the only one in the event file.
-    fn goes_on(&self) -> Result<bool> {
-        let path = self.run.join(EVENTS);
-        let mut bytes = vec![];
-        File::open(&path)
-            .and_then(|mut file| file.read_to_end(&mut bytes))
-            .map_err(Error::io("read", &path))?;
-        Ok(bytes.iter().filter(|b| **b == b'\n').count() > 1)
     }
 
     /// Tells readers to drop everything from step `first` on.
@@ -97,6 +109,15 @@ impl TensorBoard {
                 ..Default::default()
             },
         )
+    }
+
+    /// The event's numbers, and other values of it.
+    fn numbers(&mut self, event: &Event, mut values: Vec<proto::Value>) -> Result<()> {
+        let Some((step, numbers)) = event.scalars() else {
+            return Ok(());
+        };
+        values.extend(numbers.into_iter().map(|(tag, v)| scalar(tag, v)));
+        self.summary(step, values)
     }
 
     fn summary(&mut self, step: u64, values: Vec<proto::Value>) -> Result<()> {
@@ -126,47 +147,19 @@ impl TensorBoard {
     }
 }
 
-impl Listener for TensorBoard {
+impl Listener for Files {
     fn event(&mut self, event: &Event) -> Result<()> {
         match event {
             Event::Started { step, .. } => {
                 self.step = *step;
                 self.open()
             }
-            Event::Progress {
-                step,
-                meters,
-                entropy,
-                lr,
-                scalars,
-                ..
-            } => {
-                let mut values = vec![];
-                for (split, meter) in meters {
-                    values.push(scalar(format!("loss/{split}"), meter.loss));
-                    values.push(scalar(format!("accuracy/{split}"), meter.accuracy));
-                    values.extend(meter.top5.map(|v| scalar(format!("top5/{split}"), v)));
-                }
-                values.push(scalar("lr".into(), *lr));
-                values.extend(entropy.map(|v| scalar("entropy".into(), v)));
-                values.extend(prefixed("strategy", Some(scalars)));
-                self.summary(*step, values)
-            }
             Event::Architecture {
-                step,
                 marginals,
-                entropy,
-                sharpness,
                 genotype,
-                metrics,
-                regret,
                 ..
             } => {
                 let mut values = vec![text("genotype", &genotype.to_string())];
-                values.extend(entropy.map(|v| scalar("architecture/entropy".into(), v)));
-                values.extend(sharpness.map(|v| scalar("architecture/sharpness".into(), v)));
-                values.extend(prefixed("metrics", metrics.as_ref()));
-                values.extend(prefixed("regret", regret.as_ref()));
                 for (i, rows) in marginals.iter().flatten().enumerate() {
                     let name = self.groups.get(i).cloned();
                     let name = name.unwrap_or_else(|| format!("group {i}"));
@@ -177,13 +170,13 @@ impl Listener for TensorBoard {
                         ..Default::default()
                     });
                 }
-                self.summary(*step, values)
+                self.numbers(event, values)
             }
             Event::Checkpoint { .. } | Event::Finished { .. } => match &self.open {
                 Some((path, file)) => file.sync_data().map_err(Error::io("write", path)),
                 None => Ok(()),
             },
-            _ => Ok(()),
+            _ => self.numbers(event, vec![]),
         }
     }
 }
@@ -218,16 +211,6 @@ fn scalar(tag: String, value: f64) -> proto::Value {
         simple_value: Some(value as f32),
         ..Default::default()
     }
-}
-
-fn prefixed(
-    prefix: &str,
-    values: Option<&BTreeMap<String, f64>>,
-) -> impl Iterator<Item = proto::Value> {
-    values
-        .into_iter()
-        .flatten()
-        .map(move |(name, v)| scalar(format!("{prefix}/{name}"), *v))
 }
 
 /// Text for TensorBoard's plugin of that name, which takes Markdown: indented by four, it stays as it is.
@@ -387,9 +370,13 @@ mod proto {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    use nasfw_framework::events::Meter;
+    use serde_json::Value;
+
     use super::*;
-    use crate::arch::Genotype;
-    use crate::events::Meter;
 
     /// CRC-32C bit by bit, from its polynomial (RFC 3720, B.4).
     fn crc(bytes: &[u8]) -> u32 {
@@ -497,8 +484,18 @@ mod tests {
         }
     }
 
+    fn board(run: &Path, goes_on: bool) -> Files {
+        Files::of(Tracked {
+            run,
+            config: &Value::Null,
+            groups: &["normal".into()],
+            step: 0,
+            goes_on,
+        })
+    }
+
     fn files(run: &Path) -> Vec<PathBuf> {
-        let mut files: Vec<PathBuf> = fs::read_dir(run.join(TENSORBOARD))
+        let mut files: Vec<PathBuf> = fs::read_dir(run.join(FOLDER))
             .unwrap()
             .map(|e| e.unwrap().path())
             .collect();
@@ -511,7 +508,7 @@ mod tests {
         // RFC 3720, B.4: 32 bytes of zeros.
         assert_eq!(crc(&[0; 32]), 0x8a91_36aa);
         let dir = tempfile::tempdir().unwrap();
-        let mut board = TensorBoard::new(dir.path(), vec!["normal".into()]);
+        let mut board = board(dir.path(), false);
         board.event(&started(0)).unwrap();
         board.event(&progress(3, 1.5)).unwrap();
         let genotype = Genotype {
@@ -568,20 +565,17 @@ mod tests {
                 .find(|m| field(m, 7).is_some())?;
             Some(field(found, 2).map_or(0, |s| u64::from_le_bytes(s.try_into().unwrap())))
         };
-        // Lines of the event file once the process has begun, steps done then, what must be dropped.
-        for (i, (lines, step, dropped)) in [(1, 0, None), (1, 0, Some(0)), (3, 6, Some(7))]
-            .into_iter()
-            .enumerate()
-        {
-            fs::write(dir.path().join(EVENTS), "x\n".repeat(lines)).unwrap();
-            let mut board = TensorBoard::new(dir.path(), vec![]);
+        // Whether the process goes on, steps done then, what must be dropped.
+        let processes = [(false, 0, None), (false, 0, Some(0)), (true, 6, Some(7))];
+        for (i, (goes_on, step, dropped)) in processes.into_iter().enumerate() {
+            let mut board = board(dir.path(), goes_on);
             board.event(&started(step)).unwrap();
             let files = files(dir.path());
             assert_eq!(files.len(), i + 1);
             assert_eq!(first_dropped(files.last().unwrap()), dropped);
         }
         let other = tempfile::tempdir().unwrap();
-        let mut board = TensorBoard::new(other.path(), vec![]);
+        let mut board = board(other.path(), false);
         for event in [started(0), progress(5, 1.0), progress(3, 1.0)] {
             board.event(&event).unwrap();
         }
