@@ -1,7 +1,7 @@
 //! nasfw: plugin-based neural architecture search. One trainer, many strategies, results that reproduce.
 //!
 //! This crate links the first-party plugins and holds the command line. A program of your own that adds plugins is
-//! three lines: see `examples/own-strategy`.
+//! three lines ([`main`], or [`Program`] where there is more to say): see `examples/own-strategy`.
 
 // A crate that no Rust path mentions is not linked, and its plugins would be missing without a word.
 use nasfw_plugins as _;
@@ -17,9 +17,11 @@ pub use {rand, serde_json, tch};
 
 mod cli;
 mod memory;
+mod program;
+
+pub use program::Program;
 
 /// The command line. Programs with plugins of their own call this from their `main`.
 pub fn main() -> std::process::ExitCode {
-    memory::keep_freed();
-    cli::main()
+    Program::default().run()
 }

@@ -35,20 +35,15 @@ mod watch;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use nasfw_framework::Result;
-use nasfw_framework::command::set_program;
+use nasfw_framework::command::{by_own_name, set_program};
+
+use super::program::Program;
 
 /// Neural architecture search: one trainer, many strategies, results that reproduce.
 #[derive(Debug, Parser)]
-#[command(
-    name = "nasfw",
-    version,
-    propagate_version = true,
-    after_help = "Begin with: `nasfw run --strategy vim --space nasbench1shot1-s3`\n\
-                  Exit codes: 0 done, 2 wrong usage or configuration, 3 data, 4 run folder, 5 output, 6 device,\n\
-                  7 not finite, 130 interrupted and saved, 1 a bug."
-)]
+#[command(name = "nasfw", version, propagate_version = true)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -142,12 +137,27 @@ impl Verb {
     }
 }
 
+/// What stands below the help.
+const AFTER_HELP: &str = "Begin with: `nasfw run --strategy vim --space nasbench1shot1-s3`\n\
+                          Exit codes: 0 done, 2 wrong usage or configuration, 3 data, 4 run folder, 5 output, 6 device,\n\
+                          7 not finite, 130 interrupted and saved, 1 a bug.";
+
+/// What was typed, read as a program of this name and version.
+fn typed(program: &Program) -> Result<Cli, clap::Error> {
+    let mut command = Cli::command()
+        .name(program.name())
+        .version(program.version())
+        .after_help(by_own_name(AFTER_HELP).into_owned());
+    let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    Cli::from_arg_matches(&matches).map_err(|e| e.format(&mut command))
+}
+
 /// Parses what was typed, carries it out and turns errors into messages and exit codes.
-pub fn main() -> ExitCode {
+pub fn main(own: &Program) -> ExitCode {
     if let Some(program) = std::env::args_os().next() {
         set_program(program);
     }
-    let cli = match Cli::try_parse() {
+    let cli = match typed(own) {
         Ok(cli) => cli,
         Err(e) if e.use_stderr() => {
             // It repeats what was typed, so it is shown as any other text: without colours.
@@ -161,7 +171,9 @@ pub fn main() -> ExitCode {
     };
     panics::explain();
     let elsewhere = cli.verb.elsewhere();
-    match catch_unwind(AssertUnwindSafe(|| cli.verb.carry_out())) {
+    match catch_unwind(AssertUnwindSafe(|| {
+        own.check().and_then(|()| cli.verb.carry_out())
+    })) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
             render::error(&error, elsewhere);
@@ -174,7 +186,6 @@ pub fn main() -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {

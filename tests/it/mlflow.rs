@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nasfw::framework::arch::Genotype;
 use nasfw::framework::run::{EVENTS, read_events};
 use serde_json::{Value, json};
 
@@ -80,7 +82,7 @@ impl Server {
             uri: format!("http://127.0.0.1:{port}"),
         };
         let began = Instant::now();
-        while !server.answers(python) {
+        while !server.answers() {
             let log = fs::read_to_string(folder.join("server.log")).unwrap();
             assert!(began.elapsed() < Duration::from_secs(120), "{log}");
             std::thread::sleep(Duration::from_millis(300));
@@ -88,14 +90,16 @@ impl Server {
         server
     }
 
-    fn answers(&self, python: &Path) -> bool {
-        let ask = format!(
-            "import urllib.request as u; u.urlopen('{}/health', timeout=2)",
-            self.uri
-        );
-        let mut command = Command::new(python);
-        let asked = command.args(["-c", &ask]).stderr(Stdio::null()).status();
-        asked.is_ok_and(|s| s.success())
+    fn answers(&self) -> bool {
+        let ask = || -> std::io::Result<String> {
+            let mut stream = TcpStream::connect(self.uri.trim_start_matches("http://"))?;
+            stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+            stream.write_all(b"GET /health HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            Ok(answer)
+        };
+        ask().is_ok_and(|answer| answer.contains(" 200 "))
     }
 
     /// What it says of the run that a run folder is.
@@ -149,7 +153,7 @@ fn compare(found: &Value, run: &Path) {
                 .insert((step, value.to_bits()));
         }
     }
-    assert!(wanted.len() > 10);
+    assert!(wanted.len() > 5, "{wanted:?}");
     let last = result["steps"].as_u64().unwrap();
     let mut end = |key: String, value: &Value| {
         let value = value.as_f64().unwrap().to_bits();
@@ -190,8 +194,8 @@ fn compare(found: &Value, run: &Path) {
 
     assert_eq!(found["status"], "FINISHED");
     assert_eq!(found["tags"]["nasfw.reason"], result["reason"]);
-    let genotype = &found["tags"]["genotype"];
-    assert_eq!(genotype, &good(run, &["genotype", "."]).trim_end());
+    let genotype: Genotype = serde_json::from_value(result["genotype"].clone()).unwrap();
+    assert_eq!(found["tags"]["genotype"], genotype.to_string());
     for file in ["result.json", "config.toml", "cell.svg"] {
         assert_eq!(
             found["artifacts"][file],
@@ -284,7 +288,7 @@ fn the_real_server_has_what_the_events_say_also_after_a_kill_and_while_it_was_aw
         dir.path(),
         &arguments("killed", &on),
         &run("killed").join(EVENTS),
-        60,
+        12,
     );
     let before = id(&run("killed"));
     good(dir.path(), &["resume", "runs/killed"]);
@@ -297,7 +301,7 @@ fn the_real_server_has_what_the_events_say_also_after_a_kill_and_while_it_was_aw
         dir.path(),
         &arguments("alone", &on),
         &run("alone").join(EVENTS),
-        30,
+        6,
     );
     drop(server);
     let refused = nasfw(dir.path(), &arguments("refused", &on));
