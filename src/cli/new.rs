@@ -134,6 +134,7 @@ impl New {
                 dependency("nasfw-conformance", "conformance"),
             ),
             ("version", libtorch_version().to_owned()),
+            ("profile", profile()),
             ("libtorch", toml_text(libtorch)),
         ];
         let filled = |template: &str| {
@@ -143,7 +144,8 @@ impl New {
                     text.replace(&format!("{{{{{key}}}}}"), value)
                 })
         };
-        [
+        let lock = lock().map(|lock| ("Cargo.lock".to_owned(), lock));
+        let own = [
             ("Cargo.toml", include_str!("new/Cargo.toml.in")),
             ("README.md", include_str!("new/README.md.in")),
             ("build.rs", include_str!("new/build.rs.in")),
@@ -152,8 +154,8 @@ impl New {
             ("src/main.rs", include_str!("new/main.rs.in")),
             (&format!("src/{module}.rs"), self.kind.source()),
         ]
-        .map(|(file, template)| (file.to_owned(), filled(template)))
-        .into()
+        .map(|(file, template)| (file.to_owned(), filled(template)));
+        own.into_iter().chain(lock).collect()
     }
 }
 
@@ -171,6 +173,46 @@ fn dependency(name: &str, folder: &str) -> String {
         }
         false => format!("\"{version}\""),
     }
+}
+
+/// The crates that a program with plugins is made of, and the one that its tests use.
+const CRATES: [&str; 9] = [
+    "nasfw",
+    "nasfw-analysis",
+    "nasfw-conformance",
+    "nasfw-datasets",
+    "nasfw-framework",
+    "nasfw-kernels",
+    "nasfw-plugins",
+    "nasfw-spaces",
+    "nasfw-trackers",
+];
+
+/// How nasfw is built, as a section of a manifest. What only its tests use is not there to be named.
+fn profile() -> String {
+    let manifest = include_str!("../../Cargo.toml").parse::<toml::Table>();
+    let mut profile = manifest.ok().and_then(|mut m| m.remove("profile"));
+    let packages = profile
+        .as_mut()
+        .and_then(|profile| profile.get_mut("dev")?.get_mut("package")?.as_table_mut());
+    if let Some(packages) = packages {
+        packages.retain(|name, _| !name.starts_with("rten"));
+        // There they are dependencies, and a message about a bug still says where in nasfw it is.
+        let lines = toml::Table::from_iter([("debug".to_owned(), "line-tables-only".into())]);
+        packages.extend(CRATES.map(|name| (name.to_owned(), lines.clone().into())));
+    }
+    let table = profile.map(|profile| toml::Table::from_iter([("profile".to_owned(), profile)]));
+    table
+        .and_then(|t| toml::to_string(&t).ok())
+        .unwrap_or_default()
+}
+
+/// The versions of all dependencies, where they come from the checkout that this program was built in: the crate is built
+/// with the same.
+fn lock() -> Option<String> {
+    let checkout = Path::new(env!("CARGO_MANIFEST_DIR"));
+    dependency("nasfw", ".").contains("path").then_some(())?;
+    fs::read_to_string(checkout.join("Cargo.lock")).ok()
 }
 
 /// A path as a TOML string.
@@ -293,6 +335,12 @@ mod tests {
                     for key in ["opt-level", "debug"] {
                         assert_eq!(manifest["profile"]["dev"][key], profile[key]);
                     }
+                    let packages =
+                        |profile: &toml::Value| profile["package"].as_table().unwrap().len();
+                    assert_eq!(
+                        packages(&manifest["profile"]["dev"]) + 4,
+                        packages(profile) + CRATES.len()
+                    );
                 }
                 if file == ".cargo/config.toml" {
                     let config: toml::Table = toml::from_str(&text).unwrap();

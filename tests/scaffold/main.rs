@@ -1,0 +1,285 @@
+//! What `nasfw new` begins, outside the workspace: it passes its own tests, and its program takes a plugin through a search,
+//! a kill, a resume, a training of what was found and an export.
+//!
+//! The crates share the workspace's target folder, so that nasfw is not built again. Their programs are run from another
+//! place, where only the rpath of their own build script finds libtorch.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    missing_docs
+)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// A crate that `nasfw new` began, and its program.
+struct Begun {
+    dir: tempfile::TempDir,
+    program: PathBuf,
+}
+
+/// A command that must succeed; its standard output.
+fn good(command: &mut Command) -> String {
+    let out: Output = command.stdin(Stdio::null()).output().unwrap();
+    let (text, said) = (
+        String::from_utf8_lossy(&out.stdout).into_owned(),
+        String::from_utf8_lossy(&out.stderr).into_owned(),
+    );
+    assert!(out.status.success(), "{command:?}\n{text}\n{said}");
+    text
+}
+
+/// The flags that the workspace is built with: with others, all dependencies would be built again.
+fn flags(workspace: &Path) -> String {
+    let config = fs::read_to_string(workspace.join(".cargo/config.toml")).unwrap();
+    let config: toml::Table = toml::from_str(&config).unwrap();
+    let flags = &config["target"]["cfg(target_os = \"linux\")"]["rustflags"];
+    let flags: Vec<&str> = flags
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|f| f.as_str().unwrap())
+        .collect();
+    flags.join("\u{1f}")
+}
+
+/// Begins a crate with a plugin of a kind in an empty folder, tests it and builds its program.
+fn begin(kind: &str) -> Begun {
+    let began = Instant::now();
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let dir = tempfile::tempdir().unwrap();
+    let name = format!("own-{kind}");
+    let mut new = Command::new(env!("CARGO_BIN_EXE_nasfw"));
+    let told = good(new.args(["new", kind, &name]).current_dir(dir.path()));
+    assert!(
+        told.contains(&format!("cd {name}\n    cargo test")),
+        "{told}"
+    );
+    let cargo = |args: &[&str]| {
+        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+        cargo
+            .args(args)
+            .arg("--offline")
+            .current_dir(dir.path().join(&name));
+        cargo.env("CARGO_TARGET_DIR", workspace.join("target"));
+        if cfg!(target_os = "linux") {
+            cargo.env("CARGO_ENCODED_RUSTFLAGS", flags(workspace));
+        }
+        cargo
+    };
+    let tested = good(&mut cargo(&["test"]));
+    assert!(tested.contains("it_conforms ... ok"), "{tested}");
+    good(&mut cargo(&["build"]));
+    let program = dir.path().join("bin").join(&name);
+    fs::create_dir(dir.path().join("bin")).unwrap();
+    fs::copy(workspace.join("target/debug").join(&name), &program).unwrap();
+    println!(
+        "{kind}: tested and built in {:.0} s",
+        began.elapsed().as_secs_f64()
+    );
+    Begun { dir, program }
+}
+
+impl Begun {
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(args).current_dir(self.dir.path());
+        command
+            .env_remove("LD_LIBRARY_PATH")
+            .env("NASFW_NO_PROGRESS", "1");
+        command
+    }
+
+    fn good(&self, args: &[&str]) -> String {
+        good(&mut self.command(args))
+    }
+
+    fn result(&self, run: &str) -> Value {
+        let file = self.dir.path().join("runs").join(run).join("result.json");
+        serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap()
+    }
+
+    /// Runs the same twice, once killed by force after some steps and gone on with: both find the same.
+    fn survives(&self, args: &[&str], name: &str) {
+        let (whole, killed) = (format!("{name}-whole"), format!("{name}-killed"));
+        let named = |name: &str| {
+            [args, &["--name"], &[name]]
+                .concat()
+                .iter()
+                .map(|a| (*a).to_owned())
+                .collect::<Vec<_>>()
+        };
+        let words = |args: &[String]| {
+            args.iter()
+                .map(String::as_str)
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        let args_of = |name: &str| words(&named(name));
+        let run =
+            |args: Vec<String>| self.command(&args.iter().map(String::as_str).collect::<Vec<_>>());
+        good(&mut run(args_of(&whole)));
+        let mut child = run(args_of(&killed))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let events = self
+            .dir
+            .path()
+            .join("runs")
+            .join(&killed)
+            .join("events.jsonl");
+        let reports =
+            || fs::read_to_string(&events).map_or(0, |t| t.matches("\"progress\"").count());
+        while reports() < 3 {
+            assert!(
+                child.try_wait().unwrap().is_none(),
+                "{killed} ended before it could be killed"
+            );
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(
+            !self
+                .dir
+                .path()
+                .join("runs")
+                .join(&killed)
+                .join("result.json")
+                .exists()
+        );
+        self.good(&["resume", &format!("runs/{killed}")]);
+        assert_eq!(self.result(&whole), self.result(&killed));
+    }
+
+    /// From a search to an ONNX file, over two kills.
+    fn through_everything(&self, search: &[&str], network: &[&str]) {
+        let often = [
+            "--threads",
+            "1",
+            "--set",
+            "trainer.log_every=1",
+            "--set",
+            "trainer.checkpoint_every=2",
+            "--set",
+            "trainer.batch_size=16",
+        ];
+        self.survives(
+            &[&["run", "--epochs", "2"], search, &often[..]].concat(),
+            "search",
+        );
+        let retrain = ["retrain", "runs/search-killed", "--epochs", "2"];
+        self.survives(&[&retrain[..], network, &often[..]].concat(), "training");
+        let eval = self.good(&["eval", "runs/training-killed"]);
+        assert!(eval.contains('%'), "{eval}");
+        self.good(&["export", "runs/training-killed", "--onnx", "net.onnx"]);
+        assert!(
+            fs::metadata(self.dir.path().join("net.onnx"))
+                .unwrap()
+                .len()
+                > 1000
+        );
+        self.good(&["report", "runs/search-killed", "runs/training-killed"]);
+    }
+}
+
+/// A first-party space that is small enough.
+const SMALL: [&str; 6] = [
+    "--space",
+    "nasbench201",
+    "--set",
+    "space.channels=2",
+    "--set",
+    "space.cells=1",
+];
+const IMAGES: [&str; 6] = [
+    "--dataset",
+    "synthetic",
+    "--set",
+    "dataset.images=128",
+    "--set",
+    "dataset.test_images=32",
+];
+
+#[test]
+fn a_strategy_of_ones_own() {
+    let begun = begin("strategy");
+    assert!(begun.good(&["list", "strategies"]).contains("own-strategy"));
+    assert!(begun.good(&["--version"]).contains("own-strategy 0.1.0"));
+    let search = [&["--strategy", "own-strategy"], &SMALL[..], &IMAGES].concat();
+    begun.through_everything(&search, &["--channels", "2", "--cells", "1"]);
+}
+
+#[test]
+fn a_space_of_ones_own() {
+    let begun = begin("space");
+    assert!(
+        begun
+            .good(&["describe", "own-space"])
+            .contains("own-space run --strategy darts")
+    );
+    let search = [
+        &["--strategy", "darts", "--space", "own-space"],
+        &IMAGES[..],
+    ]
+    .concat();
+    begun.through_everything(&search, &["--channels", "4"]);
+}
+
+#[test]
+fn a_dataset_of_ones_own() {
+    let begun = begin("dataset");
+    let search = [
+        &["--strategy", "darts", "--dataset", "own-dataset"],
+        &SMALL[..],
+    ]
+    .concat();
+    begun.through_everything(&search, &["--channels", "2", "--cells", "1"]);
+}
+
+#[test]
+fn a_tracker_of_ones_own() {
+    let begun = begin("tracker");
+    let search = [
+        "run",
+        "--strategy",
+        "darts",
+        "--space",
+        "toy-conv",
+        "--epochs",
+        "4",
+        "--threads",
+        "1",
+    ];
+    let often = [
+        "--set",
+        "trainer.log_every=1",
+        "--set",
+        "trainer.checkpoint_every=2",
+        "--track",
+        "own-tracker",
+    ];
+    begun.survives(&[&search[..], &IMAGES, &often].concat(), "search");
+    let lines = |run: &str| {
+        let file = begun
+            .dir
+            .path()
+            .join("runs")
+            .join(run)
+            .join("own-tracker.csv");
+        fs::read_to_string(file)
+            .unwrap()
+            .lines()
+            .filter(|l| l.contains("loss/train"))
+            .count()
+    };
+    assert!(lines("search-whole") > 3 && lines("search-killed") >= lines("search-whole"));
+}
