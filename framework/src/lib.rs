@@ -69,7 +69,7 @@ pub mod trainer;
 
 pub mod perf;
 
-pub use error::{Error, Result};
+pub use error::{Error, Result, if_any};
 #[doc(hidden)]
 pub use inventory;
 

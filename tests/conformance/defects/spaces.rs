@@ -1,7 +1,7 @@
 //! Spaces, supernets, distributions and descriptors with one defect each; without it each double is accepted.
 
 use nasfw_conformance::{self as conformance, Report};
-use nasfw_framework::distribution::IndependentSoftmax;
+use nasfw_framework::distribution::has_none;
 use nasfw_framework::prelude::*;
 use nasfw_framework::register;
 use nasfw_framework::registry::{Kind as Plugins, Registry};
@@ -280,12 +280,15 @@ impl ArchDistribution for Softmax {
         self.0.mean(phi)
     }
 
-    fn log_prob(&self, phi: &Tensor, choice: &Choice) -> Result<Option<Tensor>> {
+    fn log_prob(&self, phi: &Tensor, choice: &Choice) -> Result<Tensor> {
         let right = self.0.log_prob(phi, choice)?;
-        Ok(right.map(|p| if self.1 { p.detach() * 2.0 - p } else { p }))
+        Ok(match self.1 {
+            true => right.detach() * 2.0 - right,
+            false => right,
+        })
     }
 
-    fn draw(&self, phi: &Tensor, rng: &mut Rng) -> Result<Option<Choice>> {
+    fn draw(&self, phi: &Tensor, rng: &mut Rng) -> Result<Choice> {
         let phi = if self.2 {
             phi * 0.5
         } else {
@@ -293,6 +296,41 @@ impl ArchDistribution for Softmax {
         };
         self.0.draw(&phi, rng)
     }
+}
+
+/// The softmax, of which only draws are there, or nothing at all.
+struct Draws(IndependentSoftmax, bool);
+
+impl ArchDistribution for Draws {
+    fn layout(&self) -> &ParamLayout {
+        self.0.layout()
+    }
+
+    fn mean(&self, phi: &Tensor) -> Result<Vec<Tensor>> {
+        self.0.mean(phi)
+    }
+
+    fn draw(&self, phi: &Tensor, rng: &mut Rng) -> Result<Choice> {
+        match self.1 {
+            true => self.0.draw(phi, rng),
+            false => Err(has_none("discrete draws")),
+        }
+    }
+}
+
+#[test]
+fn a_distribution_may_only_draw_but_must_do_something() {
+    let report = |draws| {
+        let double = Draws(IndependentSoftmax::new(&spec(), 0.1), draws);
+        conformance::distribution("double", &double, &spec())
+    };
+    report(true).ok().unwrap();
+    rejects(&report(false), "gives-architectures");
+    let double = Draws(IndependentSoftmax::new(&spec(), 0.1), true);
+    let phi = Tensor::zeros([7], (tch::Kind::Double, tch::Device::Cpu));
+    let error = double.sample(&phi, &mut Streams::new(0).at("none", 0));
+    let message = error.unwrap_err().to_string();
+    assert_eq!(message, "this distribution has no relaxed samples");
 }
 
 #[test]
