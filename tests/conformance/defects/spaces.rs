@@ -1,10 +1,12 @@
 //! Spaces, supernets, distributions and descriptors with one defect each; without it each double is accepted.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use nasfw_conformance::{self as conformance, Report};
 use nasfw_framework::distribution::has_none;
 use nasfw_framework::prelude::*;
-use nasfw_framework::register;
 use nasfw_framework::registry::{Kind as Plugins, Registry};
+use nasfw_framework::{observe, register};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tch::Tensor;
@@ -53,6 +55,18 @@ enum Defect {
     ForgetsOptions,
     /// Offsets of rows are passed over.
     ForgetsOffsets,
+    /// All candidates are told under one name.
+    TellsOneName,
+    /// Candidates are told at their neighbours' places.
+    TellsElsewhere,
+    /// Candidates are told in the order of a set that begins anew somewhere else in every pass.
+    TellsInDisorder,
+    /// What is told is not what goes on.
+    TellsCopies,
+    /// Weights for cells are taken and forgotten.
+    ForgetsCells,
+    /// The loss is a sum over images.
+    SumsImages,
     /// The scale of the images is declared and never read.
     IdleOption,
 }
@@ -120,12 +134,27 @@ impl SearchSpace for Double {
     }
 }
 
+/// Forward passes so far, of all supernets.
+static PASSES: AtomicUsize = AtomicUsize::new(0);
+
 /// A sum of linear maps, one for each of the seven candidates, weighted and bent.
 struct Net(ParamLayout, ParamId, Defect, f64);
 
 impl Supernet for Net {
     fn layout(&self) -> &ParamLayout {
         &self.0
+    }
+
+    fn cells(&self) -> usize {
+        1
+    }
+
+    fn loss(&self, output: &Tensor, labels: &Tensor) -> Tensor {
+        let mean = output.cross_entropy_for_logits(labels);
+        match self.2 {
+            Defect::SumsImages => mean * labels.numel() as f64,
+            _ => mean,
+        }
     }
 
     fn forward(
@@ -136,6 +165,11 @@ impl Supernet for Net {
         _mode: Mode,
         _noise: Streams,
     ) -> Result<Tensor> {
+        let arch = &match self.2 {
+            Defect::ForgetsCells => arch.shallow_clone(),
+            _ => arch.of_cell(0),
+        };
+        let pass = PASSES.fetch_add(1, Ordering::Relaxed);
         let maps = &self.0.views(weights.params)[self.1];
         let mut x = images.flatten(1, -1) * self.3;
         if self.2 == Defect::MixesImages {
@@ -152,12 +186,34 @@ impl Supernet for Net {
             .into_iter()
             .enumerate()
         {
-            let y = x.matmul(&maps.get(i as i64).tr()).tanh();
+            let mut y = x.matmul(&maps.get(i as i64).tr()).tanh();
             if !arch.is_active(0, row, column) {
                 if self.2 == Defect::IgnoresMask {
                     sum += y;
                 }
                 continue;
+            }
+            let told = observe::candidate(&y, || {
+                let name = match self.2 {
+                    Defect::TellsOneName => "candidate".into(),
+                    Defect::TellsInDisorder => format!("candidate {}", (i + pass) % 7),
+                    _ => format!("candidate {i}"),
+                };
+                let column = match self.2 {
+                    Defect::TellsElsewhere => (column + 1) % 3,
+                    _ => column,
+                };
+                let (cell, group) = (0, 0);
+                let place = Place::Candidate {
+                    cell,
+                    group,
+                    row,
+                    column,
+                };
+                (name, place)
+            });
+            if self.2 != Defect::TellsCopies {
+                y = told;
             }
             let mut a = arch.weights[0].get(row as i64).get(column as i64);
             if self.2 == Defect::CutsGradient && i > 0 {
@@ -218,6 +274,16 @@ fn defects_of_supernets_are_rejected() {
         "gradient-is-finite-difference",
     );
     rejects(&report(Defect::MixesImages), "batch-order");
+    for defect in [
+        Defect::TellsOneName,
+        Defect::TellsElsewhere,
+        Defect::TellsInDisorder,
+        Defect::TellsCopies,
+    ] {
+        rejects(&report(defect), "told-values-add-up");
+    }
+    rejects(&report(Defect::ForgetsCells), "cells-add-up");
+    rejects(&report(Defect::SumsImages), "images-add-up");
     rejects(&report(Defect::ForgetsOptions), "options-used-or-refused");
     rejects(
         &report(Defect::ForgetsOffsets),
