@@ -150,7 +150,8 @@ impl Supernet for Net {
     }
 
     fn loss(&self, output: &Tensor, labels: &Tensor) -> Tensor {
-        let mean = output.cross_entropy_for_logits(labels);
+        let reduction = tch::Reduction::Mean;
+        let mean = output.cross_entropy_loss::<Tensor>(labels, None, reduction, -100, 0.0);
         match self.2 {
             Defect::SumsImages => mean * labels.numel() as f64,
             _ => mean,

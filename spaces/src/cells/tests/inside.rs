@@ -54,6 +54,10 @@ impl Fixture {
             .unwrap()
     }
 
+    fn loss(&self, logits: &Tensor, labels: &Tensor) -> Tensor {
+        logits.cross_entropy_loss::<Tensor>(labels, None, tch::Reduction::Mean, -100, 0.0)
+    }
+
     fn told(&self, wanted: Wanted, plain: bool) -> (Tensor, Vec<Value>) {
         observe::values(wanted, || self.logits(plain))
     }
@@ -62,8 +66,7 @@ impl Fixture {
     fn jacobian(&self, plain: bool) -> Tensor {
         let logits = self.logits(plain);
         let one = |t: &Tensor, i| t.narrow(0, i, 1);
-        let losses =
-            (0..6).map(|i| one(&logits, i).cross_entropy_for_logits(&one(&self.labels, i)));
+        let losses = (0..6).map(|i| self.loss(&one(&logits, i), &one(&self.labels, i)));
         let rows = ImageGradients::of(losses.collect(), &[&self.params]);
         let rows: Vec<Tensor> = rows.map(|row| row.unwrap().remove(0)).collect();
         Tensor::stack(&rows, 0)
