@@ -10,7 +10,7 @@ use super::space::fits;
 use nasfw_framework::arch::{ArchSpec, Choice};
 use nasfw_framework::distribution::{ArchDistribution, normalised_entropy};
 use nasfw_framework::rng::{self, Streams};
-use nasfw_framework::{Error, Result};
+use nasfw_framework::{Error, Result, if_any};
 
 const DRAWS: u64 = 6000;
 
@@ -23,22 +23,33 @@ pub fn distribution(name: &str, distribution: &dyn ArchDistribution, spec: &Arch
         rng::normal(&mut streams.at("phi", i), &shape, Kind::Double, Device::Cpu)
     };
     let phi = distribution.init(streams, Kind::Double, Device::Cpu) + noise(0) * 0.5;
-    let sample = |phi: &Tensor| distribution.sample(phi, &mut streams.at("sample", 0));
+    // None where it has none.
+    let sample = |phi: &Tensor| if_any(distribution.sample(phi, &mut streams.at("sample", 0)));
+    let draw = |i| if_any(distribution.draw(&phi, &mut streams.at("draw", i)));
     // None without a closed form.
     let probabilities = |phi: &Tensor| -> Result<Option<Vec<(Choice, Tensor)>>> {
         spec.enumerate()
-            .map(|c| Ok(distribution.log_prob(phi, &c)?.map(|p| (c, p))))
+            .map(|c| Ok(if_any(distribution.log_prob(phi, &c))?.map(|p| (c, p))))
             .collect()
     };
+    report.check(
+        "gives-architectures",
+        "it has relaxed samples, discrete draws, or both",
+        || {
+            Ok(Verdict::of(
+                sample(&phi)?.is_some() || draw(0)?.is_some(),
+                || "it has neither: no strategy can take an architecture from it".into(),
+            ))
+        },
+    );
     let no_form = || Verdict::NotApplicable("log-probabilities have no closed form".into());
     report.check(
         "sample-fits-the-spec",
         "samples and means have the spec's shapes, zero padding and the precision of φ",
         || {
-            for (what, weights) in [
-                ("sample", sample(&phi)?.weights),
-                ("mean", distribution.mean(&phi)?),
-            ] {
+            let sample = sample(&phi)?.map(|sample| ("sample", sample.weights));
+            let mean = ("mean", distribution.mean(&phi)?);
+            for (what, weights) in sample.into_iter().chain([mean]) {
                 if let Some(why) = misfit(&weights, spec, phi.kind()) {
                     return Ok(Verdict::Broken(format!("its {what}: {why}")));
                 }
@@ -50,7 +61,9 @@ pub fn distribution(name: &str, distribution: &dyn ArchDistribution, spec: &Arch
         "sample-is-a-function",
         "equal φ and generator give equal samples",
         || {
-            let (a, b) = (sample(&phi)?, sample(&phi)?);
+            let (Some(a), Some(b)) = (sample(&phi)?, sample(&phi)?) else {
+                return Ok(Verdict::NotApplicable("it has no relaxed samples".into()));
+            };
             let equal = a.weights.iter().zip(&b.weights).all(|(a, b)| a.equal(b));
             Ok(Verdict::of(equal, || "a second sample differs".into()))
         },
@@ -109,7 +122,7 @@ pub fn distribution(name: &str, distribution: &dyn ArchDistribution, spec: &Arch
             };
             let mut counts: BTreeMap<Choice, f64> = BTreeMap::new();
             for i in 0..DRAWS {
-                let Some(drawn) = distribution.draw(&phi, &mut streams.at("draw", i))? else {
+                let Some(drawn) = draw(i)? else {
                     return Ok(Verdict::NotApplicable("it does not draw".into()));
                 };
                 *counts.entry(drawn).or_default() += 1.0;

@@ -101,7 +101,7 @@ pub enum Order {
 }
 
 /// Which training batch. Its content is a pure function of this and the run's seed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Draw {
     pub split: Split,
     pub order: Order,

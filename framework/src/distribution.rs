@@ -7,5 +7,6 @@ mod independent;
 pub use dirichlet::Dirichlet;
 pub use gumbel::{GumbelSoftmax, Relaxation};
 pub use independent::{
-    ArchDistribution, IndependentSoftmax, gumbel, normalised_entropy, plackett_luce, row_entropy,
+    ArchDistribution, IndependentSoftmax, gumbel, has_none, normalised_entropy, plackett_luce,
+    row_entropy,
 };

@@ -43,6 +43,14 @@ pub enum Error {
         /// What to type instead.
         help: String,
     },
+    /// Something was asked of a part that it does not have, and need not have.
+    #[error("{who} has no {what}")]
+    HasNone {
+        /// The part, for example `this distribution`.
+        who: &'static str,
+        /// What it does not have.
+        what: &'static str,
+    },
     /// A value inside the program or a file does not make sense.
     #[error("invalid {what}: {why}")]
     Invalid {
@@ -128,6 +136,16 @@ pub enum Error {
     Tensor(#[from] tch::TchError),
 }
 
+/// `None` where a part says that it does not have what was asked of it ([`Error::HasNone`]). Whoever can do without
+/// asks through this; for anybody else `?` ends the search with the message.
+pub fn if_any<T>(answer: Result<T>) -> Result<Option<T>> {
+    match answer {
+        Ok(value) => Ok(Some(value)),
+        Err(Error::HasNone { .. }) => Ok(None),
+        Err(other) => Err(other),
+    }
+}
+
 /// The run folder around a file, if it can be gone on with: it has a checkpoint.
 fn begun_around(path: &Path) -> Option<&Path> {
     path.ancestors()
@@ -179,7 +197,11 @@ impl Error {
             Self::Device { .. } => 6,
             Self::NotFinite { .. } => 7,
             Self::Interrupted { .. } | Self::Stopped { .. } => 130,
-            Self::Registry(_) | Self::Invalid { .. } | Self::Plugin { .. } | Self::Tensor(_) => 1,
+            Self::Registry(_)
+            | Self::HasNone { .. }
+            | Self::Invalid { .. }
+            | Self::Plugin { .. }
+            | Self::Tensor(_) => 1,
         }
     }
 

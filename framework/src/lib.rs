@@ -28,6 +28,7 @@ mod error;
 pub mod arch;
 pub mod budget;
 pub mod device;
+pub mod observe;
 pub mod optim;
 pub mod params;
 mod tensors;
@@ -69,7 +70,7 @@ pub mod trainer;
 
 pub mod perf;
 
-pub use error::{Error, Result};
+pub use error::{Error, Result, if_any};
 #[doc(hidden)]
 pub use inventory;
 
@@ -89,11 +90,14 @@ pub mod prelude {
     pub use crate::events::Event;
     pub use crate::listen::{Listener, SharedListener};
     pub use crate::network::{Network, NetworkBuilder, NetworkOptions};
+    pub use crate::observe::{Place, Value, Wanted};
     pub use crate::optim::OptimizerConfig;
     pub use crate::outcome::Outcome;
     pub use crate::params::{Init, ParamId, ParamLayout, Views};
     pub use crate::rng::{Rng, Streams};
-    pub use crate::search::{Fidelity, LookUp, Metric, Perturbation, Search};
+    pub use crate::search::{
+        Fidelity, ImageGradients, LookUp, Metric, Perturbation, Search, Ticket,
+    };
     pub use crate::space::{SearchSpace, SpaceConfig, Task};
     pub use crate::strategy::{
         ArchGradient, BuildContext, Changes, Claims, Control, DataPlan, Endpoints, Objective,

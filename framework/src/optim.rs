@@ -155,6 +155,24 @@ impl FlatOptimizer {
         });
     }
 
+    /// The same, but nothing moves where `frozen` (bool, same shape) is true: neither the vector nor what is kept of its
+    /// gradients. `grad` must be zero there, so that it counts for no clipping.
+    pub fn step_around(&mut self, params: &mut Tensor, grad: &Tensor, lr: f64, frozen: &Tensor) {
+        let before = no_grad(|| [&*params, &self.first, &self.second].map(Tensor::copy));
+        self.step(params, grad, lr);
+        no_grad(|| {
+            for (now, before) in [params, &mut self.first, &mut self.second]
+                .into_iter()
+                .zip(before)
+            {
+                // The second moment of SGD is empty.
+                if now.size() == frozen.size() {
+                    now.copy_(&before.where_self(frozen, now));
+                }
+            }
+        });
+    }
+
     /// The settings.
     pub fn config(&self) -> &OptimizerConfig {
         &self.config

@@ -180,6 +180,12 @@ pub trait Supernet: Send {
         ParamLayout::new()
     }
 
+    /// How many cells take weights of the architecture of their own, [`RelaxedArch::cells`], numbered from input to output.
+    /// None (0) refuses them.
+    fn cells(&self) -> usize {
+        0
+    }
+
     /// Whether a batch of a single image can be trained on. It can't where a batch norm sees one pixel of an image: one
     /// number has no variance. An image that would be left over at the end of a pass then joins the batch before it.
     fn takes_one_image(&self) -> bool {

@@ -2,6 +2,7 @@
 //! standalone networks.
 
 pub use nasfw_framework::network::channels_last;
+use nasfw_framework::observe;
 use nasfw_framework::prelude::*;
 use nasfw_framework::supernet::BatchNormStats;
 use nasfw_kernels::fused;
@@ -239,8 +240,9 @@ impl BatchNorm {
 }
 
 /// Convolution, batch norm, ReLU.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct ConvBnRelu {
+    name: String,
     conv: Conv,
     bn: BatchNorm,
 }
@@ -255,6 +257,7 @@ impl ConvBnRelu {
         momentum: f64,
     ) -> Self {
         Self {
+            name: name.into(),
             conv: Conv::new(b, &format!("{name}.conv"), inputs, outputs, kernel),
             bn: BatchNorm::new(b, &format!("{name}.bn"), outputs, true, momentum),
         }
@@ -262,11 +265,22 @@ impl ConvBnRelu {
 
     /// `[n, inputs, h, w]` to `[n, outputs, h, w]`.
     pub fn forward(&self, pass: &Pass, x: &Tensor) -> Tensor {
-        self.bn.forward(pass, &self.conv.forward(pass, x)).relu_()
+        self.rectified(self.bn.forward(pass, &self.conv.forward(pass, x)))
+    }
+
+    fn rectified(&self, mut y: Tensor) -> Tensor {
+        match observe::is_on() {
+            true => observe::relu_input(&y, 1, || self.name.clone()).relu(),
+            false => y.relu_(),
+        }
     }
 
     /// Computes the parts of `blend`'s channels at `positions` of the output channels, and adds each times its weight to
-    /// its node.
+    /// its node; `told` as in [`Blend::add_told`].
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "those of a forward pass and of a sum"
+    )]
     pub fn blend(
         &self,
         pass: &Pass,
@@ -275,6 +289,7 @@ impl ConvBnRelu {
         blend: &Blend,
         mix: &Tensor,
         nodes: &mut [&mut Option<Tensor>],
+        told: impl Fn(usize, Tensor) -> Tensor,
     ) -> Result<()> {
         let parts = ranges(positions, blend.channels);
         let y = self.conv.forward_part(pass, x, &parts);
@@ -282,8 +297,8 @@ impl ConvBnRelu {
             let norm = self.bn.fused(pass, &parts);
             return Ok(fused::blend(&y, &norm, true, blend.channels, mix, nodes)?);
         }
-        let y = self.bn.forward_part(pass, &y, &parts).relu_();
-        blend.add(&y, mix, nodes)
+        let y = self.rectified(self.bn.forward_part(pass, &y, &parts));
+        blend.add_told(&y, mix, nodes, told)
     }
 }
 
@@ -294,16 +309,27 @@ pub struct Blend {
 }
 
 impl Blend {
-    /// Nodes of so many channels, of tensors like `x`.
+    /// Nodes of so many channels, of tensors like `x`. Nothing is fused while somebody observes.
     pub fn new(x: &Tensor, channels: i64, fused: bool) -> Self {
         Self {
             channels,
-            fused: fused && fused::fits(x, channels),
+            fused: fused && !observe::is_on() && fused::fits(x, channels),
         }
     }
 
     /// Adds `mix[i]` times `y`, or times part `i` of `y`, to node `i`.
     pub fn add(&self, y: &Tensor, mix: &Tensor, nodes: &mut [&mut Option<Tensor>]) -> Result<()> {
+        self.add_told(y, mix, nodes, |_, part| part)
+    }
+
+    /// The same; where nothing is fused, `told(i, part)` is added in the place of what goes to node `i`.
+    pub fn add_told(
+        &self,
+        y: &Tensor,
+        mix: &Tensor,
+        nodes: &mut [&mut Option<Tensor>],
+        told: impl Fn(usize, Tensor) -> Tensor,
+    ) -> Result<()> {
         if self.fused {
             let norm = fused::Norm::None;
             return Ok(fused::blend(y, &norm, false, self.channels, mix, nodes)?);
@@ -315,6 +341,7 @@ impl Blend {
             } else {
                 y.narrow(1, i as i64 * self.channels, self.channels)
             };
+            let part = told(i, part);
             **node = Some(match node.take() {
                 Some(sum) => sum.addcmul(&part, &weight),
                 None => part * weight,

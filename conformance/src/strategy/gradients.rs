@@ -14,7 +14,7 @@ use nasfw_framework::registry::Plugin;
 use nasfw_framework::rng::Streams;
 use nasfw_framework::search::Search;
 use nasfw_framework::strategy::{ArchGradient, Split, TakenLoss, WeightGradient};
-use nasfw_framework::{Error, Result};
+use nasfw_framework::{Error, Result, if_any};
 
 /// The step that is looked at: momentum is no longer zero by then.
 pub(super) fn looked_at(rig: &Rig<'_>) -> Result<u64> {
@@ -298,6 +298,11 @@ fn unrolled(base: Watched) -> Result<Verdict> {
         return Ok(Verdict::Broken("it has no distribution".into()));
     };
     let sample = |phi: &Tensor, n: u64| distribution.sample(phi, &mut Streams::new(5).at("s", n));
+    if if_any(sample(&phi, 0))?.is_none() {
+        return Ok(Verdict::NotApplicable(
+            "its distribution has no relaxed samples".into(),
+        ));
+    }
     if sample(&phi, 0)?.weights != sample(&phi, 1)?.weights {
         return Ok(Verdict::NotApplicable(
             "its samples are random, and the suite can't repeat the strategy's own".into(),
@@ -375,7 +380,7 @@ fn score(rig: &Rig<'_>) -> Result<Verdict> {
     let leaf = phi.copy().set_requires_grad(true);
     let mut expected = Tensor::zeros([], (phi.kind(), phi.device()));
     for choice in spec.enumerate() {
-        let Some(log_prob) = distribution.log_prob(&leaf, &choice)? else {
+        let Some(log_prob) = if_any(distribution.log_prob(&leaf, &choice))? else {
             return Ok(Verdict::Broken(
                 "it claims a score function, but its distribution has no log-probability".into(),
             ));

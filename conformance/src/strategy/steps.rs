@@ -13,7 +13,7 @@ use nasfw_framework::distribution::ArchDistribution;
 use nasfw_framework::listen::Vector;
 use nasfw_framework::rng::Streams;
 use nasfw_framework::strategy::{DataPlan, Split};
-use nasfw_framework::{Error, Result};
+use nasfw_framework::{Error, Result, if_any};
 
 pub(super) fn theta_stays(rig: &Rig<'_>) -> Result<Verdict> {
     stays(rig, Vector::Theta)
@@ -178,10 +178,13 @@ pub(super) fn perturbation_raises_the_loss(rig: &Rig<'_>) -> Result<Verdict> {
                 ));
             }
         };
-        let clean = no_grad(|| -> Result<f64> {
-            let arch = distribution.sample(&phi, &mut Streams::new(0).at("clean", 0))?;
-            Ok(search.loss(theta, &arch, batch)?.double_value(&[]))
-        })?;
+        let arch = distribution.sample(&phi, &mut Streams::new(0).at("clean", 0));
+        let Some(arch) = if_any(arch)? else {
+            return Ok(Verdict::NotApplicable(
+                "its distribution has no relaxed samples".into(),
+            ));
+        };
+        let clean = no_grad(|| search.loss(theta, &arch, batch))?.double_value(&[]);
         if *value < clean - 1e-12 * clean.abs() {
             return Ok(Verdict::Broken(format!(
                 "in step {step} the loss is {value:.9} at the perturbed architecture and {clean:.9} without the \

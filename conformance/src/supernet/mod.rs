@@ -1,6 +1,7 @@
 //! What every supernet must hold, in double precision on random images.
 
 mod architecture;
+mod inside;
 mod options;
 
 use tch::{Device, Kind, Tensor};
@@ -305,6 +306,21 @@ pub fn supernet(name: &str, space: &dyn SearchSpace, net: &dyn Supernet, task: T
         "architecture-used-or-refused",
         "masks, offsets and scalars of an architecture do what they say, or are refused with a message",
         || architecture::used_or_refused(space, task),
+    );
+    report.check(
+        "told-values-add-up",
+        "what is told has names of its own, changes nothing, and of candidates adds up to the slopes in their weights",
+        || inside::told(space, task),
+    );
+    report.check(
+        "images-add-up",
+        "the mean of the gradients of a batch's images is the gradient of the batch",
+        || inside::images(&probe, spec),
+    );
+    report.check(
+        "cells-add-up",
+        "gradients in weights of cells are finite differences, and sum to the ordinary one",
+        || inside::cells(space, task),
     );
     report
 }

@@ -18,10 +18,17 @@ pub struct RelaxedArch {
     /// Per group `[rows]`: added to every number that a row puts out. GDAS's published gradient is one: zero in value, it
     /// carries the gradient of candidates that are not computed.
     pub offsets: Option<Vec<Tensor>>,
+    /// `[cell][group]`: the weights that each cell of the network takes in the place of `weights`, of the same shapes, where
+    /// cells do not share them ([`RelaxedArch::in_cells`]). Masks and offsets stay those of all cells.
+    pub cells: Option<Vec<Vec<Tensor>>>,
     /// log-probability of the sample, a scalar, where the distribution has one.
     pub log_prob: Option<Tensor>,
     /// Named scalars of the strategy that a supernet may understand: auxiliary-skip weight, dropout rate.
     pub scalars: BTreeMap<String, f64>,
+}
+
+fn shared(tensors: &[Tensor]) -> Vec<Tensor> {
+    tensors.iter().map(Tensor::shallow_clone).collect()
 }
 
 impl RelaxedArch {
@@ -31,18 +38,28 @@ impl RelaxedArch {
             weights,
             active: None,
             offsets: None,
+            cells: None,
             log_prob: None,
             scalars: BTreeMap::new(),
         }
     }
 
-    /// The same sample with other weights.
+    /// The same sample, in the same memory.
+    pub fn shallow_clone(&self) -> Self {
+        let cells = self.cells.as_ref();
+        Self {
+            cells: cells.map(|cells| cells.iter().map(|cell| shared(cell)).collect()),
+            ..self.with_weights(shared(&self.weights))
+        }
+    }
+
+    /// The same sample with other weights, in all cells.
     pub fn with_weights(&self, weights: Vec<Tensor>) -> Self {
-        let shared = |tensors: &Vec<Tensor>| tensors.iter().map(Tensor::shallow_clone).collect();
         Self {
             weights,
             active: self.active.clone(),
-            offsets: self.offsets.as_ref().map(shared),
+            offsets: self.offsets.as_ref().map(|offsets| shared(offsets)),
+            cells: None,
             log_prob: self.log_prob.as_ref().map(Tensor::shallow_clone),
             scalars: self.scalars.clone(),
         }
@@ -58,6 +75,27 @@ impl RelaxedArch {
     pub fn with_offsets(mut self, offsets: Vec<Tensor>) -> Self {
         self.offsets = Some(offsets);
         self
+    }
+
+    /// Gives each of `n` cells the same weights as tensors of their own in the graph: the gradient with respect to
+    /// `cells[k][g]` is that of cell k, and their sum arrives at what the weights were made from. Weights that require no
+    /// gradient are cut off first, so that this can be asked for.
+    pub fn in_cells(&self, n: usize) -> Self {
+        let own = |w: &Tensor| match w.requires_grad() {
+            true => w.alias(),
+            false => w.detach().set_requires_grad(true),
+        };
+        let cell = |_| self.weights.iter().map(own).collect();
+        Self {
+            cells: Some((0..n).map(cell).collect()),
+            ..self.shallow_clone()
+        }
+    }
+
+    /// What cell `k` takes of this: an architecture without weights for cells.
+    pub fn of_cell(&self, k: usize) -> Self {
+        let own = self.cells.as_ref().and_then(|cells| cells.get(k));
+        self.with_weights(shared(own.unwrap_or(&self.weights)))
     }
 
     /// Adds the log-probability of the sample.
@@ -97,6 +135,12 @@ impl RelaxedArch {
             weights: self.weights.iter().map(Tensor::detach).collect(),
             active: self.active.clone(),
             offsets: (self.offsets.as_ref()).map(|o| o.iter().map(Tensor::detach).collect()),
+            cells: (self.cells.as_ref()).map(|cells| {
+                cells
+                    .iter()
+                    .map(|c| c.iter().map(Tensor::detach).collect())
+                    .collect()
+            }),
             log_prob: self.log_prob.as_ref().map(Tensor::detach),
             scalars: self.scalars.clone(),
         }

@@ -89,11 +89,11 @@ impl ArchDistribution for GumbelSoftmax {
         self.softmax.mean(phi)
     }
 
-    fn log_prob(&self, phi: &Tensor, choice: &Choice) -> Result<Option<Tensor>> {
+    fn log_prob(&self, phi: &Tensor, choice: &Choice) -> Result<Tensor> {
         self.softmax.log_prob(phi, choice)
     }
 
-    fn draw(&self, phi: &Tensor, rng: &mut Rng) -> Result<Option<Choice>> {
+    fn draw(&self, phi: &Tensor, rng: &mut Rng) -> Result<Choice> {
         self.softmax.draw(phi, rng)
     }
 

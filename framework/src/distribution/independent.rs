@@ -3,38 +3,58 @@
 use tch::{Device, Kind, Tensor};
 
 use crate::arch::{ArchSpec, Choice, Marginals, RelaxedArch};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::params::{Init, ParamLayout};
 use crate::rng::{self, Rng, Streams};
 
 /// A distribution over architectures, joint by contract: nothing here assumes that rows are independent.
 ///
-/// Like a supernet it is a pure function of one flat parameter vector, called φ throughout.
+/// Like a supernet it is a pure function of one flat parameter vector, called φ throughout. It has relaxed samples,
+/// discrete draws, or both; what it does not implement is an [`Error::HasNone`] for whoever asks
+/// ([`crate::if_any`] where that may be).
 pub trait ArchDistribution: Send {
     /// Layout of φ.
     fn layout(&self) -> &ParamLayout;
-
-    /// A relaxed sample, differentiable in φ. All randomness comes from `rng`.
-    fn sample(&self, phi: &Tensor, rng: &mut Rng) -> Result<RelaxedArch>;
 
     /// The weights that derivation goes by: the distribution without its noise, one `[rows, width]` matrix per group,
     /// rows summing to one (or not, for distributions that are no softmax), padding zero.
     fn mean(&self, phi: &Tensor) -> Result<Vec<Tensor>>;
 
-    /// The discrete reading: log-probability that a discrete draw is `choice`, a scalar differentiable in φ where the
-    /// distribution has one. None where it has no closed form.
-    fn log_prob(&self, _phi: &Tensor, _choice: &Choice) -> Result<Option<Tensor>> {
-        Ok(None)
+    /// A relaxed sample, differentiable in φ. All randomness comes from `rng`.
+    ///
+    /// # Errors
+    /// [`Error::HasNone`] unless implemented.
+    fn sample(&self, _phi: &Tensor, _rng: &mut Rng) -> Result<RelaxedArch> {
+        Err(has_none("relaxed samples"))
     }
 
-    /// A discrete draw, distributed as [`ArchDistribution::log_prob`] says.
-    fn draw(&self, _phi: &Tensor, _rng: &mut Rng) -> Result<Option<Choice>> {
-        Ok(None)
+    /// A discrete draw, distributed as [`ArchDistribution::log_prob`] says. All randomness comes from `rng`.
+    ///
+    /// # Errors
+    /// [`Error::HasNone`] unless implemented.
+    fn draw(&self, _phi: &Tensor, _rng: &mut Rng) -> Result<Choice> {
+        Err(has_none("discrete draws"))
+    }
+
+    /// The log-probability that a discrete draw is `choice`, a scalar differentiable in φ.
+    ///
+    /// # Errors
+    /// [`Error::HasNone`] unless implemented, and where it has no closed form.
+    fn log_prob(&self, _phi: &Tensor, _choice: &Choice) -> Result<Tensor> {
+        Err(has_none("log-probabilities"))
     }
 
     /// A starting φ.
     fn init(&self, streams: Streams, kind: Kind, device: Device) -> Tensor {
         self.layout().init(streams, kind, device)
+    }
+}
+
+/// What a distribution answers that does not have what was asked of it.
+pub fn has_none(what: &'static str) -> Error {
+    Error::HasNone {
+        who: "this distribution",
+        what,
     }
 }
 
@@ -106,7 +126,7 @@ impl ArchDistribution for IndependentSoftmax {
         Ok(self.spec.softmax(phi))
     }
 
-    fn log_prob(&self, phi: &Tensor, choice: &Choice) -> Result<Option<Tensor>> {
+    fn log_prob(&self, phi: &Tensor, choice: &Choice) -> Result<Tensor> {
         choice.check_complete(&self.spec)?;
         let probabilities = self.spec.softmax(phi);
         let terms: Vec<Tensor> = self
@@ -116,17 +136,16 @@ impl ArchDistribution for IndependentSoftmax {
                 plackett_luce(&probabilities[g].get(r as i64), choice.kept(g, r)).log()
             })
             .collect();
-        Ok(Some(Tensor::stack(&terms, 0).sum(phi.kind())))
+        Ok(Tensor::stack(&terms, 0).sum(phi.kind()))
     }
 
-    fn draw(&self, phi: &Tensor, rng: &mut Rng) -> Result<Option<Choice>> {
+    fn draw(&self, phi: &Tensor, rng: &mut Rng) -> Result<Choice> {
         // The k largest of logits + Gumbel noise are a Plackett–Luce draw (Kool et al. 2019).
         let gumbel = gumbel(rng, &[self.spec.numel()], Kind::Double, phi.device());
         let noisy = phi.detach().to_kind(Kind::Double) + gumbel;
-        Ok(Some(
-            self.spec
-                .top(&self.spec.to_marginals(&self.spec.split(&noisy))),
-        ))
+        Ok(self
+            .spec
+            .top(&self.spec.to_marginals(&self.spec.split(&noisy))))
     }
 }
 

@@ -6,6 +6,7 @@ use super::graph::{Network, Op, Plan, Step};
 use super::pool::average_pool;
 use crate::dataset::Task;
 use crate::error::{Error, Result};
+use crate::observe;
 use crate::params::Views;
 use crate::rng::{self, Streams};
 use crate::supernet::{Mode, Weights};
@@ -242,6 +243,9 @@ impl Pass<'_> {
                     network.eps,
                     true,
                 )
+            }
+            Op::Relu if observe::is_on() => {
+                observe::relu_input(x, 1, || format!("relu {i}")).relu()
             }
             // Nobody else reads the batch norm's result, and its gradient doesn't need it.
             Op::Relu if self.only_reader_of_batch_norm(step.inputs[0]) => x.shallow_clone().relu_(),

@@ -10,6 +10,7 @@ use super::running::{Autocast, Search};
 use crate::arch::RelaxedArch;
 use crate::batches::Batch;
 use crate::error::Result;
+use crate::observe;
 use crate::rng::Streams;
 use crate::supernet::{Mode, Supernet, Weights};
 
@@ -27,7 +28,8 @@ impl Search {
         noise: Streams,
     ) -> Result<(Tensor, Tensor)> {
         match self.settings.micro_batch {
-            Some(size) if (size as i64) < batch.len() => {
+            // What is observed must keep its graph.
+            Some(size) if (size as i64) < batch.len() && !observe::is_on() => {
                 self.parts(theta, arch, batch, size as i64, noise)
             }
             _ => self.whole(self.supernet.as_ref(), theta, arch, batch, noise),
@@ -43,6 +45,21 @@ impl Search {
         batch: &Batch,
         noise: Streams,
     ) -> Result<(Tensor, Tensor)> {
+        self.whole_by(supernet, theta, arch, batch, noise, |output| {
+            Ok(supernet.loss(output, &batch.labels))
+        })
+    }
+
+    /// The same by another loss of the output.
+    pub(super) fn whole_by(
+        &self,
+        supernet: &dyn Supernet,
+        theta: &Tensor,
+        arch: &RelaxedArch,
+        batch: &Batch,
+        noise: Streams,
+        loss: impl FnOnce(&Tensor) -> Result<Tensor>,
+    ) -> Result<(Tensor, Tensor)> {
         let weights = Weights {
             params: theta,
             stats: &self.stats,
@@ -52,7 +69,7 @@ impl Search {
             Autocast::Bf16 => Some(precision::Autocast::bf16(self.device)),
         };
         let output = supernet.forward(weights, &batch.images, arch, Mode::Train, noise)?;
-        let loss = supernet.loss(&output, &batch.labels);
+        let loss = loss(&output)?;
         drop(autocast);
         let sums = no_grad(|| self.sums(&output.detach(), &loss.detach(), batch));
         Ok((loss, sums))
@@ -69,16 +86,20 @@ impl Search {
         let inputs: Vec<&Tensor> = iter::once(theta)
             .chain(&arch.weights)
             .chain(arch.offsets.iter().flatten())
+            .chain(arch.cells.iter().flatten().flatten())
             .collect();
         let cut = |t: &&Tensor| t.detach().set_requires_grad(t.requires_grad());
         let leaves: Vec<Tensor> = inputs.iter().map(cut).collect();
         let wanted = |t: &&Tensor| t.requires_grad();
         let wanted_leaves: Vec<&Tensor> = leaves.iter().filter(wanted).collect();
-        let (weights, offsets) = leaves[1..].split_at(arch.weights.len());
+        let (weights, others) = leaves[1..].split_at(arch.weights.len());
+        let (offsets, cells) = others.split_at(arch.offsets.as_ref().map_or(0, Vec::len));
         let copies = |leaves: &[Tensor]| leaves.iter().map(Tensor::shallow_clone).collect();
         let arch = RelaxedArch {
             weights: copies(weights),
             offsets: arch.offsets.is_some().then(|| copies(offsets)),
+            cells: (arch.cells.is_some())
+                .then(|| cells.chunks(arch.weights.len()).map(copies).collect()),
             ..arch.detach()
         };
         let (mut losses, mut sums, mut slopes) = (vec![], vec![], vec![]);

@@ -1,7 +1,10 @@
 //! The state of a running search, and everything that a strategy's step may ask for.
 
+mod drawing;
 mod gradients;
 mod hessian;
+mod images;
+mod inside;
 mod ledger;
 mod micro;
 mod perturbation;
@@ -9,7 +12,9 @@ mod running;
 mod tabular;
 mod updates;
 
+pub use drawing::Ticket;
 pub use hessian::{Curvature, top_eigenvalue};
+pub use images::ImageGradients;
 pub use running::{Autocast, Clock, Perturbation, Search, Settings, Tick};
 pub(crate) use running::{Needs, Parts, leaf};
 pub use tabular::{Fidelity, LookUp, Metric};

@@ -8,7 +8,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 use super::gradients::differentiate;
 use crate::arch::{Choice, Genotype, Marginals, RelaxedArch};
-use crate::batches::{Augment, Batch, Batches, DataPlan, Draw, Order, Split};
+use crate::batches::{Augment, Batch, Batches, DataPlan, Order, Split};
 use crate::benchmark::{Benchmark, Score};
 use crate::budget::{Budget, Work};
 use crate::dataset::{ImageData, Task};
@@ -138,6 +138,8 @@ pub struct Search {
     pub(super) listeners: Listeners,
     /// Up to when time is in the ledger; none before the first step of this process.
     pub(super) ticked: Option<Instant>,
+    /// Coordinates of θ that do not move in this step, `[weights]`, bool.
+    pub(super) frozen: Option<Tensor>,
     /// Scalars that go with every architecture whose loss is taken.
     pub(super) arch_scalars: BTreeMap<String, f64>,
     /// What moves the architecture that the weights descend at.
@@ -212,6 +214,7 @@ impl Search {
             plan: needs.data,
             task: data.task,
             settings,
+            frozen: None,
             arch_scalars: BTreeMap::new(),
             perturbation: None,
             space,
@@ -346,36 +349,11 @@ impl Search {
             .at(name, self.clock.step)
     }
 
-    /// The next training batch of a split, augmented.
-    ///
-    /// # Errors
-    /// An image file that can't be decoded, where the dataset is not in memory.
-    pub fn batch(&mut self, split: Split) -> Result<Batch> {
-        let _span = self.timed(Phase::Data);
-        self.batches.require(&[split])?;
-        let size = self.settings.batch_size;
-        let per_pass = self.batches.per_pass(split, size);
-        let at = self.clock.drawn.entry(split).or_default();
-        if at.1 >= per_pass {
-            *at = (at.0 + 1, 0);
-        }
-        let (pass, index) = *at;
-        at.1 += 1;
-        let order = if split == Split::Val {
-            self.settings.val_order
-        } else {
-            Order::Shuffled
-        };
-        let draw = Draw {
-            split,
-            order,
-            pass,
-            index,
-            batch_size: size,
-        };
-        let batch = self.batches.batch(draw, self.settings.augment)?;
-        self.tell(|listener| listener.drawn(&batch));
-        Ok(batch)
+    /// The streams that losses on a split draw the numbers of dropout, drop path and noise operations from in this step,
+    /// of test images where it is none: for forward passes of the strategy's own.
+    pub fn streams(&self, split: Option<Split>) -> Streams {
+        self.streams
+            .child(&format!("noise {split:?}"), self.clock.step)
     }
 
     // ---- the supernet ------------------------------------------------------------------------------------------
@@ -388,6 +366,12 @@ impl Search {
     /// φ, a leaf that requires gradients. The handle shares memory with the search's own.
     pub fn phi(&self) -> Tensor {
         self.phi.shallow_clone()
+    }
+
+    /// Running statistics of the supernet, laid out by [`Supernet::stats_layout`]. The handle shares memory with the
+    /// search's own: a pass in training mode updates them, unless it is given a copy.
+    pub fn stats(&self) -> Tensor {
+        self.stats.shallow_clone()
     }
 
     /// The supernet, for what [`Search::loss`] does not cover.
@@ -418,11 +402,11 @@ impl Search {
         pass: impl FnOnce(&mut Self, &Tensor, Streams) -> Result<(Tensor, Tensor)>,
     ) -> Result<Tensor> {
         let _span = self.timed(Phase::Forward);
+        self.check_cells(arch)?;
         let mut elsewhere = None;
         self.tell(|listener| elsewhere = elsewhere.take().or_else(|| listener.redirect(theta)));
         let theta = elsewhere.as_ref().unwrap_or(theta);
-        let name = format!("noise {:?}", batch.split);
-        let noise = self.streams.child(&name, self.clock.step);
+        let noise = self.streams(batch.split);
         let (loss, sums) = pass(self, theta, noise)?;
         if let Some(split) = batch.split {
             self.clock.work.images += batch.len() as u64;
@@ -449,7 +433,7 @@ impl Search {
     }
 
     pub(super) fn with_scalars(&self, arch: &RelaxedArch) -> RelaxedArch {
-        let mut same = arch.with_weights(arch.weights.iter().map(Tensor::shallow_clone).collect());
+        let mut same = arch.shallow_clone();
         for (name, value) in &self.arch_scalars {
             same.scalars.entry(name.clone()).or_insert(*value);
         }
@@ -477,6 +461,11 @@ impl Search {
     /// Gradients of a scalar with respect to leaves; zero where it does not depend on one.
     pub fn gradients(&self, loss: &Tensor, leaves: &[&Tensor]) -> Result<Vec<Tensor>> {
         let _span = self.timed(Phase::Backward);
+        self.tell_differentiated(loss, leaves);
+        differentiate(loss, leaves)
+    }
+
+    pub(super) fn tell_differentiated(&self, loss: &Tensor, leaves: &[&Tensor]) {
         let of = [(Vector::Theta, &self.theta), (Vector::Phi, &self.phi)];
         let of = of.into_iter().filter_map(|(vector, own)| {
             let known = leaves.iter().any(|l| l.data_ptr() == own.data_ptr());
@@ -484,7 +473,6 @@ impl Search {
         });
         let of: Vec<Vector> = of.collect();
         self.tell(|listener| listener.differentiated(loss, &of));
-        differentiate(loss, leaves)
     }
 
     /// Loss and accuracy of `arch` without training: the first `batches` plain batches of a split, or of the test
@@ -496,6 +484,7 @@ impl Search {
         split: Option<Split>,
         batches: Option<usize>,
     ) -> Result<Meter> {
+        self.check_cells(arch)?;
         if let Some(split) = split {
             self.batches.require(&[split])?;
         }

@@ -1,6 +1,6 @@
 //! How θ and φ begin and move: optimizers, learning rates and their schedules.
 
-use tch::{Tensor, no_grad};
+use tch::{Kind, Tensor, no_grad};
 
 use super::running::{Needs, Search, Tick, leaf};
 use crate::error::{Error, Result};
@@ -12,9 +12,45 @@ impl Search {
     pub fn descend_theta(&mut self, gradient: &Tensor) {
         let _span = self.timed(Phase::Optimizer);
         let lr = self.theta_lr();
-        self.moves(Vector::Theta, Some(gradient));
-        self.theta_optimizer.step(&mut self.theta, gradient, lr);
+        let Some(frozen) = &self.frozen else {
+            self.moves(Vector::Theta, Some(gradient));
+            self.theta_optimizer.step(&mut self.theta, gradient, lr);
+            return self.settled();
+        };
+        let gradient = no_grad(|| gradient.masked_fill(frozen, 0.0));
+        self.moves(Vector::Theta, Some(&gradient));
+        self.theta_optimizer
+            .step_around(&mut self.theta, &gradient, lr, frozen);
         self.settled();
+    }
+
+    /// Until this step ends, θ does not move where `frozen` (`[weights]`, bool) is true: no gradient, no decay of the
+    /// weights, no momentum, and neither do the optimizer's averages there. What is frozen twice in a step is frozen where
+    /// either says so, so that a strategy that wraps another can freeze what that one descends. It is no part of a
+    /// checkpoint: a strategy that freezes for good (OLES, Jiang et al. 2023, NeurIPS) says so in every step, and keeps
+    /// the mask in its own state.
+    ///
+    /// # Errors
+    /// A mask of another shape or kind.
+    pub fn freeze_theta(&mut self, frozen: &Tensor) -> Result<()> {
+        let fits = frozen.size() == self.theta.size() && frozen.kind() == Kind::Bool;
+        if !fits {
+            return Err(Error::Invalid {
+                what: "mask of frozen weights".into(),
+                why: format!(
+                    "it is {:?} of shape {:?}, not Bool of shape {:?}",
+                    frozen.kind(),
+                    frozen.size(),
+                    self.theta.size()
+                ),
+            });
+        }
+        let frozen = frozen.to_device(self.device);
+        self.frozen = Some(match self.frozen.take() {
+            Some(before) => before.logical_or(&frozen),
+            None => frozen.copy(),
+        });
+        Ok(())
     }
 
     /// Descends φ by its optimizer at the current rate.

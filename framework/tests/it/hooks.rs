@@ -139,9 +139,9 @@ impl Probe {
         for choice in &all {
             let arch = s.one_hot(choice);
             let reward = -s.loss(&theta, &arch, &batch).unwrap().detach();
-            let log_prob = self.softmax.log_prob(&phi, choice).unwrap().unwrap();
+            let log_prob = self.softmax.log_prob(&phi, choice).unwrap();
             let p = log_prob.exp().detach();
-            let again = self.softmax.log_prob(&phi, choice).unwrap().unwrap();
+            let again = self.softmax.log_prob(&phi, choice).unwrap();
             let g = s.gradients(&log_prob, &[&phi]).unwrap();
             gradient += &g[0] * &reward * p;
             expected += again.exp() * reward;

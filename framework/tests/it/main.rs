@@ -14,4 +14,5 @@ mod network;
 mod optimizers;
 mod params;
 mod runs;
+mod seams;
 mod spec;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use nasfw_framework::distribution::{gumbel, plackett_luce};
+use nasfw_framework::distribution::{gumbel, has_none, plackett_luce};
 use nasfw_framework::prelude::*;
 use nasfw_framework::rng;
 use tch::{Kind, Tensor};
@@ -369,7 +369,7 @@ impl ArchDistribution for GeneratorDistribution {
     }
 
     /// A draw keeps the largest entries of A. Rows without noise are drawn from their softmax instead, as in DARTS.
-    fn draw(&self, phi: &Tensor, rng: &mut Rng) -> Result<Option<Choice>> {
+    fn draw(&self, phi: &Tensor, rng: &mut Rng) -> Result<Choice> {
         let logits = tch::no_grad(|| self.noisy_logits(phi, rng));
         let scores: Vec<Tensor> = logits
             .into_iter()
@@ -383,14 +383,14 @@ impl ArchDistribution for GeneratorDistribution {
                 }
             })
             .collect();
-        Ok(Some(self.spec.top(&self.spec.to_marginals(&scores))))
+        Ok(self.spec.top(&self.spec.to_marginals(&scores)))
     }
 
     /// Exact for fixed ε and the forms `sample` and `point`: rows are then independent given φ.
-    fn log_prob(&self, phi: &Tensor, choice: &Choice) -> Result<Option<Tensor>> {
+    fn log_prob(&self, phi: &Tensor, choice: &Choice) -> Result<Tensor> {
         choice.check_complete(&self.spec)?;
         if self.config.input == Input::Resampled || self.config.form == Form::Dropout {
-            return Ok(None);
+            return Err(has_none("log-probabilities"));
         }
         let logits = self.logits(&self.layout.views(phi), None);
         let terms: Vec<Tensor> = self
@@ -406,7 +406,7 @@ impl ArchDistribution for GeneratorDistribution {
                 }
             })
             .collect();
-        Ok(Some(Tensor::stack(&terms, 0).sum(phi.kind())))
+        Ok(Tensor::stack(&terms, 0).sum(phi.kind()))
     }
 }
 

@@ -61,10 +61,7 @@ fn train_to_agree(d: &dyn ArchDistribution, phi: Tensor, steps: u64) -> Tensor {
 fn joint_of_draws(d: &dyn ArchDistribution, phi: &Tensor, n: u64) -> [[f64; 2]; 2] {
     let mut joint = [[0.0; 2]; 2];
     for k in 0..n {
-        let c = d
-            .draw(phi, &mut Streams::new(12).at("draw", k))
-            .unwrap()
-            .unwrap();
+        let c = d.draw(phi, &mut Streams::new(12).at("draw", k)).unwrap();
         joint[c.kept(0, 0)[0]][c.kept(0, 1)[0]] += 1.0 / n as f64;
     }
     joint

@@ -67,7 +67,7 @@ fn probabilities_sum_to_one_and_draws_have_them() {
         let mut seen: HashMap<Choice, f64> = HashMap::new();
         for k in 0..n {
             let drawn = d.draw(&phi, &mut Streams::new(5).at("draw", k));
-            *seen.entry(drawn.unwrap().unwrap()).or_default() += 1.0;
+            *seen.entry(drawn.unwrap()).or_default() += 1.0;
         }
         // Five standard deviations for every row's choice on its own, and for joint choices that are not rare.
         let near = |got: f64, want: f64, what: &str| {
@@ -232,9 +232,8 @@ fn the_gradient_of_log_prob_is_a_finite_difference() {
     for (i, c) in closed_forms().into_iter().enumerate() {
         let (vim, phi) = build(&VimConfig { width: 3, ..c }, &spec, i as u64);
         let choice = spec.uniform(&mut Streams::new(i as u64).at("choice", 0));
-        let (exact, differences) = both_gradients(&phi, 1e-6, |p| {
-            of(&*vim).log_prob(p, &choice).unwrap().unwrap()
-        });
+        let (exact, differences) =
+            both_gradients(&phi, 1e-6, |p| of(&*vim).log_prob(p, &choice).unwrap());
         assert!(exact.iter().any(|g| g.abs() > 1e-3));
         assert_close(&exact, &differences, 1e-6, &format!("settings {i}"));
     }
@@ -246,11 +245,12 @@ fn there_is_no_log_prob_where_there_is_no_closed_form() {
     let choice = spec.enumerate().next().unwrap();
     for (key, value) in [("input", "resampled"), ("form", "dropout")] {
         let (vim, phi) = build(&config(&[(key, value.into())]), &spec, 1);
-        assert!(of(&*vim).log_prob(&phi, &choice).unwrap().is_none());
+        let absent = of(&*vim).log_prob(&phi, &choice).unwrap_err();
+        assert!(matches!(absent, Error::HasNone { .. }), "{absent}");
         let drawn = of(&*vim)
             .draw(&phi, &mut Streams::new(1).at("draw", 0))
             .unwrap();
-        drawn.unwrap().check(&spec).unwrap();
+        drawn.check(&spec).unwrap();
     }
 }
 

@@ -101,5 +101,5 @@ fn numbers(t: &Tensor) -> Vec<f64> {
 }
 
 fn log_prob(d: &dyn ArchDistribution, phi: &Tensor, choice: &Choice) -> f64 {
-    d.log_prob(phi, choice).unwrap().unwrap().double_value(&[])
+    d.log_prob(phi, choice).unwrap().double_value(&[])
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::mem;
 
 use nasfw_framework::prelude::*;
-use nasfw_framework::rng;
+use nasfw_framework::{observe, rng};
 use nasfw_kernels::fused;
 use tch::Tensor;
 
@@ -16,6 +16,9 @@ use crate::options::{add_scaled, drop_path, dropout, shuffled, split_channels};
 
 /// The layers of a cell.
 pub(super) struct CellNet {
+    pub name: String,
+    /// Its number among all cells.
+    pub number: usize,
     /// Index of its type.
     pub kind: usize,
     pub channels: i64,
@@ -162,10 +165,14 @@ impl CellNet {
             &part
         };
         let dropped = mix.drop_path > 0.0;
-        if self.fused && !dropped && fused::fits(x, self.mixed) {
+        if self.fused && !dropped && !observe::is_on() && fused::fits(x, self.mixed) {
             return self.add_fused(pass, s, x, mix, noise, sums);
         }
-        for (e, y) in self.source(pass, s, x, mix, noise) {
+        let weighted = match observe::wanted() {
+            Some(Wanted::Candidates) => self.told(pass, s, x, mix, noise),
+            _ => self.source(pass, s, x, mix, noise),
+        };
+        for (e, y) in weighted {
             let y = match path(e) {
                 Some(kept) => y * kept,
                 None => y,
@@ -298,6 +305,56 @@ impl CellNet {
                     .zip(parts.map(|p| p.permute([0, 3, 1, 2])))
             })
             .collect()
+    }
+
+    /// What [`CellNet::source`] gives, from candidates that are told one by one.
+    fn told(
+        &self,
+        pass: &Pass,
+        s: usize,
+        x: &Tensor,
+        mix: &Mix<'_>,
+        noise: Streams,
+    ) -> Vec<(usize, Tensor)> {
+        let mut input = Input::new(x);
+        let mut sums: BTreeMap<usize, Tensor> = BTreeMap::new();
+        for (op, layers, edges, (positions, weights)) in self.active(s, mix) {
+            let outputs = if let Some(z) = self.drawn(op, s, x, mix, noise, &edges) {
+                let each = z.unbind(3).into_iter();
+                each.map(|y| y.permute([0, 3, 1, 2])).collect()
+            } else {
+                match layers.batched(pass, &mut input, positions, None) {
+                    Flow::Shared(y) => edges.iter().map(|_| y.shallow_clone()).collect(),
+                    Flow::Batched(y) => y.split(self.mixed, 1),
+                }
+            };
+            for ((e, y), weight) in edges.into_iter().zip(outputs).zip(weights.unbind(0)) {
+                let y = observe::candidate(&y, || self.place(mix, e, op)) * weight;
+                let sum = match sums.remove(&e) {
+                    Some(sum) => sum + y,
+                    None => y,
+                };
+                sums.insert(e, sum);
+            }
+        }
+        sums.into_iter().collect()
+    }
+
+    /// Name and place of a candidate.
+    fn place(&self, mix: &Mix<'_>, e: usize, op: Op) -> (String, Place) {
+        let edge = &mix.cell.edges[e];
+        let column = edge.candidates.iter().position(|c| *c == op);
+        let place = Place::Candidate {
+            cell: self.number,
+            group: self.kind,
+            row: e,
+            column: column.unwrap_or_default(),
+        };
+        let Self { name, .. } = self;
+        (
+            format!("{name}.{}->{}.{}", edge.from, edge.to, op.name()),
+            place,
+        )
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use nasfw_framework::network::average_pool;
+use nasfw_framework::observe;
 use nasfw_framework::prelude::*;
 use nasfw_kernels::fused;
 use tch::Tensor;
@@ -54,6 +55,7 @@ impl Flow {
 
 /// A chain of layers for a number of edges at once; one edge makes a plain chain.
 pub(super) struct Layers {
+    name: String,
     steps: Vec<Step>,
     edges: i64,
 }
@@ -121,7 +123,11 @@ impl Layers {
                 })
             })
             .collect();
-        Self { steps, edges }
+        Self {
+            name: name.into(),
+            steps,
+            edges,
+        }
     }
 
     /// A plain chain.
@@ -227,11 +233,23 @@ impl Layers {
         for (i, step) in steps.iter().enumerate() {
             let is_last = i + 1 == steps.len();
             flow = match (step, flow) {
+                (Step::Relu, flow) if observe::is_on() => {
+                    let times = match flow {
+                        Flow::Shared(_) => count,
+                        Flow::Batched(_) => 1,
+                    };
+                    let name = || format!("{}.{i}", self.name);
+                    flow.map(|x| observe::relu_input(&x, times, name).relu())
+                }
                 (Step::Relu, Flow::Shared(_)) if i == 0 => Flow::Shared(input.relu()),
                 (Step::Relu, flow) => flow.map(|x| x.relu()),
                 (Step::Conv(weight, bias, c), flow) => {
                     let (x, groups) = match flow {
                         Flow::Batched(x) => (x, count),
+                        // What is observed is not shared among candidates.
+                        Flow::Shared(x) if c.depthwise && count > 1 && observe::is_on() => {
+                            (side_by_side(&x, count), count)
+                        }
                         Flow::Shared(x) if c.depthwise && count > 1 => {
                             let copies = input.copies.entry(count);
                             let x = copies.or_insert_with(|| side_by_side(&x, count));

@@ -56,6 +56,7 @@ impl CellSupernet {
             .map(|(g, cell)| sources(cell, |e, c| options.allows(g, e, c)))
             .collect();
         let stem = plan.stem.iter().map(|c| Layers::one(&mut b, c)).collect();
+        let mut number = 0;
         let blocks = plan
             .blocks
             .iter()
@@ -97,7 +98,10 @@ impl CellSupernet {
                         )
                     });
                     let auxiliary = auxiliary.collect();
+                    number += 1;
                     Trunk::Cell(CellNet {
+                        name: name.clone(),
+                        number: number - 1,
                         kind: *kind,
                         channels: *channels,
                         mixed,
@@ -153,6 +157,11 @@ impl Supernet for CellSupernet {
         self.stats.clone()
     }
 
+    fn cells(&self) -> usize {
+        let is_cell = |block: &&Trunk| matches!(block, Trunk::Cell(_));
+        self.blocks.iter().filter(is_cell).count()
+    }
+
     fn takes_one_image(&self) -> bool {
         self.pixels > 1
     }
@@ -166,13 +175,17 @@ impl Supernet for CellSupernet {
         noise: Streams,
     ) -> Result<Tensor> {
         let pass = Builder::pass(&self.params, &self.stats, weights, mode);
-        let mixes: Vec<Mix> = self
-            .types
-            .iter()
-            .zip(&self.sources)
-            .enumerate()
-            .map(|(g, (cell, sources))| Mix::of(cell, sources, arch, g, &self.options, mode))
-            .collect::<Result<_>>()?;
+        let mix = |g: usize, arch: &RelaxedArch| {
+            let (cell, sources) = (&self.types[g], &self.sources[g]);
+            Mix::of(cell, sources, arch, g, &self.options, mode)
+        };
+        // Of all cells of a type, unless each has weights of its own.
+        let shared: Vec<Mix> = match &arch.cells {
+            None => (0..self.types.len())
+                .map(|g| mix(g, arch))
+                .collect::<Result<_>>()?,
+            Some(_) => vec![],
+        };
         // Images of one channel don't tell their memory format, so the first output is converted; the rest follows.
         let mut states: Vec<Tensor> = Vec::new();
         for stem in &self.stem {
@@ -191,7 +204,13 @@ impl Supernet for CellSupernet {
                 Trunk::Cell(cell) => {
                     let inputs = &states[states.len() - cell.inputs.len()..];
                     let noise = noise.child("cell", i as u64);
-                    cell.forward(&pass, inputs, &mixes[cell.kind], noise)?
+                    match shared.get(cell.kind) {
+                        Some(mix) => cell.forward(&pass, inputs, mix, noise)?,
+                        None => {
+                            let own = mix(cell.kind, &arch.of_cell(cell.number))?;
+                            cell.forward(&pass, inputs, &own, noise)?
+                        }
+                    }
                 }
             };
             states.push(x);

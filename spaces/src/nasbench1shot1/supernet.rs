@@ -1,11 +1,12 @@
 //! The weight-sharing network of NAS-Bench-1Shot1, with the projections of a cell's input batched into one convolution.
 
+use nasfw_framework::observe;
 use nasfw_framework::prelude::*;
 use nasfw_framework::supernet::BatchNormStats;
 use tch::Tensor;
 
-use super::routes::{Nodes, Routes};
-use super::variant::{INPUTS, OPS, OUTPUT, Variant};
+use super::routes::{Nodes, Routes, Target};
+use super::variant::{INPUTS, OPERATIONS, OPS, OUTPUT, Variant};
 use crate::ops::{BatchNorm, Blend, Builder, Classifier, Conv, ConvBnRelu, Pass, channels_last};
 use crate::options::{drop_path, shuffled, split_channels};
 
@@ -25,6 +26,9 @@ pub(super) struct OneShotNet {
 /// A cell: `2 × blocks` projections of its input, of which the first `blocks` (of `channels` each) feed the choice
 /// blocks and the others (`blocks × channels` channels together) the output; and the blocks' operations.
 struct OneShotCell {
+    variant: Variant,
+    /// Its number among all cells.
+    number: usize,
     channels: i64,
     /// Channels that go through the operations: all, or the first of partial channels.
     mixed: i64,
@@ -58,7 +62,7 @@ impl OneShotNet {
                 }
                 let cell = OneShotCell::new(
                     &mut b,
-                    &format!("cells.{i}"),
+                    i,
                     (variant, options),
                     (inputs, c),
                     pool_before,
@@ -96,6 +100,10 @@ impl Supernet for OneShotNet {
         self.stats.clone()
     }
 
+    fn cells(&self) -> usize {
+        self.cells.len()
+    }
+
     fn forward(
         &self,
         weights: Weights<'_>,
@@ -105,15 +113,20 @@ impl Supernet for OneShotNet {
         noise: Streams,
     ) -> Result<Tensor> {
         let pass = Builder::pass(&self.params, &self.stats, weights, mode);
-        let routes = Routes::new(self.variant, arch, &self.options, mode)?;
+        let routes = |arch: &RelaxedArch| Routes::new(self.variant, arch, &self.options, mode);
+        let mut here = routes(arch)?;
         // Convolutions are faster with channels innermost. Images of one channel don't tell their memory format, so the
         // stem's output is converted; everything after it follows.
         let mut x = channels_last(&self.stem.forward(&pass, images));
         for (i, cell) in self.cells.iter().enumerate() {
             let noise = noise.child("cell", i as u64);
-            x = cell.forward(&pass, &x, &routes, self.fused, noise)?;
+            if arch.cells.is_some() {
+                here = routes(&arch.of_cell(i))?;
+            }
+            x = cell.forward(&pass, &x, &here, self.fused, noise)?;
         }
         let (conv, bn) = &self.last;
+        let x = observe::relu_input(&x, 1, || "last".into());
         let x = bn.forward(&pass, &conv.forward(&pass, &x.relu()));
         Ok(self.classifier.forward(&pass, &x))
     }
@@ -122,13 +135,14 @@ impl Supernet for OneShotNet {
 impl OneShotCell {
     fn new(
         b: &mut Builder,
-        name: &str,
+        number: usize,
         (variant, options): (Variant, &SupernetOptions),
         (inputs, channels): (i64, i64),
         pool_before: bool,
         momentum: f64,
     ) -> Self {
         let blocks = variant.blocks.len();
+        let name = format!("cells.{number}");
         let exists = |part: &usize| match part.checked_sub(blocks) {
             Some(_) => options.allows(OUTPUT, 0, 0),
             None => {
@@ -151,6 +165,8 @@ impl OneShotCell {
         };
         let (conv3, conv1) = (op(1, 3), op(2, 1));
         Self {
+            variant,
+            number,
             channels,
             mixed,
             pool_before,
@@ -186,7 +202,9 @@ impl OneShotCell {
         if !projected.is_empty() {
             let to = &mut nodes.of(&route.targets);
             self.project
-                .blend(pass, x, &projected, &blend, &route.mix, to)?;
+                .blend(pass, x, &projected, &blend, &route.mix, to, |i, part| {
+                    self.tell_route(0, route.targets[i], part)
+                })?;
         }
         for (block, (ops, route)) in routes.blocks.iter().enumerate() {
             let Some(x) = nodes.blocks[block].take() else {
@@ -194,7 +212,10 @@ impl OneShotCell {
             };
             let sum = self.block(pass, block, &x, ops, routes, fused, noise)?;
             if let Some(sum) = sum.filter(|_| !route.targets.is_empty()) {
-                blend.add(&sum, &route.mix, &mut nodes.of(&route.targets))?;
+                let to = &mut nodes.of(&route.targets);
+                blend.add_told(&sum, &route.mix, to, |i, part| {
+                    self.tell_route(block + 1, route.targets[i], part)
+                })?;
             }
         }
         let Some(like) = nodes.outputs.iter().flatten().next() else {
@@ -210,6 +231,45 @@ impl OneShotCell {
             .iter()
             .filter_map(|p| p.as_ref().or(zero.as_ref()));
         Ok(Tensor::cat(&parts.collect::<Vec<_>>(), 1))
+    }
+
+    /// Tells what state `from` puts into a target, where that is a choice.
+    fn tell_route(&self, from: usize, to: Target, part: Tensor) -> Tensor {
+        let cell = self.number;
+        let place = |group, row| Place::Candidate {
+            cell,
+            group,
+            row,
+            column: from,
+        };
+        match to {
+            Target::Block(block) => match self.variant.input_row(block) {
+                Some(row) => observe::candidate(&part, || {
+                    let name = format!("cells.{cell}.node{}.from{from}", block + 1);
+                    (name, place(INPUTS, row))
+                }),
+                None => part,
+            },
+            Target::Output(at) => observe::candidate(&part, || {
+                let name = format!("cells.{cell}.output{}.from{from}", at + 1);
+                (name, place(OUTPUT, 0))
+            }),
+        }
+    }
+
+    /// Name and place of a block's operation.
+    fn place(&self, block: usize, op: usize) -> (String, Place) {
+        let name = OPERATIONS[op];
+        let place = Place::Candidate {
+            cell: self.number,
+            group: OPS,
+            row: block,
+            column: op,
+        };
+        (
+            format!("cells.{}.node{}.{name}", self.number, block + 1),
+            place,
+        )
     }
 
     /// What a choice block makes of its input `x`; none where nothing is computed.
@@ -236,11 +296,12 @@ impl OneShotCell {
                 1 => self.conv3[block].as_ref(),
                 _ => self.conv1[block].as_ref(),
             };
+            let told = |_, y: Tensor| observe::candidate(&y, || self.place(block, *op));
             match conv {
-                Some(conv) => conv.blend(pass, input, &[0], &blend, weight, to)?,
+                Some(conv) => conv.blend(pass, input, &[0], &blend, weight, to, told)?,
                 None => {
                     let y = input.max_pool2d([3, 3], [1, 1], [1, 1], [1, 1], false);
-                    blend.add(&y, weight, to)?;
+                    blend.add_told(&y, weight, to, told)?;
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use nasfw_framework::network::average_pool;
 use nasfw_framework::prelude::*;
-use nasfw_framework::register;
+use nasfw_framework::{observe, register};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
@@ -145,6 +145,18 @@ impl SearchSpace for ToyConvSpace {
     }
 }
 
+/// Name and place of a candidate.
+fn place(edge: usize, op: usize) -> (String, Place) {
+    let ((from, to), name) = (EDGES[edge], OPERATIONS[op]);
+    let place = Place::Candidate {
+        cell: 0,
+        group: 0,
+        row: edge,
+        column: op,
+    };
+    (format!("edge{from}{to}.{name}"), place)
+}
+
 struct ToyConvNet {
     options: SupernetOptions,
     params: ParamLayout,
@@ -207,6 +219,7 @@ impl ToyConvNet {
                 (1, Some(conv)) => conv.forward(pass, &x),
                 _ => average_pool(&x, 3, 1, 1),
             };
+            let y = observe::candidate(&y, || place(edge, op));
             y * arch.weights[0].get(edge as i64).get(op as i64)
         });
         let sum = candidates.reduce(|a, b| a + b).map(|sum| {
@@ -239,6 +252,10 @@ impl Supernet for ToyConvNet {
         self.stats.clone()
     }
 
+    fn cells(&self) -> usize {
+        1
+    }
+
     fn takes_one_image(&self) -> bool {
         self.pixels > 1
     }
@@ -254,6 +271,7 @@ impl Supernet for ToyConvNet {
         let pass = Builder::pass(&self.params, &self.stats, weights, mode);
         let stem = self.stem.forward(&pass, images);
         let nothing = || stem.zeros_like();
+        let arch = &arch.of_cell(0);
         let edge = |e: usize, x: &Tensor| self.edge(&pass, e, x, arch, noise);
         let one = edge(0, &stem)?.unwrap_or_else(nothing);
         let two = [edge(1, &stem)?, edge(2, &one)?];

@@ -186,6 +186,10 @@ impl Supernet for PlantedNet {
         &self.layout
     }
 
+    fn cells(&self) -> usize {
+        1
+    }
+
     /// `[value, w]`.
     fn forward(
         &self,
@@ -195,7 +199,7 @@ impl Supernet for PlantedNet {
         _mode: Mode,
         _noise: Streams,
     ) -> Result<Tensor> {
-        let value = self.landscape.extended(&arch.weights[0]);
+        let value = self.landscape.extended(&arch.of_cell(0).weights[0]);
         let w = self.layout.views(weights.params)[self.w].get(0);
         Ok(Tensor::stack(&[value, w], 0))
     }

@@ -168,6 +168,10 @@ impl Supernet for QuadraticNet {
         &self.layout
     }
 
+    fn cells(&self) -> usize {
+        1
+    }
+
     /// `[2, dimension]`: w − A p and w − b.
     fn forward(
         &self,
@@ -180,7 +184,7 @@ impl Supernet for QuadraticNet {
         let views = self.layout.views(weights.params);
         let w = &views[self.w];
         let like = |t: &Tensor| t.to_kind(w.kind()).to_device(w.device());
-        let p = arch.weights[0].reshape([-1]);
+        let p = arch.of_cell(0).weights[0].reshape([-1]);
         Ok(Tensor::stack(
             &[w - like(&self.a).mv(&p), w - like(&self.b)],
             0,

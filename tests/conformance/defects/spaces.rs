@@ -1,10 +1,12 @@
 //! Spaces, supernets, distributions and descriptors with one defect each; without it each double is accepted.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use nasfw_conformance::{self as conformance, Report};
-use nasfw_framework::distribution::IndependentSoftmax;
+use nasfw_framework::distribution::has_none;
 use nasfw_framework::prelude::*;
-use nasfw_framework::register;
 use nasfw_framework::registry::{Kind as Plugins, Registry};
+use nasfw_framework::{observe, register};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tch::Tensor;
@@ -53,6 +55,18 @@ enum Defect {
     ForgetsOptions,
     /// Offsets of rows are passed over.
     ForgetsOffsets,
+    /// All candidates are told under one name.
+    TellsOneName,
+    /// Candidates are told at their neighbours' places.
+    TellsElsewhere,
+    /// Candidates are told in the order of a set that begins anew somewhere else in every pass.
+    TellsInDisorder,
+    /// What is told is not what goes on.
+    TellsCopies,
+    /// Weights for cells are taken and forgotten.
+    ForgetsCells,
+    /// The loss is a sum over images.
+    SumsImages,
     /// The scale of the images is declared and never read.
     IdleOption,
 }
@@ -120,12 +134,28 @@ impl SearchSpace for Double {
     }
 }
 
+/// Forward passes so far, of all supernets.
+static PASSES: AtomicUsize = AtomicUsize::new(0);
+
 /// A sum of linear maps, one for each of the seven candidates, weighted and bent.
 struct Net(ParamLayout, ParamId, Defect, f64);
 
 impl Supernet for Net {
     fn layout(&self) -> &ParamLayout {
         &self.0
+    }
+
+    fn cells(&self) -> usize {
+        1
+    }
+
+    fn loss(&self, output: &Tensor, labels: &Tensor) -> Tensor {
+        let reduction = tch::Reduction::Mean;
+        let mean = output.cross_entropy_loss::<Tensor>(labels, None, reduction, -100, 0.0);
+        match self.2 {
+            Defect::SumsImages => mean * labels.numel() as f64,
+            _ => mean,
+        }
     }
 
     fn forward(
@@ -136,6 +166,11 @@ impl Supernet for Net {
         _mode: Mode,
         _noise: Streams,
     ) -> Result<Tensor> {
+        let arch = &match self.2 {
+            Defect::ForgetsCells => arch.shallow_clone(),
+            _ => arch.of_cell(0),
+        };
+        let pass = PASSES.fetch_add(1, Ordering::Relaxed);
         let maps = &self.0.views(weights.params)[self.1];
         let mut x = images.flatten(1, -1) * self.3;
         if self.2 == Defect::MixesImages {
@@ -152,12 +187,34 @@ impl Supernet for Net {
             .into_iter()
             .enumerate()
         {
-            let y = x.matmul(&maps.get(i as i64).tr()).tanh();
+            let mut y = x.matmul(&maps.get(i as i64).tr()).tanh();
             if !arch.is_active(0, row, column) {
                 if self.2 == Defect::IgnoresMask {
                     sum += y;
                 }
                 continue;
+            }
+            let told = observe::candidate(&y, || {
+                let name = match self.2 {
+                    Defect::TellsOneName => "candidate".into(),
+                    Defect::TellsInDisorder => format!("candidate {}", (i + pass) % 7),
+                    _ => format!("candidate {i}"),
+                };
+                let column = match self.2 {
+                    Defect::TellsElsewhere => (column + 1) % 3,
+                    _ => column,
+                };
+                let (cell, group) = (0, 0);
+                let place = Place::Candidate {
+                    cell,
+                    group,
+                    row,
+                    column,
+                };
+                (name, place)
+            });
+            if self.2 != Defect::TellsCopies {
+                y = told;
             }
             let mut a = arch.weights[0].get(row as i64).get(column as i64);
             if self.2 == Defect::CutsGradient && i > 0 {
@@ -218,6 +275,16 @@ fn defects_of_supernets_are_rejected() {
         "gradient-is-finite-difference",
     );
     rejects(&report(Defect::MixesImages), "batch-order");
+    for defect in [
+        Defect::TellsOneName,
+        Defect::TellsElsewhere,
+        Defect::TellsInDisorder,
+        Defect::TellsCopies,
+    ] {
+        rejects(&report(defect), "told-values-add-up");
+    }
+    rejects(&report(Defect::ForgetsCells), "cells-add-up");
+    rejects(&report(Defect::SumsImages), "images-add-up");
     rejects(&report(Defect::ForgetsOptions), "options-used-or-refused");
     rejects(
         &report(Defect::ForgetsOffsets),
@@ -280,12 +347,15 @@ impl ArchDistribution for Softmax {
         self.0.mean(phi)
     }
 
-    fn log_prob(&self, phi: &Tensor, choice: &Choice) -> Result<Option<Tensor>> {
+    fn log_prob(&self, phi: &Tensor, choice: &Choice) -> Result<Tensor> {
         let right = self.0.log_prob(phi, choice)?;
-        Ok(right.map(|p| if self.1 { p.detach() * 2.0 - p } else { p }))
+        Ok(match self.1 {
+            true => right.detach() * 2.0 - right,
+            false => right,
+        })
     }
 
-    fn draw(&self, phi: &Tensor, rng: &mut Rng) -> Result<Option<Choice>> {
+    fn draw(&self, phi: &Tensor, rng: &mut Rng) -> Result<Choice> {
         let phi = if self.2 {
             phi * 0.5
         } else {
@@ -293,6 +363,41 @@ impl ArchDistribution for Softmax {
         };
         self.0.draw(&phi, rng)
     }
+}
+
+/// The softmax, of which only draws are there, or nothing at all.
+struct Draws(IndependentSoftmax, bool);
+
+impl ArchDistribution for Draws {
+    fn layout(&self) -> &ParamLayout {
+        self.0.layout()
+    }
+
+    fn mean(&self, phi: &Tensor) -> Result<Vec<Tensor>> {
+        self.0.mean(phi)
+    }
+
+    fn draw(&self, phi: &Tensor, rng: &mut Rng) -> Result<Choice> {
+        match self.1 {
+            true => self.0.draw(phi, rng),
+            false => Err(has_none("discrete draws")),
+        }
+    }
+}
+
+#[test]
+fn a_distribution_may_only_draw_but_must_do_something() {
+    let report = |draws| {
+        let double = Draws(IndependentSoftmax::new(&spec(), 0.1), draws);
+        conformance::distribution("double", &double, &spec())
+    };
+    report(true).ok().unwrap();
+    rejects(&report(false), "gives-architectures");
+    let double = Draws(IndependentSoftmax::new(&spec(), 0.1), true);
+    let phi = Tensor::zeros([7], (tch::Kind::Double, tch::Device::Cpu));
+    let error = double.sample(&phi, &mut Streams::new(0).at("none", 0));
+    let message = error.unwrap_err().to_string();
+    assert_eq!(message, "this distribution has no relaxed samples");
 }
 
 #[test]

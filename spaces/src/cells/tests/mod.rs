@@ -3,6 +3,7 @@
 
 mod counts;
 mod decisions;
+mod inside;
 mod networks;
 mod options;
 pub mod reference;

@@ -146,6 +146,7 @@ fn within_rows(space: &CellSpace, arch: &RelaxedArch) -> RelaxedArch {
         weights: groups.map(|(g, w)| w * mask(g)).collect(),
         active: arch.active.clone(),
         offsets: arch.offsets.as_ref().map(copies),
+        cells: Option::None,
         log_prob: Option::None,
         scalars: arch.scalars.clone(),
     }

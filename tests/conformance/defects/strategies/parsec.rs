@@ -80,9 +80,7 @@ impl Parsec {
             self.softmax
                 .draw(&s.phi(), &mut s.rng(&format!("draw {k}")))
         };
-        (0..self.config.draws)
-            .filter_map(|k| draw(k).transpose())
-            .collect()
+        (0..self.config.draws).map(draw).collect()
     }
 }
 
@@ -98,7 +96,7 @@ impl Strategy for Parsec {
         let omega = self.importance(&losses, val.len());
         let log_probs = drawn
             .iter()
-            .map(|choice| Ok(self.softmax.log_prob(&phi, choice)?.unwrap()));
+            .map(|choice| self.softmax.log_prob(&phi, choice));
         let log_probs = Tensor::stack(&log_probs.collect::<Result<Vec<_>>>()?, 0);
         let score = -(omega * log_probs).sum(phi.kind());
         let gradient = s.gradients(&score, &[&phi])?;

@@ -54,11 +54,11 @@ impl ArchDistribution for Told {
         }
     }
 
-    fn log_prob(&self, phi: &Tensor, choice: &Choice) -> Result<Option<Tensor>> {
+    fn log_prob(&self, phi: &Tensor, choice: &Choice) -> Result<Tensor> {
         self.0.log_prob(phi, choice)
     }
 
-    fn draw(&self, phi: &Tensor, rng: &mut Rng) -> Result<Option<Choice>> {
+    fn draw(&self, phi: &Tensor, rng: &mut Rng) -> Result<Choice> {
         match self.1 {
             Defect::DrawsElsewhere => self.0.draw(&(phi * 0.5), rng),
             _ => self.0.draw(phi, rng),
@@ -76,10 +76,10 @@ struct ScoreFunction {
 impl Strategy for ScoreFunction {
     fn step(&mut self, s: &mut Search) -> Result<()> {
         let (theta, phi, val) = (s.theta(), s.phi(), s.batch(Split::Val)?);
-        let choice = self.softmax.draw(&phi, &mut s.rng("draw"))?.unwrap();
+        let choice = self.softmax.draw(&phi, &mut s.rng("draw"))?;
         let arch = s.one_hot(&choice);
         let loss = s.loss(&theta, &arch, &val)?.detach() - self.config.baseline;
-        let log_prob = self.softmax.log_prob(&phi, &choice)?.unwrap();
+        let log_prob = self.softmax.log_prob(&phi, &choice)?;
         let differentiated = if self.config.defect == Defect::PlainProbability {
             log_prob.exp()
         } else {
