@@ -217,8 +217,8 @@ proptest! {
             let rest = ours.square().sum(DOUBLE.0) - ours_named.square().sum(DOUBLE.0);
             prop_assert!(rest.double_value(&[]).abs() <= 1e-9 * (1.0 + ours.square().sum(DOUBLE.0).double_value(&[])));
         }
-        if tracked {
-            // Training moved the statistics of what was computed alike.
+        if tracked && masked {
+            // Training moved the statistics of what was computed alike; without the mask that is more.
             prop_assert!(distance(&carried(&open, &network, &params, &stats).1, &network_stats) < 1e-12);
         }
     }
