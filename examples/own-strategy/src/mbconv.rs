@@ -163,6 +163,27 @@ impl SearchSpace for MbConvChain {
         vec!["cells", "offsets"]
     }
 
+    /// Much as ProxylessNAS trains its networks.
+    fn recipe(&self) -> &'static str {
+        "[strategy]
+drop_path = 0.0
+
+[trainer]
+epochs = 150
+batch_size = 256
+
+[trainer.weights]
+lr = 0.05
+lr_min = 1e-4
+weight_decay = 4e-5
+nesterov = true
+clip = 0.0
+
+[space]
+label_smoothing = 0.1
+"
+    }
+
     fn genotype(&self, choice: &Choice) -> Genotype {
         let rows = self.spec.groups()[0].rows.iter().enumerate();
         let node = |(i, row): (usize, &Row)| Node {
