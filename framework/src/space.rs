@@ -11,6 +11,9 @@ use crate::supernet::{Supernet, SupernetOptions};
 
 pub use crate::dataset::Task;
 
+/// The recipe of DARTS's networks on CIFAR-10 ([`SearchSpace::recipe`]).
+pub const RECIPE: &str = "[strategy]\npreset = \"darts-cifar\"\n";
+
 /// A search space: what there is to decide, the network that holds all of it, and what a decision means.
 pub trait SearchSpace: Send + Sync {
     /// What there is to decide.
@@ -84,6 +87,14 @@ pub trait SearchSpace: Send + Sync {
             why: "this space has no standalone network".into(),
             help: "choose another space; `nasfw list spaces` shows all".into(),
         })
+    }
+
+    /// How this space's networks are trained alone unless something else is asked for (`nasfw retrain`): TOML with the
+    /// sections `[strategy]`, `[trainer]` and `[space]`, laid over the defaults of the strategy `train` and of the space
+    /// `standalone`. `preset` in `[strategy]` names published settings of both, which the rest is laid over. The default
+    /// is DARTS's on CIFAR-10.
+    fn recipe(&self) -> &'static str {
+        RECIPE
     }
 
     /// Facts for `result.json` beside the genotype, for example a benchmark's own encoding.

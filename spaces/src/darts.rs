@@ -38,5 +38,6 @@ cell_space! {
     summary: "the same cells behind a stem of three convolutions that divides the size by 8, for large images",
     source: "Liu, Simonyan, Yang 2019, ICLR (DARTS); Xu et al. 2020, ICLR (PC-DARTS) for the direct search",
     defaults: include_str!("darts.toml"),
-    example: "nasfw run --strategy darts --space darts-imagenet --set space.preset=small"
+    example: "nasfw run --strategy darts --space darts-imagenet --set space.preset=small",
+    recipe: "[strategy]\npreset = \"darts-imagenet\"\n"
 }

@@ -12,5 +12,6 @@ cell_space! {
     summary: "NAS-Bench-201: one cell, 6 edges with 5 candidates each, 15,625 architectures",
     source: "Dong & Yang 2020, ICLR (NAS-Bench-201)",
     defaults: include_str!("nasbench201.toml"),
-    example: "nasfw run --strategy vim --space nasbench201 --set space.preset=small"
+    example: "nasfw run --strategy vim --space nasbench201 --set space.preset=small",
+    recipe: "[strategy]\npreset = \"nasbench201\"\n"
 }

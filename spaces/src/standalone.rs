@@ -5,6 +5,7 @@ use nasfw_framework::network::{DROP_PATH, Network, NetworkOptions, Standalone};
 use nasfw_framework::prelude::*;
 use nasfw_framework::register;
 use nasfw_framework::registry::{Kind, Parse, Registry};
+use nasfw_framework::space::RECIPE;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -76,6 +77,25 @@ label_smoothing = 0.0
 const CIFAR: &str = "[space]\nauxiliary = 0.4\n";
 const IMAGENET: &str = "[space]\nof = \"darts-imagenet\"\nauxiliary = 0.4\nlabel_smoothing = 0.1\n";
 const PLAIN: &str = "[space]\nauxiliary = 0.0\n";
+
+/// How networks that space `of` builds are trained ([`SearchSpace::recipe`]). Cells of NAS-Bench-101 need no space. A
+/// name that no space has is refused where the network is to be built.
+///
+/// # Errors
+/// Defaults of the space with which it can't be built.
+pub fn recipe(registry: &Registry, of: &str) -> Result<&'static str> {
+    if of == NASBENCH101 {
+        return Ok(nasbench101::RECIPE);
+    }
+    let Ok(plugin) = registry.get(Kind::Space, of) else {
+        return Ok(RECIPE);
+    };
+    let Parse::Space(parse) = plugin.parse else {
+        return Err(Error::Registry(format!("`{of}` is no space")));
+    };
+    let config = parse(&plugin.default_section()?).map_err(Box::new)?;
+    Ok(config.build()?.recipe())
+}
 
 impl StandaloneConfig {
     /// Name of the space that builds the network.

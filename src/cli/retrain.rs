@@ -2,14 +2,15 @@
 
 use clap::Args;
 use nasfw_framework::arch::Genotype;
-use nasfw_framework::config::{RunConfig, flatten};
+use nasfw_framework::config::{Resolved, RunConfig, flatten};
 use nasfw_framework::device::load_cuda;
 use nasfw_framework::registry::{Kind, Plugin, Registry, similar};
 use nasfw_framework::{Error, Result};
-use serde_json::Value;
+use nasfw_spaces::standalone;
+use serde_json::{Map, Value};
 
 use super::origin::Origin;
-use super::selection::{Pair, Settings, space_options, text};
+use super::selection::{Pair, Settings, space_options};
 use super::{genotype, logging, run};
 
 /// Options of `retrain`.
@@ -22,7 +23,7 @@ pub struct Retrain {
     /// the large network of a DARTS cell]
     #[arg(long, short = 'S', value_name = "NAME|FILE.toml")]
     space: Option<String>,
-    /// Published settings [default: those of the architecture's space; see `nasfw describe train`]
+    /// Published settings [default: the recipe of the space whose network is built; see `nasfw describe train`]
     #[arg(long, value_name = "NAME")]
     preset: Option<String>,
     /// Initial channels [default: those of the space's paper, or the preset's]
@@ -49,14 +50,26 @@ impl Retrain {
         let genotype = genotype::load(&self.what, &[])?;
         let origin = Origin::of(&self.what, &genotype)?;
 
+        let resolved = self.resolve(&registry, &genotype, &origin)?;
+        let config = RunConfig::new(&registry, &resolved)?;
+        let dataset = run::name_of(&resolved, Kind::Dataset);
+        let parts = format!("retrain-{}-{dataset}", genotype.space);
+        // Before hours of training.
+        for doubt in origin.doubts(&genotype)? {
+            tracing::warn!("{doubt}");
+        }
+        run::begin(&config, &resolved, self.place, &parts, self.tui)
+    }
+
+    /// All settings: those that are asked for, over those that the architecture was found with, over its recipe.
+    fn resolve(
+        &self,
+        registry: &Registry,
+        genotype: &Genotype,
+        origin: &Origin,
+    ) -> Result<Resolved> {
         let from = format!("retrain {}", self.what);
-        let set = |key: &str, value: &Value| -> Result<Pair> {
-            let value = toml::Value::try_from(value).map_err(|e| Error::Invalid {
-                what: from.clone(),
-                why: e.to_string(),
-            })?;
-            Ok((key.into(), value.to_string(), from.clone()))
-        };
+        let set = |key: &str, value: &Value| pair(key, value, &from);
         // A run's data are what its architecture was found with; other data must be named.
         let mut weakest = vec![];
         if self.settings.dataset.is_none() && self.settings.config.is_none() {
@@ -68,21 +81,6 @@ impl Retrain {
             what: "genotype".into(),
             why: e.to_string(),
         })?;
-        let preset = self
-            .preset
-            .clone()
-            .unwrap_or_else(|| default_preset(&genotype).into());
-        // Published settings are stronger than what a dataset suggests for searches.
-        let standalone = registry.get(Kind::Space, "standalone")?;
-        for plugin in [registry.get(Kind::Strategy, "train")?, standalone] {
-            let toml = plugin.preset(&preset).unwrap_or_default();
-            let tree: Value = toml::from_str(toml)
-                .map_err(|e| Error::Registry(format!("preset `{preset}`: {e}")))?;
-            for (key, value) in flatten(&tree) {
-                let (key, value, _) = set(&key, &value)?;
-                weakest.push((key, value, format!("preset {preset}")));
-            }
-        }
         let number = |key: &str, option: &str, value: Option<u64>| {
             value.map(|v| (key.into(), v.to_string(), format!("--{option} {v}")))
         };
@@ -91,33 +89,118 @@ impl Retrain {
             set("space.name", &"standalone".into())?,
             set("space.genotype", &json.into())?,
         ];
-        parts.extend(text("strategy.preset", "preset", &Some(preset.clone())));
-        parts.extend(text("space.preset", "preset", &Some(preset)));
         parts.extend(number("space.channels", "channels", self.channels));
         parts.extend(number("space.cells", "cells", self.cells));
         if let Some(space) = &self.space {
             parts.extend(space_options("space.of", SETTINGS, space)?);
         }
-        let mut settings = self.settings;
+        // Published settings are stronger than what a dataset suggests for searches.
+        let recipe = match &self.preset {
+            Some(preset) => Recipe::preset(preset),
+            None => {
+                let of = of(&self.settings, registry, &weakest, &parts, genotype);
+                Recipe::of(&of, standalone::recipe(registry, &of)?)?
+            }
+        };
+        weakest.extend(recipe.settings(registry)?);
+        parts.extend(recipe.presets()?);
+        let mut settings = self.settings.clone();
         // Of cells of NAS-Bench-101 there is no such space, of misspelt ones neither; the network's builder says so.
-        let of = of(&settings, &registry, &weakest, &parts, &genotype);
+        let of = of(&settings, registry, &weakest, &parts, genotype);
         if let Ok(space) = registry.get(Kind::Space, &of) {
-            for (key, value) in origin.carried(&registry, space)? {
+            for (key, value) in origin.carried(registry, space)? {
                 weakest.push(set(&format!("{SETTINGS}.{key}"), &value)?);
             }
+            let standalone = registry.get(Kind::Space, "standalone")?;
             let (inner, own) = take_inner(settings.set, space, standalone)?;
             parts.extend(inner);
             settings.set = own;
         }
-        let resolved = settings.resolve(&registry, weakest, parts)?;
-        let config = RunConfig::new(&registry, &resolved)?;
-        let dataset = run::name_of(&resolved, Kind::Dataset);
-        let parts = format!("retrain-{}-{dataset}", genotype.space);
-        // Before hours of training.
-        for doubt in origin.doubts(&genotype)? {
-            tracing::warn!("{doubt}");
+        settings.resolve(registry, weakest, parts)
+    }
+}
+
+/// A setting as an option, with where it comes from.
+fn pair(key: &str, value: &Value, from: &str) -> Result<Pair> {
+    let value = toml::Value::try_from(value).map_err(|e| Error::Invalid {
+        what: from.into(),
+        why: e.to_string(),
+    })?;
+    Ok((key.into(), value.to_string(), from.into()))
+}
+
+/// How a network is trained: what its space says ([`nasfw_framework::space::SearchSpace::recipe`]), or a preset alone.
+struct Recipe {
+    /// Settings by their sections, without presets.
+    tree: Value,
+    /// Name of a preset of the strategy `train` and the space `standalone`.
+    preset: Option<String>,
+    /// Where the settings come from, and where the preset's name does.
+    from: [String; 2],
+}
+
+impl Recipe {
+    /// Published settings that are asked for, whatever a space says.
+    fn preset(name: &str) -> Self {
+        Self {
+            tree: Value::Object(Map::new()),
+            preset: Some(name.into()),
+            from: [format!("preset {name}"), format!("--preset {name}")],
         }
-        run::begin(&config, &resolved, self.place, &parts, self.tui)
+    }
+
+    /// What space `name` says.
+    fn of(name: &str, text: &str) -> Result<Self> {
+        let from = format!("recipe of {name}");
+        let wrong = |why: String| Error::Registry(format!("{from}: {why}"));
+        let mut tree: Value = toml::from_str(text).map_err(|e| wrong(e.to_string()))?;
+        let sections = tree.as_object().into_iter().flatten();
+        for (section, _) in sections {
+            if !["strategy", "trainer", "space"].contains(&section.as_str()) {
+                return Err(wrong(format!("`{section}` is not the space's to say")));
+            }
+        }
+        let strategy = tree.get_mut("strategy").and_then(Value::as_object_mut);
+        let preset = strategy.and_then(|section| section.remove("preset"));
+        // A section of nothing is no setting.
+        if let Some(sections) = tree.as_object_mut() {
+            sections.retain(|_, section| section.as_object().is_none_or(|s| !s.is_empty()));
+        }
+        Ok(Self {
+            preset: preset.as_ref().and_then(Value::as_str).map(str::to_owned),
+            tree,
+            from: [from.clone(), from],
+        })
+    }
+
+    /// The settings, the preset's first.
+    fn settings(&self, registry: &Registry) -> Result<Vec<Pair>> {
+        let [from, _] = &self.from;
+        let mut settings = vec![];
+        for plugin in [
+            registry.get(Kind::Strategy, "train")?,
+            registry.get(Kind::Space, "standalone")?,
+        ] {
+            let toml = self.preset.as_ref().and_then(|name| plugin.preset(name));
+            let tree: Value = toml::from_str(toml.unwrap_or_default())
+                .map_err(|e| Error::Registry(format!("{from}: {e}")))?;
+            settings.extend(flatten(&tree));
+        }
+        settings.extend(flatten(&self.tree));
+        settings
+            .iter()
+            .map(|(key, value)| pair(key, value, from))
+            .collect()
+    }
+
+    /// The preset's name, as an option of both.
+    fn presets(&self) -> Result<Vec<Pair>> {
+        let [_, from] = &self.from;
+        let keys = ["strategy.preset", "space.preset"].into_iter();
+        let pairs = keys.zip(std::iter::repeat(&self.preset));
+        pairs
+            .filter_map(|(key, name)| Some(pair(key, &name.as_deref()?.into(), from)))
+            .collect()
     }
 }
 
@@ -175,12 +258,134 @@ fn take_inner(
     Ok((inner, own))
 }
 
-/// The published settings for architectures of a space.
-fn default_preset(genotype: &Genotype) -> &'static str {
-    match genotype.space.as_str() {
-        "nasbench201" => "nasbench201",
-        "darts-imagenet" => "darts-imagenet",
-        space if space.starts_with("nasbench1") => "nasbench101",
-        _ => "darts-cifar",
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use std::collections::BTreeSet;
+
+    use clap::Parser;
+    use nasfw_spaces::published;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        retrain: Retrain,
+    }
+
+    fn resolved(space: &str, more: &[&str]) -> Resolved {
+        let genotype = Genotype {
+            space: space.into(),
+            cells: vec![],
+        };
+        let line = [&["retrain", "it", "--dataset=synthetic"], more].concat();
+        let retrain = Line::parse_from(line).retrain;
+        let registry = Registry::load().unwrap();
+        retrain
+            .resolve(&registry, &genotype, &Origin::default())
+            .unwrap()
+    }
+
+    /// The presets that each space's paper publishes, by hand.
+    fn published_for(space: &str) -> &'static str {
+        match space {
+            "nasbench201" => "nasbench201",
+            "darts-imagenet" => "darts-imagenet",
+            "nasbench101" | "nasbench1shot1-s1" | "nasbench1shot1-s2" | "nasbench1shot1-s3" => {
+                "nasbench101"
+            }
+            _ => "darts-cifar",
+        }
+    }
+
+    #[test]
+    fn first_party_spaces_are_trained_as_published() {
+        let registry = Registry::load().unwrap();
+        let mut spaces: BTreeSet<String> =
+            registry.of(Kind::Space).map(|p| p.name.into()).collect();
+        for cell in published::all().unwrap() {
+            spaces.insert(cell.genotype().unwrap().space);
+        }
+        spaces.extend(["nasbench101", "no-such-space"].map(String::from));
+        for space in [
+            "darts",
+            "robust-s4",
+            "custom",
+            "toy-conv",
+            "nasbench1shot1-s3",
+        ] {
+            assert!(spaces.contains(space), "{spaces:?}");
+        }
+        for space in &spaces {
+            let preset = format!("--preset={}", published_for(space));
+            let (own, asked) = (resolved(space, &[]), resolved(space, &[&preset]));
+            assert_eq!(own.value, asked.value, "{space}");
+            assert_eq!(own.origins.len(), asked.origins.len());
+            let says = |resolved: &Resolved| resolved.origin("trainer.epochs").unwrap().to_string();
+            assert_eq!(says(&own), format!("recipe of {space}"));
+            assert_eq!(says(&asked), format!("preset {}", published_for(space)));
+        }
+    }
+
+    #[test]
+    fn the_recipe_is_that_of_the_space_that_builds_the_network() {
+        let large = resolved("darts", &["--space=darts-imagenet"]);
+        assert_eq!(
+            large.value,
+            resolved(
+                "darts",
+                &["--space=darts-imagenet", "--preset=darts-imagenet"]
+            )
+            .value
+        );
+        // What is asked for is stronger.
+        let few = resolved(
+            "nasbench201",
+            &["--epochs=3", "--set=trainer.weights.lr=0.5"],
+        );
+        assert_eq!(few.value["trainer"]["epochs"], 3);
+        assert_eq!(few.value["trainer"]["weights"]["lr"], 0.5);
+        assert_eq!(few.value["trainer"]["batch_size"], 256);
+    }
+
+    #[test]
+    fn a_recipe_lies_over_the_preset_that_it_names() {
+        let registry = Registry::load().unwrap();
+        let text = "[strategy]\npreset = \"quick\"\ndrop_path = 0.4\n[space]\nauxiliary = 0.3\n";
+        let recipe = Recipe::of("mine", text).unwrap();
+        let settings = recipe.settings(&registry).unwrap();
+        let last = |key: &str| settings.iter().rfind(|(k, ..)| k == key).unwrap().clone();
+        let from = "recipe of mine".to_owned();
+        assert_eq!(
+            last("strategy.drop_path"),
+            ("strategy.drop_path".into(), "0.4".into(), from.clone())
+        );
+        assert_eq!(last("space.auxiliary").1, "0.3");
+        // Of the preset, which both have.
+        assert_eq!(last("space.cells").1, "3");
+        let presets = recipe.presets().unwrap();
+        assert_eq!(
+            presets[1],
+            ("space.preset".into(), "\"quick\"".into(), from)
+        );
+        assert!(
+            Recipe::of("mine", "")
+                .unwrap()
+                .presets()
+                .unwrap()
+                .is_empty()
+        );
+
+        for (text, says) in [
+            ("[dataset]\nname = \"x\"\n", "`dataset`"),
+            ("[strategy", "recipe of mine"),
+        ] {
+            let said = Recipe::of("mine", text).err().unwrap().to_string();
+            assert!(
+                said.contains(says) && said.contains("recipe of mine"),
+                "{said}"
+            );
+        }
     }
 }

@@ -1,6 +1,7 @@
-//! nasfw with a strategy and a space of our own.
+//! nasfw with a strategy and two spaces of our own.
 
 mod annealed;
+mod mbconv;
 mod widened;
 
 fn main() -> std::process::ExitCode {

@@ -1,9 +1,10 @@
 //! Writing a network down, with the shape of every value known on the way.
 
+use super::decisions::Decisions;
 use super::graph::{Conv, Network, Op, Plan, Pool, Step};
 use crate::dataset::Task;
 use crate::error::{Error, Result};
-use crate::params::{Init, ParamLayout};
+use crate::params::{Init, ParamId, ParamLayout};
 
 /// A value of the network under construction: `[n, c, h, w]`, or `[n, c]` after a global pooling, a flattening or a
 /// linear layer. It belongs to the builder that gave it.
@@ -15,12 +16,17 @@ pub struct Value(usize);
 #[derive(Debug)]
 pub struct NetworkBuilder {
     task: Task,
-    steps: Vec<Step>,
+    pub(super) steps: Vec<Step>,
     params: ParamLayout,
     stats: ParamLayout,
     momentum: f64,
     eps: f64,
-    error: Option<Error>,
+    /// Whether batch norms keep running statistics.
+    pub(super) tracked: bool,
+    pub(super) decisions: Decisions,
+    /// What the names of layers begin with.
+    pub(super) scope: String,
+    pub(super) error: Option<Error>,
 }
 
 impl NetworkBuilder {
@@ -33,6 +39,9 @@ impl NetworkBuilder {
             stats: ParamLayout::new(),
             momentum: 0.1,
             eps: 1e-5,
+            tracked: true,
+            decisions: Decisions::Nothing,
+            scope: String::new(),
             error: None,
         };
         let shape = [task.channels, task.height, task.width];
@@ -47,6 +56,11 @@ impl NetworkBuilder {
     /// added to variances (1e-5 unless set).
     pub fn batch_norm_settings(&mut self, momentum: f64, eps: f64) {
         (self.momentum, self.eps) = (momentum, eps);
+    }
+
+    /// What the network is for.
+    pub fn task(&self) -> Task {
+        self.task
     }
 
     /// Channels, height, width; height and width of `[n, c]` are 1.
@@ -74,28 +88,27 @@ impl NetworkBuilder {
         let shape = self.sized(name, outputs, [height, width], [h, w]);
         let inputs = channels / groups;
         let init = Init::fan_in(inputs * kh * kw);
-        let weight = self.params.add(
-            format!("{name}.weight"),
-            &[outputs, inputs, kh, kw].map(|n| n.max(1)),
-            init,
-        );
-        let bias = conv.bias.then(|| {
-            self.params
-                .add(format!("{name}.bias"), &[outputs.max(1)], init)
-        });
+        let kernels = [outputs, inputs, kh, kw].map(|n| n.max(1));
+        let weight = self.param(name, "weight", &kernels, init);
+        let bias = (conv.bias).then(|| self.param(name, "bias", &[outputs.max(1)], init));
         self.push(Op::Conv { weight, bias, conv }, &[x], shape, false)
     }
 
     /// Batch norm over the channels: running statistics `name.running_mean` and `name.running_var`, and, if affine, the
-    /// parameters `name.weight` and `name.bias`.
+    /// parameters `name.weight` and `name.bias`. In a supernet there are running statistics where they are asked for;
+    /// else it goes by the batch's in evaluation, too.
     pub fn batch_norm(&mut self, name: &str, x: Value, affine: bool) -> Value {
         let channels = [self.shape(x)[0]];
         let scale = affine.then(|| {
             [("weight", Init::Ones), ("bias", Init::Zeros)]
-                .map(|(part, init)| self.params.add(format!("{name}.{part}"), &channels, init))
+                .map(|(part, init)| self.param(name, part, &channels, init))
         });
-        let running = [("running_mean", Init::Zeros), ("running_var", Init::Ones)]
-            .map(|(part, init)| self.stats.add(format!("{name}.{part}"), &channels, init));
+        let running = self.tracked.then(|| {
+            [("running_mean", Init::Zeros), ("running_var", Init::Ones)].map(|(part, init)| {
+                let name = format!("{}{name}.{part}", self.scope);
+                self.stats.add(name, &channels, init)
+            })
+        });
         self.like(Op::BatchNorm { scale, running }, x)
     }
 
@@ -208,10 +221,8 @@ impl NetworkBuilder {
             self.refuse(format!("linear layer `{name}` to {outputs} outputs"));
         }
         let (init, outputs) = (Init::fan_in(inputs), outputs.max(1));
-        let weight = self
-            .params
-            .add(format!("{name}.weight"), &[outputs, inputs], init);
-        let bias = self.params.add(format!("{name}.bias"), &[outputs], init);
+        let weight = self.param(name, "weight", &[outputs, inputs], init);
+        let bias = self.param(name, "bias", &[outputs], init);
         self.push(Op::Linear { weight, bias }, &[x], [outputs, 1, 1], true)
     }
 
@@ -219,8 +230,12 @@ impl NetworkBuilder {
     ///
     /// # Errors
     /// The first thing that did not fit: images too small for a window ([`Error::Incompatible`]); values that don't go
-    /// together, names that occur twice and logits of another number than the task's classes ([`Error::Invalid`]).
+    /// together, names that occur twice, logits of another number than the task's classes, and an architecture that is open
+    /// ([`Error::Invalid`]).
     pub fn finish(mut self, logits: Value, auxiliary: Option<Value>) -> Result<Network> {
+        if self.decisions.are_open() {
+            self.refuse("a network for all architectures is finished by `finish_open`".into());
+        }
         for output in std::iter::once(logits).chain(auxiliary) {
             let (shape, flat) = (self.shape(output), self.steps[output.0].flat);
             if !flat || shape[0] != self.task.classes {
@@ -252,8 +267,34 @@ impl NetworkBuilder {
         })
     }
 
+    /// The images.
+    pub(super) fn images(&self) -> Value {
+        Value(0)
+    }
+
+    /// Whether a value is `[n, c]`.
+    pub(super) fn is_flat(&self, v: Value) -> bool {
+        self.steps[v.0].flat
+    }
+
+    /// The shape of what is written down, which is forgotten, and whether it is `[n, c]`.
+    pub(super) fn shape_of(&mut self, write: impl FnOnce(&mut Self) -> Value) -> ([i64; 3], bool) {
+        let (steps, params, stats) = (self.steps.len(), self.params.clone(), self.stats.clone());
+        let value = write(self);
+        let found = (self.shape(value), self.is_flat(value));
+        self.steps.truncate(steps);
+        (self.params, self.stats) = (params, stats);
+        found
+    }
+
+    /// A parameter of a layer.
+    fn param(&mut self, layer: &str, part: &str, shape: &[i64], init: Init) -> ParamId {
+        let name = format!("{}{layer}.{part}", self.scope);
+        self.params.add(name, shape, init)
+    }
+
     /// Appends a step, or finds the same one: layers that begin with a ReLU of one state share it.
-    fn push(&mut self, op: Op, inputs: &[Value], shape: [i64; 3], flat: bool) -> Value {
+    pub(super) fn push(&mut self, op: Op, inputs: &[Value], shape: [i64; 3], flat: bool) -> Value {
         let step = Step {
             op,
             inputs: inputs.iter().map(|v| v.0).collect(),
@@ -349,7 +390,7 @@ impl NetworkBuilder {
     }
 
     /// The shape of the first of several values that must go together.
-    fn joined(
+    pub(super) fn joined(
         &mut self,
         what: &str,
         values: &[Value],
@@ -372,7 +413,7 @@ impl NetworkBuilder {
     }
 
     /// Keeps the first error.
-    fn refuse(&mut self, why: String) {
+    pub(super) fn refuse(&mut self, why: String) {
         if self.error.is_none() {
             self.error = Some(Error::Invalid {
                 what: "network".into(),

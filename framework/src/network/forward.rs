@@ -1,9 +1,13 @@
 //! The forward pass in libtorch.
 
+use std::collections::BTreeMap;
+
 use tch::{Device, Kind, Tensor};
 
-use super::graph::{Network, Op, Plan, Step};
+use super::graph::{Mix, Network, Op, Plan, Step};
+use super::mixture::Mixture;
 use super::pool::average_pool;
+use crate::arch::RelaxedArch;
 use crate::dataset::Task;
 use crate::error::{Error, Result};
 use crate::observe;
@@ -32,6 +36,16 @@ fn invalid(why: String) -> Error {
     }
 }
 
+/// Zeros of a step's shape for as many images as there are.
+fn zeros(step: &Step, images: &Tensor) -> Tensor {
+    let ([c, h, w], n) = (step.shape, images.size()[0]);
+    let options = (images.kind(), images.device());
+    match step.flat {
+        true => Tensor::zeros([n, c], options),
+        false => Tensor::zeros([n, h, w, c], options).permute([0, 3, 1, 2]),
+    }
+}
+
 /// A forward pass under way.
 struct Pass<'a> {
     network: &'a Network,
@@ -43,8 +57,10 @@ struct Pass<'a> {
     /// Values that are still to be read, and by how many.
     values: Vec<Option<Tensor>>,
     readers: Vec<usize>,
-    /// Factors `[n]` of the drop paths that are still to come, the last one first.
-    masks: Vec<Tensor>,
+    /// Factors `[n]` of the drop paths, by their steps.
+    masks: BTreeMap<usize, Tensor>,
+    /// Where the architecture is open.
+    mixture: Option<&'a Mixture<'a>>,
 }
 
 impl Network {
@@ -67,24 +83,9 @@ impl Network {
         let training = mode == Mode::Train;
         let plan = if training { &self.training } else { &self.main };
         let rate = if training { drop_path } else { 0.0 };
-        let mut pass = Pass {
-            network: self,
-            plan,
-            params: self.params.views(weights.params),
-            stats: self.stats.views(weights.stats),
-            mode,
-            noise,
-            values: self.steps.iter().map(|_| None).collect(),
-            readers: plan.readers.clone(),
-            masks: self.masks(plan, images, rate, noise),
-        };
-        for &i in &plan.steps {
-            let value = pass.compute(i, images)?;
-            for &input in &self.steps[i].inputs {
-                pass.release(input);
-            }
-            pass.values[i] = Some(value);
-        }
+        let mut pass = Pass::new(self, plan, weights, mode, noise);
+        pass.masks = self.masks(plan, images, rate, noise);
+        pass.run(images)?;
         let auxiliary = self.auxiliary.filter(|_| training);
         Ok(Logits {
             main: pass.value(self.logits)?.shallow_clone(),
@@ -92,6 +93,30 @@ impl Network {
                 .map(|a| pass.value(a).map(Tensor::shallow_clone))
                 .transpose()?,
         })
+    }
+
+    /// The logits where decisions are open: candidates that `arch`, which has the space's shapes, masks are not computed,
+    /// nor what only they read. Every drop path has its own numbers whatever is masked.
+    ///
+    /// # Errors
+    /// Those of [`Network::forward`].
+    pub(super) fn forward_mixed(
+        &self,
+        weights: Weights<'_>,
+        images: &Tensor,
+        arch: &RelaxedArch,
+        mode: Mode,
+        drop_path: f64,
+        noise: Streams,
+    ) -> Result<Tensor> {
+        self.check(weights, images, drop_path)?;
+        let mixture = Mixture::new(arch);
+        let plan = Plan::reading(&self.steps, &[self.logits], |step| mixture.read(step));
+        let mut pass = Pass::new(self, &plan, weights, mode, noise);
+        pass.masks = self.masks(&self.main, images, drop_path, noise);
+        pass.mixture = Some(&mixture);
+        pass.run(images)?;
+        Ok(pass.value(self.logits)?.shallow_clone())
     }
 
     /// Whether the logits depend on the images at all.
@@ -156,13 +181,19 @@ impl Network {
     }
 
     /// One factor per drop path and image, all drawn and sent to the device at once.
-    fn masks(&self, plan: &Plan, images: &Tensor, rate: f64, noise: Streams) -> Vec<Tensor> {
-        let is_drop_path = |i: &&usize| self.steps[**i].op == Op::DropPath;
-        let count = plan.steps.iter().filter(is_drop_path).count() as i64;
-        if rate == 0.0 || count == 0 {
-            return vec![];
+    fn masks(
+        &self,
+        plan: &Plan,
+        images: &Tensor,
+        rate: f64,
+        noise: Streams,
+    ) -> BTreeMap<usize, Tensor> {
+        let is_drop_path = |i: &usize| self.steps[*i].op == Op::DropPath;
+        let drops: Vec<usize> = plan.steps.iter().copied().filter(is_drop_path).collect();
+        if rate == 0.0 || drops.is_empty() {
+            return BTreeMap::new();
         }
-        let shape = [count, images.size()[0], 1, 1, 1];
+        let shape = [drops.len() as i64, images.size()[0], 1, 1, 1];
         let draws = rng::uniform(
             &mut noise.at("drop-path", 0),
             &shape,
@@ -170,13 +201,69 @@ impl Network {
             Device::Cpu,
         );
         let masks = draws.ge(rate).to_kind(images.kind()) / (1.0 - rate);
-        let mut masks = masks.to_device(images.device()).unbind(0);
-        masks.reverse();
-        masks
+        let masks = masks.to_device(images.device()).unbind(0);
+        drops.into_iter().zip(masks).collect()
     }
 }
 
-impl Pass<'_> {
+impl<'a> Pass<'a> {
+    /// Before the first step: nothing is dropped, nothing is open.
+    fn new(
+        network: &'a Network,
+        plan: &'a Plan,
+        weights: Weights<'_>,
+        mode: Mode,
+        noise: Streams,
+    ) -> Self {
+        Self {
+            network,
+            plan,
+            params: network.params.views(weights.params),
+            stats: network.stats.views(weights.stats),
+            mode,
+            noise,
+            values: network.steps.iter().map(|_| None).collect(),
+            readers: plan.readers.clone(),
+            masks: BTreeMap::new(),
+            mixture: None,
+        }
+    }
+
+    fn run(&mut self, images: &Tensor) -> Result<()> {
+        let plan = self.plan;
+        for &i in &plan.steps {
+            let value = self.compute(i, images)?;
+            let step = &self.network.steps[i];
+            match self.mixture {
+                Some(mixture) => mixture.read(step).into_iter().for_each(|i| self.release(i)),
+                None => step.inputs.iter().for_each(|&i| self.release(i)),
+            }
+            self.values[i] = Some(value);
+        }
+        Ok(())
+    }
+
+    /// What an open decision puts out.
+    fn mix(&self, mix: &Mix, step: &Step, images: &Tensor) -> Result<Tensor> {
+        let mixture = self.mixture.ok_or_else(|| Error::Invalid {
+            what: "network".into(),
+            why: "its architecture is not decided".into(),
+        })?;
+        let mut sum: Option<Tensor> = None;
+        for (column, input) in mixture.active(mix, &step.inputs) {
+            let (x, weight) = (self.value(input)?, mixture.weight(mix, column));
+            sum = Some(match sum {
+                Some(sum) => sum.addcmul(x, weight),
+                None => x * weight,
+            });
+        }
+        let sum = sum.unwrap_or_else(|| zeros(step, images));
+        Ok(match mixture.offset(mix) {
+            Some(offset) => sum + offset,
+            None => sum,
+        })
+    }
+
     fn value(&self, i: usize) -> Result<&Tensor> {
         self.values[i].as_ref().ok_or_else(|| Error::Invalid {
             what: "network".into(),
@@ -195,9 +282,10 @@ impl Pass<'_> {
     fn compute(&mut self, i: usize, images: &Tensor) -> Result<Tensor> {
         let network = self.network;
         let step = &network.steps[i];
-        let x = match step.inputs.first() {
-            Some(&input) => self.value(input)?,
-            None => images,
+        let x = match (&step.op, step.inputs.first()) {
+            // Of what is mixed, anything may be masked.
+            (Op::Mix(_), _) | (_, None) => images,
+            (_, Some(&input)) => self.value(input)?,
         };
         Ok(match &step.op {
             Op::Images => channels_last(images),
@@ -219,7 +307,7 @@ impl Pass<'_> {
                 }
             }
             Op::BatchNorm { scale, running } => {
-                let train = self.mode == Mode::Train;
+                let train = self.mode == Mode::Train || running.is_none();
                 let [_, h, w] = step.shape;
                 if train && x.size()[0] * h * w < 2 {
                     return Err(Error::Incompatible {
@@ -232,7 +320,10 @@ impl Pass<'_> {
                     Some(ids) => ids.map(|id| Some(&self.params[id])),
                     None => [None, None],
                 };
-                let [mean, var] = running.map(|id| Some(&self.stats[id]));
+                let [mean, var] = match running {
+                    Some(ids) => ids.map(|id| Some(&self.stats[id])),
+                    None => [None, None],
+                };
                 x.batch_norm(
                     weight,
                     bias,
@@ -267,11 +358,8 @@ impl Pass<'_> {
             }
             Op::Channels { first, count } => x.narrow(1, *first, *count),
             Op::Shift => x.constant_pad_nd([-1, 1, -1, 1]),
-            Op::Zeros => {
-                let [c, h, w] = step.shape;
-                let zeros = Tensor::zeros([x.size()[0], h, w, c], (x.kind(), x.device()));
-                zeros.permute([0, 3, 1, 2])
-            }
+            Op::Zeros => zeros(step, x),
+            Op::Mix(mix) => self.mix(mix, step, images)?,
             Op::Noise => {
                 let [c, h, w] = step.shape;
                 let rng = &mut self.noise.at("noise", i as u64);
@@ -280,7 +368,7 @@ impl Pass<'_> {
             }
             Op::DropPath => {
                 let x = x.shallow_clone();
-                match self.masks.pop() {
+                match self.masks.get(&i) {
                     None => x,
                     Some(mask) if step.flat => x * mask.flatten(1, -1),
                     Some(mask) => x * mask,

@@ -93,7 +93,8 @@ pub(super) enum Op {
     },
     BatchNorm {
         scale: Option<[ParamId; 2]>,
-        running: [ParamId; 2],
+        /// None: the batch's statistics, always.
+        running: Option<[ParamId; 2]>,
     },
     Relu,
     MaxPool(Pool),
@@ -115,6 +116,17 @@ pub(super) enum Op {
         weight: ParamId,
         bias: ParamId,
     },
+    /// The inputs times their weights in an architecture, plus the row's offset.
+    Mix(Mix),
+}
+
+/// What an open decision mixes.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Mix {
+    pub(super) group: usize,
+    pub(super) row: usize,
+    /// Columns of the inputs.
+    pub(super) columns: Vec<usize>,
 }
 
 /// A square pooling window.
@@ -146,13 +158,22 @@ pub(super) struct Plan {
 
 impl Plan {
     pub(super) fn new(steps: &[Step], outputs: &[usize]) -> Self {
+        Self::reading(steps, outputs, |step| step.inputs.clone())
+    }
+
+    /// The same of steps that read less than all of their inputs.
+    pub(super) fn reading(
+        steps: &[Step],
+        outputs: &[usize],
+        read: impl Fn(&Step) -> Vec<usize>,
+    ) -> Self {
         let mut readers = vec![0; steps.len()];
         for &output in outputs {
             readers[output] += 1;
         }
         for (i, step) in steps.iter().enumerate().rev() {
             if readers[i] > 0 {
-                step.inputs.iter().for_each(|&input| readers[input] += 1);
+                read(step).into_iter().for_each(|input| readers[input] += 1);
             }
         }
         Self {

@@ -20,8 +20,12 @@
 //! ```
 
 mod builder;
+mod decide;
+mod decisions;
 mod forward;
 mod graph;
+mod mixed;
+mod mixture;
 mod onnx;
 mod pool;
 mod standalone;
@@ -30,6 +34,7 @@ mod weights;
 pub use builder::{NetworkBuilder, Value};
 pub use forward::{Logits, channels_last};
 pub use graph::{Conv, Cost, Network, NetworkOptions};
+pub use mixed::Mixed;
 pub use onnx::{ONNX_OPSET, ONNX_OPSETS};
 pub use pool::average_pool;
 pub use standalone::{DROP_PATH, Standalone};

@@ -408,6 +408,7 @@ impl Writer {
             Op::Noise => "RandomNormalLike",
             Op::GlobalAveragePool | Op::Flatten => "Flatten",
             Op::Linear { .. } => "Gemm",
+            Op::Mix(_) => return Err(undecided()),
         };
         let output = match is_output {
             true => LOGITS.to_owned(),
@@ -431,6 +432,7 @@ impl Writer {
                 ];
             }
             Op::BatchNorm { scale, running } => {
+                let running = running.ok_or_else(undecided)?;
                 name = layer(network.stats.name(running[0]));
                 if let Some(ids) = scale {
                     for id in ids {
@@ -441,7 +443,7 @@ impl Writer {
                     inputs.push(self.per_channel("zeros", 0.0, step.shape[0])?);
                 }
                 for id in running {
-                    inputs.push(self.stat(network, *id)?);
+                    inputs.push(self.stat(network, id)?);
                 }
                 attributes = vec![Attribute::float("epsilon", network.eps)];
             }
@@ -481,10 +483,18 @@ impl Writer {
                 inputs.push(self.param(network, *bias)?);
                 attributes = vec![Attribute::int("transB", 1)];
             }
-            Op::Images | Op::Relu | Op::Add | Op::DropPath | Op::Flatten => {}
+            Op::Images | Op::Relu | Op::Add | Op::DropPath | Op::Flatten | Op::Mix(_) => {}
         }
         self.node(op_type, &name, inputs, &output, attributes);
         Ok(output)
+    }
+}
+
+/// What only the network of a supernet has.
+fn undecided() -> Error {
+    Error::Invalid {
+        what: "ONNX model".into(),
+        why: "the network's architecture is not decided".into(),
     }
 }
 

@@ -11,6 +11,7 @@ mod hooks;
 mod input;
 mod micro;
 mod network;
+mod open;
 mod optimizers;
 mod params;
 mod runs;

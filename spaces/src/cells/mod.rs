@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use nasfw_framework::network::{Network, NetworkOptions};
 use nasfw_framework::prelude::*;
+use nasfw_framework::space::RECIPE;
 
 use crate::layers::{Op, Role};
 use crate::options::check_partial;
@@ -34,6 +35,7 @@ pub struct CellSpace {
     channels: i64,
     count: usize,
     spec: ArchSpec,
+    recipe: &'static str,
 }
 
 impl CellSpace {
@@ -81,7 +83,13 @@ impl CellSpace {
             skeleton,
             channels,
             count,
+            recipe: RECIPE,
         })
+    }
+
+    /// The same, its networks trained by another recipe ([`SearchSpace::recipe`]).
+    pub fn with_recipe(self, recipe: &'static str) -> Self {
+        Self { recipe, ..self }
     }
 }
 
@@ -105,6 +113,10 @@ impl SearchSpace for CellSpace {
             self.skeleton.search_role(),
             options,
         )))
+    }
+
+    fn recipe(&self) -> &'static str {
+        self.recipe
     }
 
     fn without_effect(&self) -> Vec<&'static str> {
@@ -171,6 +183,7 @@ macro_rules! cell_space {
         source: $source:expr,
         defaults: $defaults:expr,
         example: $example:expr
+        $(, recipe: $recipe:expr)?
     ) => {
         #[doc = concat!("Settings of `", $name, "`.")]
         #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -187,13 +200,15 @@ macro_rules! cell_space {
             fn build(
                 &self,
             ) -> nasfw_framework::Result<Box<dyn nasfw_framework::space::SearchSpace>> {
-                Ok(Box::new($crate::cells::CellSpace::new(
+                let space = $crate::cells::CellSpace::new(
                     $name,
                     $types,
                     $skeleton,
                     self.channels,
                     self.cells,
-                )?))
+                )?;
+                $(let space = space.with_recipe($recipe);)?
+                Ok(Box::new(space))
             }
 
             fn validate(&self, v: &mut nasfw_framework::config::Validator) {

@@ -14,5 +14,8 @@ mod spec;
 pub use network::{SPACE, genotype_network, network};
 pub use spec::{ModelSpec, Operation, SpecError};
 
+/// How the benchmark trained its networks ([`nasfw_framework::space::SearchSpace::recipe`]).
+pub const RECIPE: &str = "[strategy]\npreset = \"nasbench101\"\n";
+
 #[cfg(test)]
 mod tests;

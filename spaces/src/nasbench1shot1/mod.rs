@@ -130,6 +130,11 @@ impl SearchSpace for OneShotSpace {
         )))
     }
 
+    /// Its networks are NAS-Bench-101's.
+    fn recipe(&self) -> &'static str {
+        crate::nasbench101::RECIPE
+    }
+
     /// No operation of a block is a skip connection.
     fn without_effect(&self) -> Vec<&'static str> {
         vec!["skip_dropout"]

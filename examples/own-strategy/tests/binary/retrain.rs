@@ -130,6 +130,80 @@ fn settings_of_a_space_come_along_when_its_architecture_is_trained() {
     assert_eq!(second.shape(), [32, 32, 1, 1]);
 }
 
+/// Settings of a run as its folder keeps them.
+fn settings_of(dir: &Path, run: &str) -> toml::Table {
+    let text = fs::read_to_string(dir.join(run).join("config.toml")).unwrap();
+    toml::from_str(&text).unwrap()
+}
+
+#[test]
+fn a_space_of_ours_brings_its_recipe() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let search = [
+        "run",
+        "--strategy=gdas",
+        "--space=mbconv-chain",
+        "--name=search",
+        "--set=space.channels=4",
+    ];
+    good(dir, &[&search[..], &TINY].concat());
+    // How long it takes and how large it is, but no preset.
+    let trained = |name: &str, more: &[&str]| {
+        let name_option = format!("--name={name}");
+        let args = ["retrain", "search", &name_option, "--channels=4"];
+        good(dir, &[&args[..], &TINY, more].concat());
+        let settings = settings_of(dir, name);
+        let number = |path: [&str; 3]| {
+            let section = settings[path[0]].as_table().unwrap();
+            let section = match path[1] {
+                "" => section,
+                inner => section[inner].as_table().unwrap(),
+            };
+            let value = &section[path[2]];
+            let number = value.as_float();
+            number.unwrap_or_else(|| value.as_integer().unwrap() as f64)
+        };
+        [
+            ["trainer", "weights", "lr"],
+            ["trainer", "weights", "weight_decay"],
+            ["trainer", "weights", "clip"],
+            ["strategy", "", "drop_path"],
+            ["space", "", "auxiliary"],
+            ["space", "", "label_smoothing"],
+            ["trainer", "", "epochs"],
+        ]
+        .map(number)
+    };
+    // The recipe; DARTS would have 0.025, 3e-4, 5, 0.2, 0.4 and 0.
+    let recipe = [0.05, 4e-5, 0.0, 0.0, 0.0, 0.1];
+    let found = trained("one", &[]);
+    assert_eq!(found[..6], recipe);
+    assert_eq!(found[6], 1.0, "what is asked for is stronger");
+    assert_eq!(
+        trained("two", &["--set=trainer.weights.lr=0.01"])[..3],
+        [0.01, 4e-5, 0.0]
+    );
+    let preset = trained("three", &["--preset=nasbench201"]);
+    assert_eq!(preset[..6], [0.1, 5e-4, 0.0, 0.0, 0.0, 0.0]);
+
+    // Too low a rate for the recipe's lowest: a message says where a setting is from.
+    let out = own(
+        dir,
+        &[
+            "retrain",
+            "search",
+            "--dataset=synthetic",
+            "--set=trainer.weights.lr=0.0",
+        ],
+    );
+    let text = flat(&String::from_utf8(out.stderr).unwrap());
+    assert!(
+        text.contains("trainer.weights.lr_min") && text.contains("recipe of mbconv-chain"),
+        "{text}"
+    );
+}
+
 #[test]
 fn a_genotype_alone_has_the_defaults_and_what_is_set() {
     let dir = searched();
