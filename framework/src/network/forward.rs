@@ -10,7 +10,7 @@ use super::pool::average_pool;
 use crate::arch::RelaxedArch;
 use crate::dataset::Task;
 use crate::error::{Error, Result};
-use crate::observe;
+use crate::observe::{self, Place};
 use crate::params::Views;
 use crate::rng::{self, Streams};
 use crate::supernet::{Mode, Weights};
@@ -244,16 +244,24 @@ impl<'a> Pass<'a> {
     }
 
     /// What an open decision puts out.
-    fn mix(&self, mix: &Mix, step: &Step, images: &Tensor) -> Result<Tensor> {
+    fn mix(&self, i: usize, mix: &Mix, images: &Tensor) -> Result<Tensor> {
+        let step = &self.network.steps[i];
         let mixture = self.mixture.ok_or_else(|| Error::Invalid {
             what: "network".into(),
             why: "its architecture is not decided".into(),
         })?;
         let mut sum: Option<Tensor> = None;
         for (column, input) in mixture.active(mix, &step.inputs) {
-            let (x, weight) = (self.value(input)?, mixture.weight(mix, column));
+            let told = || {
+                (
+                    format!("step {i}, candidate {column}"),
+                    self.place(i, mix, column),
+                )
+            };
+            let x = observe::candidate(self.value(input)?, told);
+            let weight = mixture.weight(mix, column);
             sum = Some(match sum {
-                Some(sum) => sum.addcmul(x, weight),
+                Some(sum) => sum.addcmul(&x, weight),
                 None => x * weight,
             });
         }
@@ -262,6 +270,18 @@ impl<'a> Pass<'a> {
             Some(offset) => sum + offset,
             None => sum,
         })
+    }
+
+    /// Where a candidate of step `i` is. A row that is decided several times is in several cells.
+    fn place(&self, i: usize, mix: &Mix, column: usize) -> Place {
+        let same = |op: &Op| matches!(op, Op::Mix(m) if (m.group, m.row) == (mix.group, mix.row));
+        let before = self.network.steps[..i].iter();
+        Place::Candidate {
+            cell: before.filter(|step| same(&step.op)).count(),
+            group: mix.group,
+            row: mix.row,
+            column,
+        }
     }
 
     fn value(&self, i: usize) -> Result<&Tensor> {
@@ -359,7 +379,7 @@ impl<'a> Pass<'a> {
             Op::Channels { first, count } => x.narrow(1, *first, *count),
             Op::Shift => x.constant_pad_nd([-1, 1, -1, 1]),
             Op::Zeros => zeros(step, x),
-            Op::Mix(mix) => self.mix(mix, step, images)?,
+            Op::Mix(mix) => self.mix(i, mix, images)?,
             Op::Noise => {
                 let [c, h, w] = step.shape;
                 let rng = &mut self.noise.at("noise", i as u64);
