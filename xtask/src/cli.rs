@@ -14,7 +14,8 @@ cargo xtask: sets nasfw up on a bare machine, runs it and checks it
 usage: cargo xtask VERB
 
   nasfw ARGS...     sets up, builds and runs nasfw: `cargo xtask nasfw run --strategy vim`
-  test [ARGS...]    sets up, then rustfmt, clippy, all tests (ARGS go to `cargo test`), rustdoc
+  test [ARGS...]    sets up, then rustfmt, clippy, all tests (ARGS go to `cargo test`), licences
+                    and sources of dependencies, rustdoc
   setup [--lean|--full] [--into DIR]
                     puts libtorch 2.13.0 into target/libtorch: the lean form (CPU, about 1.3 GB),
                     or the full one (CUDA, about 5 GB) where an NVIDIA driver is found; afterwards

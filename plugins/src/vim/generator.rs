@@ -12,13 +12,16 @@ use super::settings::{Form, Generators, Input, Logits, VimConfig};
 /// Channels of ε.
 const NOISE_CHANNELS: i64 = 3;
 const BN_EPS: f64 = 1e-5;
+/// log a of the form `dropout` at the start.
+const LOG_A: f64 = -3.0;
 
 /// A convolution (3×3, padding 1), ReLU, and batch norm with the statistics of the maps at hand.
 #[derive(Debug, Clone, Copy)]
 struct Block {
     weight: ParamId,
-    bias: Option<ParamId>,
-    affine: Option<(ParamId, ParamId)>,
+    bias: ParamId,
+    scale: ParamId,
+    shift: ParamId,
     relu: bool,
 }
 
@@ -26,15 +29,24 @@ impl Block {
     fn forward(&self, views: &Views, x: &Tensor) -> Tensor {
         let y = x.conv2d(
             &views[self.weight],
-            self.bias.map(|b| &views[b]),
+            Some(&views[self.bias]),
             [1, 1],
             [1, 1],
             [1, 1],
             1,
         );
         let y = if self.relu { y.relu() } else { y };
-        let (scale, shift) = self.affine.map(|(s, b)| (&views[s], &views[b])).unzip();
-        y.batch_norm(scale, shift, None, None, true, 0.1, BN_EPS, true)
+        let (scale, shift) = (&views[self.scale], &views[self.shift]);
+        y.batch_norm(
+            Some(scale),
+            Some(shift),
+            None::<&Tensor>,
+            None::<&Tensor>,
+            true,
+            0.1,
+            BN_EPS,
+            true,
+        )
     }
 }
 
@@ -52,23 +64,18 @@ impl Generator {
                 let inputs = if i == 0 { NOISE_CHANNELS } else { c.width };
                 let outputs = if last { 1 } else { c.width };
                 let init = Init::fan_in(inputs * 9);
+                let scale = match last {
+                    true => Init::Constant(c.gamma),
+                    false => Init::Ones,
+                };
                 let mut add = |part: &str, shape: &[i64], init| {
                     layout.add(format!("{name}.{i}.{part}"), shape, init)
                 };
                 Block {
                     weight: add("conv.weight", &[outputs, inputs, 3, 3], init),
-                    bias: c.bias.then(|| add("conv.bias", &[outputs], init)),
-                    affine: c.affine.then(|| {
-                        let scale = if last {
-                            Init::Constant(c.gamma)
-                        } else {
-                            Init::Ones
-                        };
-                        (
-                            add("bn.weight", &[outputs], scale),
-                            add("bn.bias", &[outputs], Init::Zeros),
-                        )
-                    }),
+                    bias: add("conv.bias", &[outputs], init),
+                    scale: add("bn.weight", &[outputs], scale),
+                    shift: add("bn.bias", &[outputs], Init::Zeros),
                     relu: !last || c.last_relu,
                 }
             })
@@ -203,7 +210,7 @@ impl GeneratorDistribution {
                     layout.add(
                         format!("log_a.{}", g.name),
                         &g.shape(),
-                        Init::Constant(c.log_a),
+                        Init::Constant(LOG_A),
                     )
                 })
             })

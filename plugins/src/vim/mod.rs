@@ -70,7 +70,6 @@ impl StrategyConfig for VimConfig {
         v.at_least("strategy.noise", self.noise, 0.0);
         v.at_least("strategy.topology_noise", self.topology_noise, 0.0);
         v.at_least("strategy.free_init_std", self.free_init_std, 0.0);
-        v.range("strategy.log_a", self.log_a, -20.0, 20.0);
         v.range("strategy.blocks", self.blocks, 1, 50);
         v.range("strategy.width", self.width, 1, 4096);
         v.range("strategy.gamma", self.gamma, -1e3, 1e3);
@@ -95,12 +94,6 @@ impl VimConfig {
                 format!("it would change nothing {because}"),
             );
         };
-        if self.gamma != 1.0 && !self.affine {
-            idle(
-                "gamma",
-                "with `affine = false`: the batch norms have no scale",
-            );
-        }
         if self.topology_noise != 0.0 && self.topology == Logits::Generated {
             idle(
                 "topology_noise",

@@ -21,8 +21,6 @@ pub struct VimConfig {
     pub form: Form,
     /// Standard deviation of ξ on generated groups.
     pub noise: f64,
-    /// Form `dropout`: log of the variance factor at the start.
-    pub log_a: f64,
     /// τ of softmax(A / τ) until φ moves.
     pub temperature: f64,
     /// τ at the end of the search.
@@ -43,10 +41,6 @@ pub struct VimConfig {
     pub blocks: usize,
     /// Channels between blocks.
     pub width: i64,
-    /// Biases of the convolutions.
-    pub bias: bool,
-    /// Learned scale and shift of the batch norms.
-    pub affine: bool,
     /// ReLU in the last block.
     pub last_relu: bool,
     /// Scale of the last batch norm at the start.

@@ -86,8 +86,8 @@ fn it_is_the_network_of_the_paper() {
         vec![],
         vec![("blocks", 1.into())],
         vec![("blocks", 5.into()), ("width", 4.into())],
-        vec![("bias", false.into()), ("gamma", 3.0.into())],
-        vec![("affine", false.into()), ("last_relu", false.into())],
+        vec![("gamma", 3.0.into())],
+        vec![("last_relu", true.into())],
     ] {
         let c = config(&set);
         let (vim, phi) = build(&c, &edges(4, 3), 2);
@@ -121,8 +121,6 @@ fn its_size_is_that_of_the_paper() {
     assert_eq!(size(&[], "conv"), 519);
     assert_eq!(size(&[], "bn"), 30);
     assert_eq!(size(&[], ""), 549);
-    assert_eq!(size(&[("bias", false.into())], "conv"), 504);
-    assert_eq!(size(&[("affine", false.into())], ""), 519);
     // S: 3·1·9 + 1 and 2. L: three blocks of 14·14·9 + 14 and 2·14 more.
     assert_eq!(size(&[("blocks", 1.into())], ""), 30);
     assert_eq!(
