@@ -54,7 +54,8 @@ fn begin(kind: &str) -> Begun {
     let began = Instant::now();
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR"));
     let dir = tempfile::tempdir().unwrap();
-    let name = format!("own-{kind}");
+    // No name of the workspace: its programs lie in the same folder.
+    let name = format!("begun-{kind}");
     let mut new = Command::new(env!("CARGO_BIN_EXE_nasfw"));
     let told = good(new.args(["new", kind, &name]).current_dir(dir.path()));
     assert!(
@@ -212,9 +213,9 @@ const IMAGES: [&str; 6] = [
 #[test]
 fn a_strategy_of_ones_own() {
     let begun = begin("strategy");
-    assert!(begun.good(&["list", "strategies"]).contains("own-strategy"));
-    assert!(begun.good(&["--version"]).contains("own-strategy 0.1.0"));
-    let search = [&["--strategy", "own-strategy"], &SMALL[..], &IMAGES].concat();
+    assert!(begun.good(&["list", "strategies"]).contains("begun-strategy"));
+    assert!(begun.good(&["--version"]).contains("begun-strategy 0.1.0"));
+    let search = [&["--strategy", "begun-strategy"], &SMALL[..], &IMAGES].concat();
     begun.through_everything(&search, &["--channels", "2", "--cells", "1"]);
 }
 
@@ -223,11 +224,11 @@ fn a_space_of_ones_own() {
     let begun = begin("space");
     assert!(
         begun
-            .good(&["describe", "own-space"])
-            .contains("own-space run --strategy darts")
+            .good(&["describe", "begun-space"])
+            .contains("begun-space run --strategy darts")
     );
     let search = [
-        &["--strategy", "darts", "--space", "own-space"],
+        &["--strategy", "darts", "--space", "begun-space"],
         &IMAGES[..],
     ]
     .concat();
@@ -238,7 +239,7 @@ fn a_space_of_ones_own() {
 fn a_dataset_of_ones_own() {
     let begun = begin("dataset");
     let search = [
-        &["--strategy", "darts", "--dataset", "own-dataset"],
+        &["--strategy", "darts", "--dataset", "begun-dataset"],
         &SMALL[..],
     ]
     .concat();
@@ -265,7 +266,7 @@ fn a_tracker_of_ones_own() {
         "--set",
         "trainer.checkpoint_every=2",
         "--track",
-        "own-tracker",
+        "begun-tracker",
     ];
     begun.survives(&[&search[..], &IMAGES, &often].concat(), "search");
     let lines = |run: &str| {
@@ -274,7 +275,7 @@ fn a_tracker_of_ones_own() {
             .path()
             .join("runs")
             .join(run)
-            .join("own-tracker.csv");
+            .join("begun-tracker.csv");
         fs::read_to_string(file)
             .unwrap()
             .lines()
