@@ -29,7 +29,12 @@ mod searching;
 mod selection;
 mod summary;
 mod track;
+#[cfg(feature = "tui")]
 mod view;
+#[cfg(not(feature = "tui"))]
+#[path = "view/off.rs"]
+mod view;
+#[cfg(feature = "tui")]
 mod watch;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -70,6 +75,7 @@ enum Verb {
     /// Compare a trained supernet's ranking of architectures with a benchmark's.
     Rank(rank::Rank),
     /// Watch a run: curves, entropy per edge, the architecture so far.
+    #[cfg(feature = "tui")]
     Watch(watch::Watch),
     /// List the plugins of this program.
     List(list::List),
@@ -122,6 +128,7 @@ impl Verb {
             Self::Track(v) => v.carry_out(),
             Self::Compare(v) => v.carry_out(),
             Self::Rank(v) => v.carry_out(),
+            #[cfg(feature = "tui")]
             Self::Watch(v) => v.carry_out(),
             Self::List(v) => v.carry_out(),
             Self::Describe(v) => v.carry_out(),

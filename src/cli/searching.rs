@@ -13,8 +13,7 @@ use nasfw_framework::run::{CONFIG, RunFolder};
 use nasfw_framework::space::Task;
 use nasfw_framework::trainer::{Interrupt, Job};
 
-use super::view::{self, Live};
-use super::{logging, progress, summary, watch};
+use super::{logging, progress, summary, view};
 
 /// Refuses `--tui` where there is no terminal.
 pub fn check_view(tui: bool) -> Result<()> {
@@ -30,24 +29,34 @@ pub fn search(config: &RunConfig, run: &RunFolder, tui: bool) -> Result<()> {
     logging::to_file(&run.path().join("log.jsonl"))?;
     let interrupt = Interrupt::on_signals(view::restore)?;
     let listeners = vec![progress::listener(run.path(), tui)];
-    let live = if tui {
-        let about = watch::about(run.path())?;
-        Some(Live::start(run.path(), about, interrupt.clone())?)
-    } else {
-        None
+    let outcome = {
+        let _live = tui.then(|| live(run.path(), &interrupt)).transpose()?;
+        let outcome = config.trainer.search(Job {
+            config,
+            run,
+            listeners,
+            interrupt: interrupt.flag(),
+        });
+        progress::clear();
+        outcome
     };
-    let outcome = config.trainer.search(Job {
-        config,
-        run,
-        listeners,
-        interrupt: interrupt.flag(),
-    });
-    progress::clear();
-    drop(live);
     let outcome = outcome.map_err(|e| e.of_run(run.path()))?;
     let next = next(run.path(), config, &outcome.genotype);
     keep_next(run, &next);
     summary::print(&outcome, run.path(), &next)
+}
+
+/// The search on a screen of its own.
+#[cfg(feature = "tui")]
+fn live(run: &Path, interrupt: &Interrupt) -> Result<view::Live> {
+    let about = super::watch::about(run)?;
+    view::Live::start(run, about, interrupt.clone())
+}
+
+/// [`check_view`] has refused it.
+#[cfg(not(feature = "tui"))]
+fn live(_run: &Path, _interrupt: &Interrupt) -> Result<view::Live> {
+    Ok(view::Live)
 }
 
 /// File of what to type next.

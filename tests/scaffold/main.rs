@@ -213,7 +213,11 @@ const IMAGES: [&str; 6] = [
 #[test]
 fn a_strategy_of_ones_own() {
     let begun = begin("strategy");
-    assert!(begun.good(&["list", "strategies"]).contains("begun-strategy"));
+    assert!(
+        begun
+            .good(&["list", "strategies"])
+            .contains("begun-strategy")
+    );
     assert!(begun.good(&["--version"]).contains("begun-strategy 0.1.0"));
     let search = [&["--strategy", "begun-strategy"], &SMALL[..], &IMAGES].concat();
     begun.through_everything(&search, &["--channels", "2", "--cells", "1"]);

@@ -39,6 +39,16 @@ pub fn verify(
         "-D",
         "warnings",
     ])?;
+    let lean = cargo(&[
+        "clippy",
+        "--workspace",
+        "--exclude=own-strategy",
+        "--no-default-features",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ])?;
     // Before the linter: a first build compiles C++ for minutes, and the other crates meanwhile.
     let arguments = test_command(&test_args, io::stdout().is_terminal());
     let mut build = cargo(&["test", "--no-run"])?;
@@ -75,6 +85,7 @@ pub fn verify(
         ("rustfmt", fmt),
         ("build", build),
         ("clippy", clippy),
+        ("clippy without features", lean),
         ("tests", tests),
         ("dependencies", dependencies),
         ("rustdoc", doc),

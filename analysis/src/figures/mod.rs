@@ -7,6 +7,7 @@ mod entropy;
 mod heat;
 mod look;
 mod pictures;
+#[cfg(feature = "png")]
 mod png;
 mod ranks;
 pub(crate) mod regret;
@@ -22,7 +23,21 @@ use nasfw_framework::{Error, Result};
 use crate::compare::Comparison;
 use crate::record::Record;
 pub use look::Entry;
+#[cfg(feature = "png")]
 pub use png::render as png;
+
+/// The program lacks its feature `png`.
+///
+/// # Errors
+/// Always.
+#[cfg(not(feature = "png"))]
+pub fn png(_svg: &str) -> Result<Vec<u8>> {
+    Err(Error::Incompatible {
+        what: "a picture as PNG".into(),
+        why: "this program was built without its feature `png`".into(),
+        help: "write an SVG: `-o FILE.svg`".into(),
+    })
+}
 
 /// A figure: panels that share a legend.
 ///
@@ -187,7 +202,7 @@ impl Figure {
     /// # Errors
     /// [`Error::Invalid`] if the figure is too large for a picture.
     pub fn png(&self) -> Result<Vec<u8>> {
-        png::render(&self.svg())
+        png(&self.svg())
     }
 
     /// Bytes of a file: PNG if its name ends so, else SVG.
