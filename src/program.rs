@@ -1,11 +1,7 @@
 //! A program that is nasfw with plugins of one's own.
 
-use std::process::ExitCode;
-
 use nasfw_framework::registry::Registry;
 use nasfw_framework::{Error, Result};
-
-use super::{cli, memory};
 
 /// A program that is nasfw with plugins of one's own: a name and a version for its help and `--version`, and the
 /// libraries whose plugins it must have.
@@ -47,12 +43,6 @@ impl Program {
     pub fn with(mut self, library: &'static str) -> Self {
         self.libraries.push(library);
         self
-    }
-
-    /// Parses the command line, carries it out and turns errors into messages and exit codes.
-    pub fn run(self) -> ExitCode {
-        memory::keep_freed();
-        cli::main(&self)
     }
 
     /// Its name.

@@ -44,6 +44,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use nasfw_framework::Result;
 use nasfw_framework::command::{by_own_name, set_program};
 
+use super::memory;
 use super::program::Program;
 
 /// Neural architecture search: one trainer, many strategies, results that reproduce.
@@ -159,8 +160,16 @@ fn typed(program: &Program) -> Result<Cli, clap::Error> {
     Cli::from_arg_matches(&matches).map_err(|e| e.format(&mut command))
 }
 
+impl Program {
+    /// Parses the command line, carries it out and turns errors into messages and exit codes.
+    pub fn run(self) -> ExitCode {
+        memory::keep_freed();
+        main(&self)
+    }
+}
+
 /// Parses what was typed, carries it out and turns errors into messages and exit codes.
-pub fn main(own: &Program) -> ExitCode {
+fn main(own: &Program) -> ExitCode {
     if let Some(program) = std::env::args_os().next() {
         set_program(program);
     }
