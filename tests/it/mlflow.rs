@@ -12,7 +12,7 @@ use nasfw::framework::arch::Genotype;
 use nasfw::framework::run::{EVENTS, read_events};
 use serde_json::{Value, json};
 
-use crate::program::{good, nasfw, skipped};
+use crate::program::{good, killed, nasfw, short_search, skipped};
 
 /// Prints a run as JSON, by MLflow's own client.
 const READER: &str = r#"
@@ -205,49 +205,6 @@ fn compare(found: &Value, run: &Path) {
     }
 }
 
-/// A search of some seconds.
-const RUN: [&str; 17] = [
-    "run",
-    "--strategy",
-    "darts",
-    "--space",
-    "toy-conv",
-    "--epochs",
-    "12",
-    "--threads",
-    "1",
-    "--set",
-    "trainer.log_every=1",
-    "--set",
-    "trainer.architecture_every=2",
-    "--set",
-    "trainer.checkpoint_every=3",
-    "--name",
-    "NAME",
-];
-
-fn arguments<'a>(name: &'a str, more: &[&'a str]) -> Vec<&'a str> {
-    [&RUN[..16], &[name], more].concat()
-}
-
-/// Starts a search, and ends it by force after some reports.
-fn killed(dir: &Path, args: &[&str], events: &Path, reports: usize) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_nasfw"))
-        .args(args)
-        .current_dir(dir)
-        .env("NASFW_NO_PROGRESS", "1")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    while fs::read_to_string(events).map_or(0, |t| t.matches("\"progress\"").count()) < reports {
-        assert!(child.try_wait().unwrap().is_none(), "it ended too early");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
-}
-
 #[test]
 fn the_real_server_has_what_the_events_say_also_after_a_kill_and_while_it_was_away() {
     let Some(python) = python() else {
@@ -263,7 +220,7 @@ fn the_real_server_has_what_the_events_say_also_after_a_kill_and_while_it_was_aw
     let uri = format!("tracker.mlflow.uri={}", server.uri);
     let on = ["--track", "mlflow", "--track", "tensorboard", "--set", &uri];
 
-    good(dir.path(), &arguments("whole", &on));
+    good(dir.path(), &short_search("whole", &on));
     let found = server.read(&python, &run("whole"));
     assert_eq!(
         (&found["name"], &found["experiment"]),
@@ -273,7 +230,7 @@ fn the_real_server_has_what_the_events_say_also_after_a_kill_and_while_it_was_aw
     assert!(run("whole").join("tensorboard").is_dir(), "both trackers");
 
     // The numbers are those of a run that nobody tracks, and it can be told of afterwards.
-    good(dir.path(), &arguments("plain", &[]));
+    good(dir.path(), &short_search("plain", &[]));
     let result = |name: &str| fs::read_to_string(run(name).join("result.json")).unwrap();
     assert_eq!(result("plain"), result("whole"));
     good(
@@ -286,7 +243,7 @@ fn the_real_server_has_what_the_events_say_also_after_a_kill_and_while_it_was_aw
     // Killed by force; it goes on as the same run of the server.
     killed(
         dir.path(),
-        &arguments("killed", &on),
+        &short_search("killed", &on),
         &run("killed").join(EVENTS),
         12,
     );
@@ -299,12 +256,12 @@ fn the_real_server_has_what_the_events_say_also_after_a_kill_and_while_it_was_aw
     // Without the server a run does not begin, but one that has begun goes on, and is told of when the server is back.
     killed(
         dir.path(),
-        &arguments("alone", &on),
+        &short_search("alone", &on),
         &run("alone").join(EVENTS),
         6,
     );
     drop(server);
-    let refused = nasfw(dir.path(), &arguments("refused", &on));
+    let refused = nasfw(dir.path(), &short_search("refused", &on));
     let text = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(refused.status.code(), Some(2), "{text}");
     assert!(

@@ -1,7 +1,9 @@
 //! The real program in a folder of its own.
 
+use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 /// Runs `nasfw` in a folder, with its cache in there, too. A case that should be refused but trains for 600 epochs must
 /// not hang the tests.
@@ -23,6 +25,51 @@ pub fn good(dir: &Path, args: &[&str]) -> String {
     let text = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(out.status.success(), "{args:?}: {text}");
     String::from_utf8(out.stdout).unwrap()
+}
+
+/// A search of some seconds with many reports, in the run folder `name`, with further options.
+pub fn short_search<'a>(name: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    let search = [
+        "run",
+        "--strategy",
+        "darts",
+        "--space",
+        "toy-conv",
+        "--epochs",
+        "12",
+    ];
+    let reports = [
+        "trainer.log_every=1",
+        "trainer.architecture_every=2",
+        "trainer.checkpoint_every=3",
+    ];
+    let set = reports.iter().flat_map(|setting| ["--set", *setting]);
+    let own = ["--threads", "1", "--name", name];
+    search
+        .into_iter()
+        .chain(set)
+        .chain(own)
+        .chain(more.iter().copied())
+        .collect()
+}
+
+/// Starts a search, and ends it by force after some reports in its event file.
+pub fn killed(dir: &Path, args: &[&str], events: &Path, reports: usize) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_nasfw"))
+        .args(args)
+        .current_dir(dir)
+        .env("NASFW_NO_PROGRESS", "1")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let found = || fs::read_to_string(events).map_or(0, |t| t.matches("\"progress\"").count());
+    while found() < reports {
+        assert!(child.try_wait().unwrap().is_none(), "it ended too early");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 /// Says that a test could not run here, and in the file that `cargo xtask test` lists such tests from.

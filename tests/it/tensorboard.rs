@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use nasfw::framework::events::Event;
 use nasfw::framework::run::{EVENTS, read_events};
 use serde_json::Value;
 
-use crate::program::{good, skipped};
+use crate::program::{good, killed, short_search, skipped};
 
 /// Prints every scalar, histogram and text of a folder as JSON.
 const READER: &str = r#"
@@ -158,26 +157,6 @@ fn compare(python: &Path, run: &Path) {
     assert_eq!(found, texts);
 }
 
-const RUN: [&str; 17] = [
-    "run",
-    "--strategy",
-    "darts",
-    "--space",
-    "toy-conv",
-    "--epochs",
-    "12",
-    "--threads",
-    "1",
-    "--tensorboard",
-    "--set",
-    "trainer.log_every=1",
-    "--set",
-    "trainer.architecture_every=2",
-    "--set",
-    "trainer.checkpoint_every=3",
-    "--name",
-];
-
 #[test]
 fn the_real_reader_finds_what_the_events_say_also_after_a_kill() {
     let Some(python) = python() else {
@@ -188,24 +167,11 @@ fn the_real_reader_finds_what_the_events_say_also_after_a_kill() {
     };
     let dir = tempfile::tempdir().unwrap();
     let run = |name: &str| dir.path().join("runs").join(name);
-    good(dir.path(), &[&RUN[..], &["whole"]].concat());
+    good(dir.path(), &short_search("whole", &["--tensorboard"]));
     compare(&python, &run("whole"));
 
-    let mut child = Command::new(env!("CARGO_BIN_EXE_nasfw"))
-        .args([&RUN[..], &["killed"]].concat())
-        .current_dir(dir.path())
-        .env("NASFW_NO_PROGRESS", "1")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let events = run("killed").join(EVENTS);
-    while fs::read_to_string(&events).map_or(0, |t| t.matches("\"progress\"").count()) < 8 {
-        assert!(child.try_wait().unwrap().is_none(), "it ended too early");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
+    let args = short_search("killed", &["--tensorboard"]);
+    killed(dir.path(), &args, &run("killed").join(EVENTS), 8);
     good(dir.path(), &["resume", "runs/killed"]);
     assert_eq!(
         fs::read_dir(run("killed").join("tensorboard"))
