@@ -112,7 +112,9 @@ impl New {
             self.kind.run(&self.name),
         ));
         if libtorch.is_none() {
-            say("Where libtorch lies is not known here: README.md there says how to get it and how to name it.");
+            say(
+                "Where libtorch lies is not known here: README.md there says how to get it and how to name it.",
+            );
         }
         Ok(())
     }
