@@ -60,6 +60,9 @@ impl Program {
     /// # Errors
     /// A library without any.
     pub(crate) fn check(&self) -> Result<()> {
+        if self.libraries.is_empty() {
+            return Ok(());
+        }
         let registry = Registry::load()?;
         for library in &self.libraries {
             if registry.all().iter().all(|p| p.crate_name != *library) {

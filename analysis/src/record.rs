@@ -7,9 +7,10 @@ use nasfw_framework::arch::{ArchSpec, Group, Marginals, Role, Row};
 use nasfw_framework::config::flatten;
 use nasfw_framework::events::Event;
 use nasfw_framework::run::{
-    CONFIG, EVENTS, FILE_LIMIT, MANIFEST, Manifest, RESULT, RUN, RunFolder, need_run, read_events,
-    read_json, read_json_if_there,
+    CONFIG, EVENTS, FILE_LIMIT, MANIFEST, Manifest, RESULT, RUN, RunFolder, name_of, need_run,
+    read_events, read_json, read_json_if_there,
 };
+use nasfw_framework::settings::in_words;
 use nasfw_framework::space::SpaceConfig;
 use nasfw_framework::trainer::Outcome;
 use nasfw_framework::{Error, Result, input};
@@ -127,22 +128,12 @@ impl Record {
 
     /// Name of the folder.
     pub fn name(&self) -> String {
-        // `.` and `..` have no name of their own.
-        let path = self.path.canonicalize();
-        let path = path.as_deref().unwrap_or(&self.path);
-        path.file_name()
-            .unwrap_or(path.as_os_str())
-            .to_string_lossy()
-            .into_owned()
+        name_of(&self.path)
     }
 
     /// A setting as text, empty if it isn't there.
     pub fn setting(&self, key: &str) -> String {
-        match self.settings.get(key) {
-            Some(Value::String(text)) => text.clone(),
-            Some(value) => value.to_string(),
-            None => String::new(),
-        }
+        self.settings.get(key).map(in_words).unwrap_or_default()
     }
 
     /// The architecture before training and along the way, in the order of steps. What was rolled back is left out.

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use nasfw_framework::outcome::Outcome;
+use nasfw_framework::settings::in_words;
 use nasfw_framework::{Error, Result};
-use serde_json::Value;
 
 use crate::record::Record;
 
@@ -35,9 +36,7 @@ pub fn runs(records: &[Record]) -> Result<Vec<u8>> {
     ];
     for (record, row) in records.iter().zip(&rows) {
         let found = record.outcome.as_ref();
-        let text = |f: fn(&nasfw_framework::trainer::Outcome) -> Option<String>| {
-            found.and_then(f).unwrap_or_default()
-        };
+        let text = |f: fn(&Outcome) -> Option<String>| found.and_then(f).unwrap_or_default();
         let own = [
             record.name(),
             record.state.word().to_owned(),
@@ -86,13 +85,8 @@ pub fn history(records: &[Record]) -> Result<Vec<u8>> {
 
 /// Settings, metrics and regrets of a run by the names of their columns.
 fn details(record: &Record) -> BTreeMap<String, String> {
-    let settings = record.settings.iter().map(|(key, value)| {
-        let text = match value {
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
-        };
-        (format!("setting.{key}"), text)
-    });
+    let settings = record.settings.iter();
+    let settings = settings.map(|(key, value)| (format!("setting.{key}"), in_words(value)));
     let numbers = record.outcome.iter().flat_map(|found| {
         let all = [("metric", &found.metrics), ("regret", &found.regret)];
         all.into_iter().flat_map(|(kind, numbers)| {

@@ -8,7 +8,7 @@ use nasfw_framework::arch::{Choice, Genotype};
 use nasfw_framework::events::{Event, Meter};
 use nasfw_framework::listen::lock;
 use nasfw_framework::outcome::Outcome;
-use nasfw_framework::registry::{Parse, Plugin};
+use nasfw_framework::registry::Plugin;
 use nasfw_framework::tracker::{Tracked, Tracker};
 use nasfw_framework::{Error, Result};
 use serde_json::{Value, json};
@@ -20,42 +20,25 @@ use super::rig::Scratch;
 /// on.
 pub fn tracker(plugin: &Plugin, section: &Value) -> Report {
     let mut report = Report::new(format!("tracker `{}`", plugin.name));
-    let parsed = || -> Result<Box<dyn Tracker>> {
-        match plugin.parse {
-            Parse::Tracker(parse) => Ok(parse(section).map_err(Box::new)?),
-            _ => Err(Error::Registry(format!("`{}` is no tracker", plugin.name))),
-        }
-    };
+    let parsed = || plugin.tracker(section);
     report.check("tracks", "a whole run is tracked", || {
-        let run = Folder::new()?;
-        run.tracked(
-            &*parsed()?,
-            false,
-            &[first(), part(0), end()].concat(),
-            true,
-        )?;
+        let run = Scratch::new()?;
+        tracked(run.path(), &*parsed()?, false, &whole(), true)?;
         Ok(Verdict::Held)
     });
     report.check(
         "goes-on",
         "a run that was interrupted, or killed, goes on in another process",
         || {
-            let (run, tracker) = (Folder::new()?, parsed()?);
+            let (run, tracker) = (Scratch::new()?, parsed()?);
+            let process = |goes_on, events: &[Vec<Event>], whole| {
+                tracked(run.path(), &*tracker, goes_on, &events.concat(), whole)
+            };
             let interrupted = vec![Event::Interrupted { step: 4 }];
-            run.tracked(
-                &*tracker,
-                false,
-                &[first(), part(0), interrupted].concat(),
-                false,
-            )?;
+            process(false, &[first(), part(0), interrupted], false)?;
             // Killed: the listener goes away without a word.
-            run.tracked(&*tracker, true, &[started(4), part(4)].concat(), false)?;
-            run.tracked(
-                &*tracker,
-                true,
-                &[started(4), part(4), end()].concat(),
-                true,
-            )?;
+            process(true, &[started(4), part(4)], false)?;
+            process(true, &[started(4), part(4), end()], true)?;
             Ok(Verdict::Held)
         },
     );
@@ -63,13 +46,13 @@ pub fn tracker(plugin: &Plugin, section: &Value) -> Report {
         "takes-what-comes",
         "numbers that are none, names of all kinds, steps that are rolled back",
         || {
-            let run = Folder::new()?;
+            let run = Scratch::new()?;
             let back = Event::Control {
                 epoch: 1,
                 what: "roll back to the end of epoch 0".into(),
             };
             let events = [first(), part(4), vec![back], odd(), part(0), end()].concat();
-            run.tracked(&*parsed()?, false, &events, true)?;
+            tracked(run.path(), &*parsed()?, false, &events, true)?;
             Ok(Verdict::Held)
         },
     );
@@ -77,15 +60,10 @@ pub fn tracker(plugin: &Plugin, section: &Value) -> Report {
         "keeps-to-its-own-files",
         "in the run folder it writes under names that begin with its own, and nothing else",
         || {
-            let run = Folder::new()?;
+            let run = Scratch::new()?;
             let kept = run.path().join("config.toml");
             fs::write(&kept, "seed = 0\n").map_err(Error::io("write", &kept))?;
-            run.tracked(
-                &*parsed()?,
-                false,
-                &[first(), part(0), end()].concat(),
-                true,
-            )?;
+            tracked(run.path(), &*parsed()?, false, &whole(), true)?;
             let whole = fs::read_to_string(&kept).is_ok_and(|text| text == "seed = 0\n");
             if !whole {
                 return Ok(Verdict::Broken("it changed config.toml".into()));
@@ -101,44 +79,31 @@ pub fn tracker(plugin: &Plugin, section: &Value) -> Report {
     report
 }
 
-/// A run folder of its own.
-struct Folder(Scratch);
-
-impl Folder {
-    fn new() -> Result<Self> {
-        Ok(Self(Scratch::new()?))
+/// One process of the run in a folder: tells of events and, if it comes to its end, of what was found.
+fn tracked(
+    run: &Path,
+    tracker: &dyn Tracker,
+    goes_on: bool,
+    events: &[Event],
+    whole: bool,
+) -> Result<()> {
+    let step = match events.first() {
+        Some(Event::Started { step, .. }) => *step,
+        _ => 0,
+    };
+    let listener = tracker.track(Tracked {
+        run,
+        config: &json!({ "common": { "seed": 0 }, "strategy": { "name": "made-up", "lr": 0.1 } }),
+        groups: &["made-up".into()],
+        step,
+        goes_on,
+    })?;
+    for event in events {
+        lock(&listener).event(event)?;
     }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    /// One process of the run: tells of events and, if it comes to its end, of what was found.
-    fn tracked(
-        &self,
-        tracker: &dyn Tracker,
-        goes_on: bool,
-        events: &[Event],
-        whole: bool,
-    ) -> Result<()> {
-        let step = match events.first() {
-            Some(Event::Started { step, .. }) => *step,
-            _ => 0,
-        };
-        let listener = tracker.track(Tracked {
-            run: self.path(),
-            config: &json!({ "common": { "seed": 0 }, "strategy": { "name": "made-up", "lr": 0.1 } }),
-            groups: &["made-up".into()],
-            step,
-            goes_on,
-        })?;
-        for event in events {
-            lock(&listener).event(event)?;
-        }
-        match whole {
-            true => lock(&listener).found(&outcome()),
-            false => Ok(()),
-        }
+    match whole {
+        true => lock(&listener).found(&outcome()),
+        false => Ok(()),
     }
 }
 
@@ -171,6 +136,11 @@ fn started(step: u64) -> Vec<Event> {
 fn first() -> Vec<Event> {
     let events = vec![architecture(0, Some(0.5)), Event::Checkpoint { step: 0 }];
     [started(0), events].concat()
+}
+
+/// A short run.
+fn whole() -> Vec<Event> {
+    [first(), part(0), end()].concat()
 }
 
 /// Four steps after `step`.

@@ -4,7 +4,7 @@
 use nasfw_framework::network::{DROP_PATH, Network, NetworkOptions, Standalone};
 use nasfw_framework::prelude::*;
 use nasfw_framework::register;
-use nasfw_framework::registry::{Kind, Parse, Registry};
+use nasfw_framework::registry::{Kind, Registry};
 use nasfw_framework::space::RECIPE;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -90,11 +90,7 @@ pub fn recipe(registry: &Registry, of: &str) -> Result<&'static str> {
     let Ok(plugin) = registry.get(Kind::Space, of) else {
         return Ok(RECIPE);
     };
-    let Parse::Space(parse) = plugin.parse else {
-        return Err(Error::Registry(format!("`{of}` is no space")));
-    };
-    let config = parse(&plugin.default_section()?).map_err(Box::new)?;
-    Ok(config.build()?.recipe())
+    Ok(plugin.space(&plugin.default_section()?)?.build()?.recipe())
 }
 
 impl StandaloneConfig {
@@ -108,17 +104,12 @@ impl StandaloneConfig {
 
     /// That space, with its settings.
     fn inner(&self, genotype: &Genotype) -> Result<Box<dyn SpaceConfig>> {
-        let of = self.of(genotype);
-        let plugin = Registry::load()?.get(Kind::Space, of)?;
+        let plugin = Registry::load()?.get(Kind::Space, self.of(genotype))?;
         let mut settings = self.settings.clone();
         if !self.definition.is_empty() {
             settings.insert("definition".into(), self.definition.as_str().into());
         }
-        let section = plugin.section_with(&settings)?;
-        let Parse::Space(parse) = plugin.parse else {
-            return Err(Error::Registry(format!("`{of}` is no space")));
-        };
-        Ok(parse(&section).map_err(Box::new)?)
+        plugin.space(&plugin.section_with(&settings)?)
     }
 
     /// Checks the settings of that space. What else is wrong with it is said when the network is built.
@@ -309,6 +300,8 @@ impl SearchSpace for OneArchitecture {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
+    use nasfw_framework::registry::Parse;
+
     use super::*;
 
     const TASK: Task = Task {

@@ -165,16 +165,18 @@ impl New {
 /// still there.
 fn dependency(name: &str, folder: &str) -> String {
     let version = env!("CARGO_PKG_VERSION");
-    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
-    let own = fs::read_to_string(checkout.join("Cargo.toml"))
-        .is_ok_and(|manifest| manifest.contains(&format!("name = \"{name}\"")));
-    match own {
-        true => {
-            let path = checkout.canonicalize().unwrap_or(checkout);
-            format!("{{ version = \"{version}\", path = {} }}", toml_text(&path))
-        }
-        false => format!("\"{version}\""),
+    match checkout(name, folder) {
+        Some(path) => format!("{{ version = \"{version}\", path = {} }}", toml_text(&path)),
+        None => format!("\"{version}\""),
     }
+}
+
+/// Where a crate of nasfw lies in the checkout that this program was built in; none where that is gone.
+fn checkout(name: &str, folder: &str) -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let manifest = fs::read_to_string(path.join("Cargo.toml")).ok()?;
+    let own = manifest.contains(&format!("name = \"{name}\""));
+    own.then(|| path.canonicalize().unwrap_or(path))
 }
 
 /// The crates that a program with plugins is made of, and the one that its tests use.
@@ -212,9 +214,7 @@ fn profile() -> String {
 /// The versions of all dependencies, where they come from the checkout that this program was built in: the crate is built
 /// with the same.
 fn lock() -> Option<String> {
-    let checkout = Path::new(env!("CARGO_MANIFEST_DIR"));
-    dependency("nasfw", ".").contains("path").then_some(())?;
-    fs::read_to_string(checkout.join("Cargo.lock")).ok()
+    fs::read_to_string(checkout("nasfw", ".")?.join("Cargo.lock")).ok()
 }
 
 /// A path as a TOML string.

@@ -139,19 +139,19 @@ impl Settings {
         }
         Ok(options)
     }
-}
 
-impl Settings {
     /// The trackers that are asked for. As any option, they stand before those of a file.
     fn trackers(&self) -> Option<Pair> {
-        let short = self.tensorboard.then_some("tensorboard");
-        let names: Vec<&str> = self.track.iter().map(String::as_str).chain(short).collect();
-        let typed = self.track.iter().map(|name| format!("--track {name}"));
-        let typed: Vec<String> = typed
-            .chain(self.tensorboard.then(|| "--tensorboard".into()))
-            .collect();
-        let list = toml::Value::from(names.clone()).to_string();
-        (!names.is_empty()).then(|| ("trackers".into(), list, typed.join(" ")))
+        let named = self
+            .track
+            .iter()
+            .map(|name| (name.as_str(), format!("--track {name}")));
+        let short = self
+            .tensorboard
+            .then(|| ("tensorboard", "--tensorboard".into()));
+        let (names, typed): (Vec<&str>, Vec<String>) = named.chain(short).unzip();
+        let list = || toml::Value::from(names.clone()).to_string();
+        (!names.is_empty()).then(|| ("trackers".into(), list(), typed.join(" ")))
     }
 }
 

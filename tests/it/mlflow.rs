@@ -4,15 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use nasfw::framework::arch::Genotype;
 use nasfw::framework::run::{EVENTS, read_events};
 use serde_json::{Value, json};
 
-use crate::program::{good, killed, nasfw, short_search, skipped};
+use crate::program::{good, killed, nasfw, python, short_search, skipped};
 
 /// Prints a run as JSON, by MLflow's own client.
 const READER: &str = r#"
@@ -32,20 +32,6 @@ print(json.dumps({
     "artifacts": {f.path: artifact(f.path) for f in client.list_artifacts(run)},
 }))
 "#;
-
-/// Python with MLflow: that of the environment, or what `cargo xtask test` installs.
-fn python() -> Option<PathBuf> {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/mlflow/bin/python");
-    let python = std::env::var_os("MLFLOW_PYTHON").map_or(own, PathBuf::from);
-    let works = Command::new(&python)
-        .args([
-            "-c",
-            "import importlib.util as u, sys; sys.exit(u.find_spec('mlflow') is None)",
-        ])
-        .stderr(Stdio::null())
-        .status();
-    works.is_ok_and(|s| s.success()).then_some(python)
-}
 
 /// A server on this machine, with its tables and artifacts in a folder.
 struct Server {
@@ -207,7 +193,7 @@ fn compare(found: &Value, run: &Path) {
 
 #[test]
 fn the_real_server_has_what_the_events_say_also_after_a_kill_and_while_it_was_away() {
-    let Some(python) = python() else {
+    let Some(python) = python("mlflow", "MLFLOW_PYTHON") else {
         return skipped(
             "the_real_server_has_what_the_events_say_also_after_a_kill_and_while_it_was_away",
             "no Python with mlflow in target/mlflow",

@@ -1,7 +1,7 @@
 //! The real program in a folder of its own.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
@@ -70,6 +70,20 @@ pub fn killed(dir: &Path, args: &[&str], events: &Path, reports: usize) {
     }
     child.kill().unwrap();
     child.wait().unwrap();
+}
+
+/// A Python that has a package: that which the variable names, or what `cargo xtask test` installs in the target folder.
+pub fn python(package: &str, variable: &str) -> Option<PathBuf> {
+    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
+    let own = target.join(package).join("bin/python");
+    let python = std::env::var_os(variable).map_or(own, PathBuf::from);
+    let ask =
+        format!("import importlib.util as u, sys; sys.exit(u.find_spec('{package}') is None)");
+    let asked = Command::new(&python)
+        .args(["-c", &ask])
+        .stderr(Stdio::null())
+        .status();
+    asked.is_ok_and(|s| s.success()).then_some(python)
 }
 
 /// Says that a test could not run here, and in the file that `cargo xtask test` lists such tests from.

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 
 use nasfw::framework::events::Event;
 use nasfw::framework::run::{EVENTS, read_events};
 use serde_json::Value;
 
-use crate::program::{good, killed, short_search, skipped};
+use crate::program::{good, killed, python, short_search, skipped};
 
 /// Prints every scalar, histogram and text of a folder as JSON.
 const READER: &str = r#"
@@ -25,17 +25,6 @@ print(json.dumps({
     "texts": {k: [[e.step, e.tensor_proto.string_val[0].decode()] for e in a.Tensors(k)] for k in t["tensors"]},
 }))
 "#;
-
-/// Python with TensorBoard: that of the environment, or what `cargo xtask test` installs.
-fn python() -> Option<PathBuf> {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tensorboard/bin/python");
-    let python = std::env::var_os("TENSORBOARD_PYTHON").map_or(own, PathBuf::from);
-    let works = Command::new(&python)
-        .args(["-c", "import tensorboard"])
-        .stderr(Stdio::null())
-        .status();
-    works.is_ok_and(|s| s.success()).then_some(python)
-}
 
 /// Scalars by name and step, sums of histograms by step, genotypes by step.
 type Written = (Vec<(String, u64, f64)>, Vec<(u64, f64)>, Vec<(u64, String)>);
@@ -159,7 +148,7 @@ fn compare(python: &Path, run: &Path) {
 
 #[test]
 fn the_real_reader_finds_what_the_events_say_also_after_a_kill() {
-    let Some(python) = python() else {
+    let Some(python) = python("tensorboard", "TENSORBOARD_PYTHON") else {
         return skipped(
             "the_real_reader_finds_what_the_events_say_also_after_a_kill",
             "no Python with tensorboard in target/tensorboard",

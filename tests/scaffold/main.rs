@@ -109,37 +109,16 @@ impl Begun {
     /// Runs the same twice, once killed by force after some steps and gone on with: both find the same.
     fn survives(&self, args: &[&str], name: &str) {
         let (whole, killed) = (format!("{name}-whole"), format!("{name}-killed"));
-        let named = |name: &str| {
-            [args, &["--name"], &[name]]
-                .concat()
-                .iter()
-                .map(|a| (*a).to_owned())
-                .collect::<Vec<_>>()
-        };
-        let words = |args: &[String]| {
-            args.iter()
-                .map(String::as_str)
-                .map(str::to_owned)
-                .collect::<Vec<_>>()
-        };
-        let args_of = |name: &str| words(&named(name));
-        let run =
-            |args: Vec<String>| self.command(&args.iter().map(String::as_str).collect::<Vec<_>>());
-        good(&mut run(args_of(&whole)));
-        let mut child = run(args_of(&killed))
+        let run = |name: &str| self.command(&[args, &["--name", name]].concat());
+        good(&mut run(&whole));
+        let mut child = run(&killed)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let events = self
-            .dir
-            .path()
-            .join("runs")
-            .join(&killed)
-            .join("events.jsonl");
-        let reports =
-            || fs::read_to_string(&events).map_or(0, |t| t.matches("\"progress\"").count());
-        while reports() < 3 {
+        let folder = self.dir.path().join("runs").join(&killed);
+        let events = || fs::read_to_string(folder.join("events.jsonl"));
+        while events().map_or(0, |t| t.matches("\"progress\"").count()) < 3 {
             assert!(
                 child.try_wait().unwrap().is_none(),
                 "{killed} ended before it could be killed"
@@ -148,15 +127,7 @@ impl Begun {
         }
         child.kill().unwrap();
         child.wait().unwrap();
-        assert!(
-            !self
-                .dir
-                .path()
-                .join("runs")
-                .join(&killed)
-                .join("result.json")
-                .exists()
-        );
+        assert!(!folder.join("result.json").exists());
         self.good(&["resume", &format!("runs/{killed}")]);
         assert_eq!(self.result(&whole), self.result(&killed));
     }

@@ -15,8 +15,8 @@ use nasfw_framework::command::command;
 use nasfw_framework::listen::shared;
 use nasfw_framework::prelude::*;
 use nasfw_framework::register;
-use nasfw_framework::run::{CONFIG, RESULT, read_json_if_there, to_json, write_whole};
-use nasfw_framework::settings::flatten;
+use nasfw_framework::run::{CONFIG, RESULT, name_of, read_json_if_there, to_json, write_whole};
+use nasfw_framework::settings::{flatten, in_words};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -177,13 +177,6 @@ impl Mlflow {
     }
 }
 
-/// Name of a run folder.
-fn name_of(run: &Path) -> String {
-    let whole = run.canonicalize().unwrap_or_else(|_| run.to_owned());
-    let name = whole.file_name().unwrap_or(whole.as_os_str());
-    name.to_string_lossy().into_owned()
-}
-
 /// What is known of a run from the start and is no setting.
 fn tags(run: &Path) -> Vec<(&'static str, String)> {
     let whole = run.canonicalize().unwrap_or_else(|_| run.to_owned());
@@ -210,9 +203,8 @@ fn params(config: &Value) -> Vec<(String, String)> {
         .into_iter()
         .map(|(key, value)| {
             let text = match value {
-                Value::String(text) => text,
                 Value::Null => "none".into(),
-                other => other.to_string(),
+                value => in_words(&value),
             };
             // What belongs to no plugin has no section in a configuration.
             let key = key.strip_prefix("common.").unwrap_or(&key).to_owned();

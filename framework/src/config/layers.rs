@@ -7,6 +7,8 @@ use config::{Config, Environment, File, FileFormat};
 use serde_json::{Map, Value};
 
 use super::document::Document;
+use super::resolved::Resolved;
+use super::trackers::{TENSORBOARD, TRACKERS, wanted as wanted_trackers};
 use crate::error::{Error, Result};
 use crate::job::RunConfig;
 use crate::registry::{Kind, Plugin, Registry, similar};
@@ -36,26 +38,10 @@ const RESERVED: [&str; 6] = [
     "NASFW_SKIP_LOG",
 ];
 
-/// The list of trackers that are on.
-const TRACKERS: &str = "trackers";
-/// What files of older versions say instead of `trackers = ["tensorboard"]`.
-const TENSORBOARD: &str = "tensorboard";
-
 /// The most parts of a dotted key.
 const DEEPEST: usize = 32;
 /// So many unknown options are named one by one; where there are more, the file is another kind of file.
 const NAMED: usize = 20;
-
-/// Merged configuration with the origin of every leaf.
-#[derive(Debug, Clone)]
-pub struct Resolved {
-    /// The merged tree.
-    pub value: Value,
-    /// Dotted path of a leaf to where it was set.
-    pub origins: BTreeMap<String, Origin>,
-    /// What the tree would be without the user's layers.
-    pub(super) defaults: Value,
-}
 
 /// One layer ready to merge: TOML text, and the origin of each leaf.
 struct Source {
@@ -294,7 +280,9 @@ pub fn resolve(registry: &Registry, layers: &[Layer]) -> Result<Resolved> {
         Some(name) => Some(registry.get(Kind::Benchmark, name)?),
     };
 
-    let on = trackers(&wanted, &user)?;
+    let origin = |key: &str| user.iter().rev().find_map(|s| s.leaves.get(key).cloned());
+    let on = wanted_trackers(&wanted)
+        .map_err(|(key, what)| config_error(key, what.into(), origin(key)))?;
     let mentioned = wanted.get(Kind::Tracker.name()).and_then(Value::as_object);
     let mentioned = mentioned.into_iter().flat_map(Map::keys);
     let trackers: BTreeSet<&String> = on.iter().chain(mentioned).collect();
@@ -373,38 +361,6 @@ pub fn resolve(registry: &Registry, layers: &[Layer]) -> Result<Resolved> {
         problems,
         help: Some("`nasfw config show` lists every option with its value and origin".into()),
     })))
-}
-
-/// Names of the trackers that are on, each once: a list, or words between commas as an environment variable has them.
-fn trackers(wanted: &Value, user: &[Source]) -> Result<Vec<String>> {
-    let wrong = |key: &str, what: &str| {
-        let origin = user.iter().rev().find_map(|s| s.leaves.get(key).cloned());
-        config_error(key, what.into(), origin)
-    };
-    let mut names: Vec<&str> = match wanted.get(TRACKERS) {
-        None => vec![],
-        Some(Value::String(names)) => names.split(',').map(str::trim).collect(),
-        Some(Value::Array(names)) if names.iter().all(Value::is_string) => {
-            names.iter().filter_map(Value::as_str).collect()
-        }
-        Some(_) => {
-            let what = "this must be a list of names, for example `[\"tensorboard\"]`";
-            return Err(wrong(TRACKERS, what));
-        }
-    };
-    match wanted.get(TENSORBOARD) {
-        None | Some(Value::Bool(false)) => {}
-        Some(Value::Bool(true)) => names.push(TENSORBOARD),
-        Some(_) => return Err(wrong(TENSORBOARD, "this must be true or false")),
-    }
-    names.retain(|name| !name.is_empty());
-    let mut once: Vec<String> = vec![];
-    for name in names {
-        if once.iter().all(|known| known != name) {
-            once.push(name.to_owned());
-        }
-    }
-    Ok(once)
 }
 
 /// Takes what is at a dotted path out of a tree.
@@ -587,36 +543,4 @@ fn nearest(key: &str, known: &BTreeMap<String, ()>) -> Option<String> {
     let shape = |k: &&String| strsim::jaro_winkler(key, k);
     let all = known.keys().filter(|k| last(k) == name);
     all.max_by(|a, b| shape(a).total_cmp(&shape(b))).cloned()
-}
-
-impl Resolved {
-    /// The tree as TOML, for `config.toml` of a run.
-    pub fn to_toml(&self) -> String {
-        toml::to_string_pretty(&self.value).unwrap_or_default()
-    }
-
-    /// A section of the tree.
-    pub fn section(&self, kind: Kind) -> Value {
-        self.value
-            .get(kind.name())
-            .cloned()
-            .unwrap_or(Value::Object(Map::new()))
-    }
-
-    /// Names of the trackers that are on.
-    pub fn trackers(&self) -> impl Iterator<Item = &str> {
-        let names = self.value.get(TRACKERS).and_then(Value::as_array);
-        names.into_iter().flatten().filter_map(Value::as_str)
-    }
-
-    /// Where a key, or the nearest key around it, was set.
-    pub fn origin(&self, key: &str) -> Option<&Origin> {
-        let mut key = key.split('[').next().unwrap_or(key);
-        loop {
-            if let Some(o) = self.origins.get(key) {
-                return Some(o);
-            }
-            key = key.rsplit_once('.')?.0;
-        }
-    }
 }

@@ -6,9 +6,12 @@
 
 mod document;
 mod layers;
+mod resolved;
 mod run_config;
+mod trackers;
 
 pub use crate::job::{Common, Precision, RunConfig};
 pub use crate::settings::{ConfigError, Origin, Problem, Validator, flatten, is_option};
 pub use document::{Document, TEXT_LIMIT};
-pub use layers::{DEFAULTS, Layer, Resolved, environment_key, resolve};
+pub use layers::{DEFAULTS, Layer, environment_key, resolve};
+pub use resolved::Resolved;

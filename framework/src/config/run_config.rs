@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::layers::Resolved;
+use super::resolved::Resolved;
 use crate::benchmark::Benchmark;
 use crate::command::command;
 use crate::error::{Error, Result};
@@ -70,9 +70,7 @@ impl RunConfig {
                     "`{name}` is registered as no tracker"
                 )));
             };
-            let pointer = format!("/{}", section.replace('.', "/"));
-            let value = resolved.value.pointer(&pointer).cloned();
-            trackers.extend(reader.read(&section, value.unwrap_or_default(), parse));
+            trackers.extend(reader.read(&section, resolved.at(&section), parse));
         }
         let trainer = typed!(Trainer);
         let space = typed!(Space);
@@ -170,9 +168,9 @@ impl RunConfig {
         need_run(run)?;
         let mut config: Self = read_stored(run, RUN)?;
         if std::mem::take(&mut config.common.tensorboard) {
-            config
-                .trackers
-                .push(Registry::load()?.tracker("tensorboard")?);
+            let plugin = Registry::load()?.get(Kind::Tracker, "tensorboard")?;
+            let tracker = plugin.tracker(&plugin.default_section()?)?;
+            config.trackers.push(tracker);
         }
         config.check().map_err(|e| Error::Run {
             path: run.join(RUN),
@@ -249,13 +247,7 @@ impl Reader<'_> {
                 };
                 self.problems.push(problem);
                 let pointer = format!("/{}", own.replace('.', "/"));
-                let defaults = match section {
-                    "" => Some(&self.resolved.defaults),
-                    section => {
-                        let pointer = format!("/{}", section.replace('.', "/"));
-                        self.resolved.defaults.pointer(&pointer)
-                    }
-                };
+                let defaults = self.resolved.default_at(section);
                 let default = defaults.and_then(|d| d.pointer(&pointer)).cloned();
                 let (Some(place), Some(default)) = (value.pointer_mut(&pointer), default) else {
                     return None;
@@ -281,12 +273,11 @@ fn located(mut problems: Vec<Problem>, resolved: &Resolved) -> Error {
     let kind = Kind::ALL
         .iter()
         .find(|k| error.problems.iter().any(|p| p.key.starts_with(k.name())));
+    // `tracker.NAME.KEY`
     let of_tracker = |p: &Problem| {
-        let mut parts = p
-            .key
-            .split('.')
-            .skip_while(|part| *part != Kind::Tracker.name());
-        parts.nth(1).map(str::to_owned)
+        let mut parts = p.key.split('.');
+        let is_one = parts.next() == Some(Kind::Tracker.name());
+        parts.next().filter(|_| is_one).map(str::to_owned)
     };
     let name = kind.and_then(|k| match k {
         Kind::Tracker => error.problems.iter().find_map(of_tracker),

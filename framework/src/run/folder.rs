@@ -167,6 +167,14 @@ pub(super) fn make(path: &Path) -> Result<bool> {
     }
 }
 
+/// Name of a folder, also of `.` and `..`, which have none of their own.
+pub fn name_of(folder: &Path) -> String {
+    let whole = folder.canonicalize();
+    let path = whole.as_deref().unwrap_or(folder);
+    let name = path.file_name().unwrap_or(path.as_os_str());
+    name.to_string_lossy().into_owned()
+}
+
 /// Refuses a folder that is no run.
 ///
 /// # Errors

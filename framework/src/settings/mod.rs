@@ -5,5 +5,5 @@ mod tree;
 mod validate;
 
 pub use problem::{ConfigError, Origin, Problem};
-pub use tree::{flatten, is_option};
+pub use tree::{flatten, in_words, is_option};
 pub use validate::Validator;

@@ -28,6 +28,14 @@ pub fn flatten(value: &Value) -> BTreeMap<String, Value> {
     out
 }
 
+/// A value in words: text as it is, anything else as JSON has it.
+pub fn in_words(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
 /// Whether a dotted key is that of a leaf or a table in a tree of defaults. What an empty table in the tree may hold, its
 /// plugin knows.
 pub fn is_option(defaults: &Value, key: &str) -> bool {

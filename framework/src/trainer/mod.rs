@@ -9,6 +9,7 @@ mod search_trainer;
 mod session;
 mod shares;
 mod steps;
+mod trackers;
 
 pub use crate::inputs::{Inputs, Normalisation};
 pub use crate::job::{CurvePoint, Drawn, Evaluation, Job, Outcome, Reopen, Reopened, Trainer};

@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::checkpoint;
 use super::search_trainer::SearchTrainer;
 use super::shares::{Part, Shares};
+use super::trackers::trackers;
 use crate::arch::{Genotype, Marginals};
 use crate::benchmark::{Score, Standing};
 use crate::budget::Unit;
@@ -22,7 +23,6 @@ use crate::registry::Registry;
 use crate::run::{self, EventLog, Manifest, Worker};
 use crate::search::Search;
 use crate::strategy::{Changes, Control, Strategy};
-use crate::tracker::Tracked;
 use crate::trust::{Trust, decided};
 
 /// A search at work in a run folder.
@@ -523,24 +523,6 @@ impl<'a> Session<'a> {
         let mut listeners = self.listeners.iter();
         listeners.try_for_each(|listener| lock(listener).event(event))
     }
-}
-
-/// The listeners of the run's trackers.
-fn trackers(job: &Job<'_>, search: &Search, goes_on: bool) -> Result<Vec<SharedListener>> {
-    if job.config.trackers.is_empty() {
-        return Ok(vec![]);
-    }
-    let groups = search.space().spec().groups().iter();
-    let groups: Vec<String> = groups.map(|group| group.name.clone()).collect();
-    let run = Tracked {
-        run: job.run.path(),
-        config: &job.config.to_value()?,
-        groups: &groups,
-        step: search.clock.step,
-        goes_on,
-    };
-    let trackers = job.config.trackers.iter();
-    trackers.map(|tracker| tracker.track(run)).collect()
 }
 
 struct Found {

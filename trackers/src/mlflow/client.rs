@@ -5,7 +5,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use ureq::Agent;
+use ureq::{Agent, RequestBuilder};
 
 use super::variable;
 
@@ -99,26 +99,17 @@ impl Client {
 
     /// Posts to a method of the interface.
     pub fn post(&self, method: &str, body: &Value) -> Result<Value, String> {
-        let mut request = self
-            .agent
-            .post(self.method(method))
-            .content_type("application/json");
-        if let Some(value) = &self.authorization {
-            request = request.header("Authorization", value);
-        }
-        let response = request.send(body.to_string());
-        self.answer(response)?
+        let request = self.agent.post(self.method(method));
+        let request = self.allowed(request).content_type("application/json");
+        self.answer(request.send(body.to_string()))?
             .map_err(|refused| refused.of(&self.uri))
     }
 
     /// Gets from a method of the interface; none where what was asked for does not exist.
     fn get(&self, method: &str, query: &[(&str, &str)]) -> Result<Option<Value>, String> {
-        let mut request = self.agent.get(self.method(method));
+        let mut request = self.allowed(self.agent.get(self.method(method)));
         for (key, value) in query {
             request = request.query(key, value);
-        }
-        if let Some(value) = &self.authorization {
-            request = request.header("Authorization", value);
         }
         match self.answer(request.call())? {
             Ok(found) => Ok(Some(found)),
@@ -145,13 +136,18 @@ impl Client {
             "{}/api/2.0/mlflow-artifacts/artifacts/{place}/{name}",
             self.uri
         );
-        let mut request = self.agent.put(uri);
-        if let Some(value) = &self.authorization {
-            request = request.header("Authorization", value);
-        }
+        let request = self.allowed(self.agent.put(uri));
         self.answer(request.send(bytes))?
             .map(drop)
             .map_err(|refused| refused.of(&self.uri))
+    }
+
+    /// A request that says who asks, where that is known.
+    fn allowed<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {
+        match &self.authorization {
+            Some(value) => request.header("Authorization", value),
+            None => request,
+        }
     }
 
     fn method(&self, method: &str) -> String {
