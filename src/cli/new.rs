@@ -150,7 +150,7 @@ impl New {
         let own = [
             ("Cargo.toml", include_str!("new/Cargo.toml.in")),
             ("README.md", include_str!("new/README.md.in")),
-            ("build.rs", include_str!("new/build.rs.in")),
+            ("build.rs", include_str!("../../build.rs")),
             (".cargo/config.toml", include_str!("new/config.toml.in")),
             (".gitignore", "/target\n/runs\n"),
             ("src/main.rs", include_str!("new/main.rs.in")),

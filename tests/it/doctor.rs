@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use crate::program::{good, skipped};
 
@@ -31,4 +32,20 @@ fn doctor_names_the_libtorch_in_use() {
         Err(_) => skipped("doctor", "this libtorch is no Python package"),
     }
     assert!(dir.path().join("runs").is_dir());
+}
+
+/// What `cargo install --path .` does: the program lies elsewhere, and nothing says where libtorch is.
+#[test]
+fn the_program_starts_from_any_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let elsewhere = dir.path().join("nasfw");
+    fs::copy(env!("CARGO_BIN_EXE_nasfw"), &elsewhere).unwrap();
+    let mut command = Command::new(elsewhere);
+    let out = command
+        .arg("--version")
+        .env_remove("LD_LIBRARY_PATH")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "{said}");
 }
