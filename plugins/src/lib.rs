@@ -46,6 +46,7 @@ pub(crate) fn need_table(spec: &ArchSpec, table: &[Vec<Vec<bool>>]) -> Result<()
     })
 }
 
+pub mod asng;
 mod bilevel;
 pub mod darts;
 pub mod darts_ada;
@@ -55,16 +56,22 @@ pub mod darts_minus;
 pub mod darts_plus;
 pub mod drnas;
 mod eigenvalue;
+pub mod enas;
 pub mod fair_darts;
 pub mod gdas;
 pub mod p_darts;
+pub mod parsec;
 pub mod pc_darts;
 pub mod r_darts;
 pub mod random;
 pub mod regularized_evolution;
+pub mod reinmax;
 pub mod rsps;
 pub mod sdarts;
+mod selection;
+pub mod setn;
 pub mod sgas;
 pub mod snas;
+mod subsets;
 pub mod train;
 pub mod vim;

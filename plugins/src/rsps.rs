@@ -10,6 +10,8 @@ use nasfw_framework::prelude::*;
 use nasfw_framework::register;
 use serde::{Deserialize, Serialize};
 
+use crate::selection::{self, Selected};
+
 /// Settings of random search with parameter sharing.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -97,13 +99,6 @@ impl StrategyConfig for RspsConfig {
     }
 }
 
-/// What a selection kept, with its accuracy in the supernet.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Selected {
-    choice: Choice,
-    accuracy: f64,
-}
-
 struct Rsps {
     config: RspsConfig,
     selected: Option<Selected>,
@@ -113,35 +108,18 @@ impl Rsps {
     /// Draws architectures and keeps the one that is most accurate with the shared weights; of equals the first.
     fn select(&self, search: &Search) -> Result<Option<Selected>> {
         let mut rng = search.rng(SELECTION);
-        let batches = (self.config.eval_batches > 0).then_some(self.config.eval_batches);
-        let score = |choice: Choice, batches: Option<usize>| -> Result<Selected> {
-            let meter = search.evaluate(&search.one_hot(&choice), Some(Split::Val), batches)?;
-            let accuracy = meter.accuracy;
-            Ok(Selected { choice, accuracy })
-        };
-        let mut scored = (0..self.config.samples)
-            .map(|_| score(search.space().random(&mut rng), batches))
-            .collect::<Result<Vec<_>>>()?;
-        rank(&mut scored);
+        let drawn = (0..self.config.samples).map(|_| search.space().random(&mut rng));
+        let mut ranked = selection::rank(search, drawn, self.config.eval_batches)?;
         if self.config.finalists > 0 {
-            scored.truncate(self.config.finalists);
-            scored = scored
-                .into_iter()
-                .map(|s| score(s.choice, None))
-                .collect::<Result<_>>()?;
-            rank(&mut scored);
+            ranked.truncate(self.config.finalists);
+            ranked = selection::rank(search, ranked.into_iter().map(|s| s.choice), 0)?;
         }
-        Ok(scored.into_iter().next())
+        Ok(ranked.into_iter().next())
     }
 }
 
 /// The stream of the architectures that a selection draws.
 const SELECTION: &str = "selection";
-
-/// The most accurate first; equals stay in the order in which they were drawn.
-fn rank(scored: &mut [Selected]) {
-    scored.sort_by(|a, b| b.accuracy.total_cmp(&a.accuracy));
-}
 
 impl Strategy for Rsps {
     /// One uniformly drawn architecture, the only one computed, and a step of the shared weights.
@@ -169,13 +147,8 @@ impl Strategy for Rsps {
         Ok(selected.unwrap_or_else(|| search.space().random(&mut search.rng(SELECTION))))
     }
 
-    /// Accuracy of what is selected, in the supernet, on the validation images that it was selected by.
     fn metrics(&self) -> BTreeMap<String, f64> {
-        let accuracy = self.selected.as_ref().map(|s| s.accuracy);
-        accuracy
-            .map(|a| ("supernet-accuracy".to_owned(), a))
-            .into_iter()
-            .collect()
+        selection::metrics(self.selected.as_ref())
     }
 
     fn state(&self) -> Result<StrategyState> {

@@ -68,6 +68,23 @@ fn checked(plugin: &Plugin) -> Report {
             section["retrain"] = json!(0.5);
             Problem::built_in().unwrap().epochs(8)
         }
+        // Fewer updates of its controller than the published 50 of 20 draws each.
+        "enas" => {
+            section["controller_steps"] = json!(2);
+            section["aggregate"] = json!(3);
+            section["samples"] = json!(6);
+            // Small enough to clip these gradients.
+            section["arch"]["clip"] = json!(1e-3);
+            Problem::built_in().unwrap()
+        }
+        "parsec" => {
+            section["samples"] = json!(4);
+            Problem::built_in().unwrap()
+        }
+        "setn" => {
+            section["samples"] = json!(12);
+            Problem::built_in().unwrap()
+        }
         // Its edges compete, from the first step on, which is looked at.
         "pc-darts" => {
             section["arch_start"] = json!(0.0);

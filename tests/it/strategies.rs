@@ -56,10 +56,16 @@ pub fn search(set: &[&str]) -> Result<Done> {
 /// Settings that make a strategy's search small, or fit into two epochs.
 pub fn short(strategy: &str) -> &'static [&'static str] {
     match strategy {
+        "enas" => &[
+            "strategy.controller_steps=2",
+            "strategy.aggregate=3",
+            "strategy.samples=4",
+        ],
         "p-darts" => &["strategy.cells=[2, 3, 4]"],
         "r-darts-dp" => &["strategy.drop_paths=[0.0, 0.2]"],
         "r-darts-l2" => &["strategy.weight_decays=[3e-4, 9e-4]"],
-        "rsps" => &["strategy.samples=4"],
+        "parsec" => &["strategy.samples=3"],
+        "rsps" | "setn" => &["strategy.samples=4"],
         _ => &[],
     }
 }

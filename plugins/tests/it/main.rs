@@ -10,16 +10,21 @@
 
 use nasfw_plugins as _;
 
+mod asng;
 mod coupling;
 mod derivations;
 mod distribution;
 mod drnas;
+mod enas;
 mod families;
 mod generator;
 mod options;
+mod parsec;
 mod partial;
 mod progressive;
+mod reinmax;
 mod rsps;
+mod setn;
 mod sgas;
 mod spied;
 mod steps;

@@ -2,13 +2,15 @@
 
 use std::cell::RefCell;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 
 use nasfw_framework::config::{Layer, RunConfig, resolve};
 use nasfw_framework::events::Event;
+use nasfw_framework::listen::{LossTaken, Vector, Vectors};
 use nasfw_framework::register;
 use nasfw_framework::registry::Parse;
 use nasfw_framework::run::{self, RunFolder, read_events};
-use nasfw_framework::trainer::{Job, Outcome};
+use nasfw_framework::trainer::{Job, Outcome, advance};
 use nasfw_spaces as _;
 use serde::{Deserialize, Serialize};
 
@@ -126,8 +128,8 @@ pub struct Watched {
     pub seen: Vec<Seen>,
 }
 
-/// A whole search with some settings.
-pub fn watched(set: &[&str]) -> Watched {
+/// The configuration of a small search in double precision with some settings.
+pub fn configured(set: &[&str]) -> RunConfig {
     let base = ["device=cpu", "threads=1", "precision=double"];
     let option = |s: &&str| {
         let (key, value) = s.split_once('=').unwrap();
@@ -136,7 +138,12 @@ pub fn watched(set: &[&str]) -> Watched {
     let registry = Registry::load().unwrap();
     let options = base.iter().chain(set).map(option).collect();
     let resolved = resolve(&registry, &[Layer::CommandLine(options)]).unwrap();
-    let config = RunConfig::new(&registry, &resolved).unwrap();
+    RunConfig::new(&registry, &resolved).unwrap()
+}
+
+/// A whole search with some settings.
+pub fn watched(set: &[&str]) -> Watched {
+    let config = configured(set);
     let folder = tempfile::tempdir().unwrap();
     let run = RunFolder::create(folder.path(), "run").unwrap();
     SEEN.with_borrow_mut(Vec::clear);
@@ -151,4 +158,53 @@ pub fn watched(set: &[&str]) -> Watched {
         events: read_events(&run.path().join(run::EVENTS)).unwrap(),
         seen: SEEN.with_borrow_mut(std::mem::take),
     }
+}
+
+/// A search before its first step, its logits (or whatever φ is) moved away from the start.
+pub fn begun(set: &[&str], away: f64) -> (Search, Box<dyn Strategy>) {
+    let config = configured(set);
+    let (mut search, strategy) = config.trainer.start(&config).unwrap();
+    search.update_phi(|phi| {
+        let rng = &mut Streams::new(7).at("away", 0);
+        let noise = nasfw_framework::rng::normal(rng, &phi.size(), Kind::Double, Device::Cpu);
+        let _ = phi.g_add_(&(noise * away));
+    });
+    (search, strategy)
+}
+
+/// What a search did in a step: losses with their architectures, and what the two vectors descended.
+#[derive(Default)]
+pub struct Done {
+    /// Split, weights `[group][row][column]` and value of every loss.
+    pub losses: Vec<(Option<Split>, Vec<Vec<Vec<f64>>>, f64)>,
+    /// Gradients of every update of θ.
+    pub theta: Vec<Tensor>,
+    /// Gradients of every update of φ; none of one by a rule of the strategy's own.
+    pub phi: Vec<Option<Tensor>>,
+}
+
+impl Listener for Done {
+    fn loss(&mut self, taken: LossTaken<'_>) {
+        let rows = |m: &Tensor| Vec::<Vec<f64>>::try_from(m.detach()).unwrap();
+        let weights = taken.arch.weights.iter().map(rows).collect();
+        let value = taken.loss.double_value(&[]);
+        self.losses.push((taken.batch.split, weights, value));
+    }
+
+    fn moves(&mut self, of: Vector, gradient: Option<&Tensor>, _at: Vectors<'_>) {
+        let gradient = gradient.map(|g| g.detach().copy());
+        match of {
+            Vector::Theta => self.theta.extend(gradient),
+            Vector::Phi => self.phi.push(gradient),
+        }
+    }
+}
+
+/// One step.
+pub fn stepped(search: &mut Search, strategy: &mut dyn Strategy) -> Done {
+    let done = Arc::new(Mutex::new(Done::default()));
+    let listener: SharedListener = done.clone();
+    search.listen(&listener);
+    advance(search, strategy).unwrap();
+    std::mem::take(&mut *done.lock().unwrap())
 }
