@@ -93,7 +93,7 @@ pub mod prelude {
     pub use crate::observe::{Place, Value, Wanted};
     pub use crate::optim::OptimizerConfig;
     pub use crate::outcome::Outcome;
-    pub use crate::params::{Init, ParamId, ParamLayout, Views};
+    pub use crate::params::{Init, ParamId, ParamLayout, Stretch, Views};
     pub use crate::rng::{Rng, Streams};
     pub use crate::search::{
         Fidelity, ImageGradients, LookUp, Metric, Perturbation, Search, Ticket,
@@ -103,7 +103,7 @@ pub mod prelude {
         ArchGradient, BuildContext, Changes, Claims, Control, DataPlan, Endpoints, Objective,
         Picture, Split, Strategy, StrategyConfig, StrategyState, TakenLoss, WeightGradient,
     };
-    pub use crate::supernet::{Mode, Supernet, SupernetOptions, Weights};
+    pub use crate::supernet::{Mode, OwnWeights, Supernet, SupernetOptions, Weights};
     pub use crate::tracker::{Tracked, Tracker};
     pub use crate::{Error, Result};
 }

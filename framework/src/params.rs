@@ -44,6 +44,22 @@ impl Init {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ParamId(usize);
 
+/// A part of a flat vector that lies in one piece.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stretch {
+    /// Its first coordinate.
+    pub first: i64,
+    /// Its shape.
+    pub shape: Vec<i64>,
+}
+
+impl Stretch {
+    /// Its coordinates.
+    pub fn range(&self) -> std::ops::Range<i64> {
+        self.first..self.first + self.shape.iter().product::<i64>()
+    }
+}
+
 #[derive(Debug, Clone, PartialEq)]
 struct Param {
     name: String,
@@ -113,6 +129,20 @@ impl ParamLayout {
     /// Number of entries of one parameter.
     pub fn numel_of(&self, id: ParamId) -> i64 {
         self.params[id.0].shape.iter().product()
+    }
+
+    /// Part `index` of `count` equal parts of a parameter along its first dimension.
+    pub fn stretch(&self, id: ParamId, index: i64, count: i64) -> Stretch {
+        let numel = |p: &Param| p.shape.iter().product::<i64>();
+        let before: i64 = self.params[..id.0].iter().map(numel).sum();
+        let mut shape = self.params[id.0].shape.clone();
+        if let Some(rows) = shape.first_mut() {
+            *rows /= count;
+        }
+        Stretch {
+            first: before + index * shape.iter().product::<i64>(),
+            shape,
+        }
     }
 
     /// Whether every name occurs once.

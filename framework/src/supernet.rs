@@ -5,7 +5,7 @@ use tch::{Kind, Reduction, Tensor};
 
 use crate::arch::{ArchSpec, RelaxedArch};
 use crate::error::{Error, Result};
-use crate::params::ParamLayout;
+use crate::params::{ParamLayout, Stretch};
 use crate::rng::Streams;
 
 /// Whether the forward pass is part of training.
@@ -155,6 +155,21 @@ impl SupernetOptions {
     }
 }
 
+/// Weights that are one candidate's alone, in one cell: without the candidate they have no gradient.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnWeights {
+    /// Number of the cell, 0 in a network without cells.
+    pub cell: usize,
+    /// Number of the group.
+    pub group: usize,
+    /// Number of the row in the group.
+    pub row: usize,
+    /// Number of the candidate in the row.
+    pub column: usize,
+    /// Where they are in the flat vector.
+    pub stretches: Vec<Stretch>,
+}
+
 /// A network that holds all candidates of a space.
 ///
 /// Implementations keep layers' handles, never tensors: the same object serves any weights, so that virtual steps,
@@ -184,6 +199,18 @@ pub trait Supernet: Send {
     /// None (0) refuses them.
     fn cells(&self) -> usize {
         0
+    }
+
+    /// The group whose weights cell `k` takes, where cells are of several types with a group each; none where every cell
+    /// takes all groups.
+    fn cell_group(&self, _k: usize) -> Option<usize> {
+        None
+    }
+
+    /// The weights that candidates have for themselves. Those of a stem, a classifier and whatever several candidates go
+    /// through are nobody's own, and candidates without weights are left out. A supernet that does not tell has none.
+    fn own_weights(&self) -> Vec<OwnWeights> {
+        vec![]
     }
 
     /// Whether a batch of a single image can be trained on. It can't where a batch norm sees one pixel of an image: one

@@ -47,6 +47,7 @@ pub(crate) fn need_table(spec: &ArchSpec, table: &[Vec<Vec<bool>>]) -> Result<()
 }
 
 pub mod asng;
+pub mod beta_darts;
 mod bilevel;
 pub mod darts;
 pub mod darts_ada;
@@ -54,11 +55,14 @@ pub mod darts_dagger;
 pub mod darts_es;
 pub mod darts_minus;
 pub mod darts_plus;
+pub mod darts_pt;
 pub mod drnas;
 mod eigenvalue;
 pub mod enas;
 pub mod fair_darts;
 pub mod gdas;
+pub mod lambda_darts;
+pub mod oles;
 pub mod p_darts;
 pub mod parsec;
 pub mod pc_darts;
@@ -71,6 +75,7 @@ pub mod sdarts;
 mod selection;
 pub mod setn;
 pub mod sgas;
+pub mod shapley_nas;
 pub mod snas;
 mod subsets;
 pub mod train;

@@ -99,7 +99,7 @@ name = "darts"
 }
 
 /// The authors' searches on both benchmarks.
-const FAMILIES: &[(&str, &str)] = &[
+pub(crate) const FAMILIES: &[(&str, &str)] = &[
     (
         "nasbench201",
         r#"[trainer]

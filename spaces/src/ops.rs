@@ -160,6 +160,13 @@ impl BatchNorm {
         self.forward_part(pass, x, &[(0, channels)])
     }
 
+    /// Scale and shift, if they are learned.
+    fn learned(&self) -> impl Iterator<Item = ParamId> {
+        self.scale
+            .into_iter()
+            .flat_map(|(scale, shift)| [scale, shift])
+    }
+
     /// Whether a scale and a shift are learned.
     pub fn is_affine(&self) -> bool {
         self.scale.is_some()
@@ -261,6 +268,13 @@ impl ConvBnRelu {
             conv: Conv::new(b, &format!("{name}.conv"), inputs, outputs, kernel),
             bn: BatchNorm::new(b, &format!("{name}.bn"), outputs, true, momentum),
         }
+    }
+
+    /// The weights of part `index` of `count` equal parts of the output channels.
+    pub fn stretches(&self, params: &ParamLayout, index: usize, count: usize) -> Vec<Stretch> {
+        let ids = std::iter::once(self.conv.weight).chain(self.bn.learned());
+        ids.map(|id| params.stretch(id, index as i64, count as i64))
+            .collect()
     }
 
     /// `[n, inputs, h, w]` to `[n, outputs, h, w]`.

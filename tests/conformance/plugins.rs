@@ -51,6 +51,9 @@ fn every_registered_space_and_supernet_conforms() {
         let net = space.supernet(TASK, &SupernetOptions::default()).unwrap();
         let report = conformance::supernet(plugin.name, space.as_ref(), net.as_ref(), TASK);
         require(&report, 5);
+        // A loss that is a formula has no weights of candidates, and what is trained alone has one candidate.
+        let none = ["standalone", "toy-planted", "toy-quadratic"].contains(&plugin.name);
+        assert_eq!(net.own_weights().is_empty(), none, "{}", plugin.name);
         println!("  {:.1} s", began.elapsed().as_secs_f64());
     }
 }

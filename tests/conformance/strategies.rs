@@ -98,6 +98,21 @@ fn checked(plugin: &Plugin) -> Report {
             section["arch"]["clip"] = json!(1e-3);
             images("nasbench201", &small(1)).epochs(6)
         }
+        // Its selection takes the second half, three rounds of it.
+        "darts-pt" => {
+            section["selection"] = json!(0.5);
+            Problem::built_in().unwrap().epochs(4)
+        }
+        // It aligns cells of one type: of two types here, and at a length that single precision sees.
+        "lambda-darts" => {
+            section["step"] = json!(1e-2);
+            images("custom", &[("definition", json!(TWO_TYPES))])
+        }
+        // What stops does so when the step that is looked at has been taken.
+        "oles" => {
+            section["steps"] = json!(3);
+            Problem::built_in().unwrap()
+        }
         // The published alarm needs 23 epochs.
         "darts-es" | "darts-ada" => {
             let alarm = [("every", 1), ("window", 3), ("apart", 1), ("earliest", 0)];
@@ -110,6 +125,28 @@ fn checked(plugin: &Plugin) -> Report {
     };
     conformance::strategy_on(plugin, &section, &problem)
 }
+
+/// Cells of two types, two of the second.
+const TWO_TYPES: &str = r#"
+[network]
+skeleton = "darts"
+channels = 2
+cells = 5
+[[cell]]
+name = "normal"
+inputs = 2
+nodes = 1
+keep = 2
+output = "concat"
+candidates = ["skip_connect", "nor_conv_1x1"]
+[[cell]]
+name = "reduce"
+inputs = 2
+nodes = 1
+keep = 2
+output = "concat"
+candidates = ["max_pool_3x3", "skip_connect"]
+"#;
 
 #[test]
 fn every_registered_strategy_conforms() {

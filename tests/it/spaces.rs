@@ -1,8 +1,13 @@
-//! Every strategy on every space: three epochs of two steps each, through the real trainer, and what the result is good
-//! for. A new plugin of either kind is enrolled by being registered.
+//! Every strategy on spaces of every kind: three epochs of two steps each, through the real trainer, and what the result is
+//! good for. A new plugin of either kind is enrolled by being registered.
+//!
+//! Of each kind of space a strategy meets one, the next strategy the next one. With `NASFW_TEST_ALL=1`, which `cargo xtask test
+//! --all` sets, it meets all.
+
+use std::collections::BTreeMap;
 
 use nasfw::framework::Error;
-use nasfw::framework::arch::Genotype;
+use nasfw::framework::arch::{Genotype, Role};
 use nasfw::framework::draw::Drawing;
 use nasfw::framework::registry::{Kind, Plugin, Registry};
 use nasfw_spaces::formats;
@@ -34,38 +39,124 @@ fn tiny(space: &Plugin) -> Vec<String> {
     set
 }
 
-#[test]
-fn every_strategy_runs_on_every_space() {
-    let registry = Registry::load().unwrap();
-    let mut pairs = 0;
-    for space in registry.of(Kind::Space) {
-        // Evolution looks architectures up: tests have a table of one space alone.
-        let evolution = (space.name == "toy-planted").then_some("regularized-evolution");
-        for strategy in searches().into_iter().chain(evolution) {
-            let name = format!("{strategy} on {}", space.name);
-            let mut set = tiny(space);
-            set.push(format!("strategy.name={strategy}"));
-            let built = config(&set).unwrap().space.build().unwrap();
-            let mut set: Vec<&str> = set.iter().map(String::as_str).collect();
-            set.extend(short(strategy));
-            let outcome = match search(&set) {
-                Ok(Done { outcome, .. }) => outcome,
-                // Where there is nothing to decide a strategy may say so.
-                Err(Error::Incompatible { .. }) if built.spec().size() == 1.0 => continue,
-                Err(e) => panic!("{name}: {e}"),
-            };
-            outcome.choice.check(built.spec()).unwrap();
-            outcome.genotype.check().unwrap();
-            let genotype: &Genotype = &outcome.genotype;
-            assert_eq!(built.genotype(&outcome.choice), *genotype, "{name}");
-            // What the space writes can be drawn, kept and read again.
-            assert!(Drawing::of_genotype(genotype).svg().contains("</svg>"));
-            let text = formats::Format::Json.write(genotype).unwrap();
-            assert_eq!(formats::read(&text).unwrap(), *genotype, "{name}");
-            pairs += 1;
+/// What a space asks of a strategy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Family {
+    /// A formula or a tiny network.
+    Toy,
+    /// Edges into a node compete.
+    Competing,
+    /// Sources are decisions, too.
+    Topology,
+    /// Every row keeps what it likes.
+    Rows,
+    /// There is nothing to decide.
+    Decided,
+}
+
+impl Family {
+    fn of(space: &Plugin) -> Self {
+        let built = config(&tiny(space)).unwrap().space.build().unwrap();
+        let groups = built.spec().groups();
+        match groups {
+            _ if space.name.starts_with("toy-") => Self::Toy,
+            _ if built.spec().size() == 1.0 => Self::Decided,
+            _ if groups.iter().any(|g| g.role == Role::Topology) => Self::Topology,
+            _ if groups
+                .iter()
+                .any(|g| g.edges.as_ref().is_some_and(|e| e.keep.is_some())) =>
+            {
+                Self::Competing
+            }
+            _ => Self::Rows,
         }
     }
-    assert!(pairs >= 280, "only {pairs} pairs");
+}
+
+/// Strategies and the spaces that they are tried on: all pairs, or one space of every family, in turn.
+fn pairs(all: bool) -> Vec<(&'static str, &'static Plugin)> {
+    let registry = Registry::load().unwrap();
+    let mut families: BTreeMap<Family, Vec<&Plugin>> = BTreeMap::new();
+    for space in registry.of(Kind::Space) {
+        families.entry(Family::of(space)).or_default().push(space);
+    }
+    let mut pairs = vec![];
+    for (i, strategy) in searches().into_iter().enumerate() {
+        for spaces in families.values() {
+            match all {
+                true => pairs.extend(spaces.iter().map(|space| (strategy, *space))),
+                false => pairs.push((strategy, spaces[i % spaces.len()])),
+            }
+        }
+    }
+    // Evolution looks architectures up: tests have a table of one space alone.
+    let table = registry.get(Kind::Space, "toy-planted").unwrap();
+    pairs.push(("regularized-evolution", table));
+    pairs
+}
+
+#[test]
+fn every_strategy_runs_on_spaces_of_every_family() {
+    let all = std::env::var("NASFW_TEST_ALL").is_ok_and(|v| v == "1");
+    let mut met: BTreeMap<&str, usize> = BTreeMap::new();
+    for (strategy, space) in pairs(all) {
+        let name = format!("{strategy} on {}", space.name);
+        let mut set = tiny(space);
+        set.push(format!("strategy.name={strategy}"));
+        let built = config(&set).unwrap().space.build().unwrap();
+        let mut set: Vec<&str> = set.iter().map(String::as_str).collect();
+        set.extend(short(strategy));
+        *met.entry(space.name).or_default() += 1;
+        let outcome = match search(&set) {
+            Ok(Done { outcome, .. }) => outcome,
+            // Where there is nothing to decide a strategy may say so.
+            Err(Error::Incompatible { .. }) if built.spec().size() == 1.0 => continue,
+            Err(e) => panic!("{name}: {e}"),
+        };
+        outcome.choice.check(built.spec()).unwrap();
+        outcome.genotype.check().unwrap();
+        let genotype: &Genotype = &outcome.genotype;
+        assert_eq!(built.genotype(&outcome.choice), *genotype, "{name}");
+        // What the space writes can be drawn, kept and read again.
+        assert!(Drawing::of_genotype(genotype).svg().contains("</svg>"));
+        let text = formats::Format::Json.write(genotype).unwrap();
+        assert_eq!(formats::read(&text).unwrap(), *genotype, "{name}");
+    }
+    println!("{met:?}");
+}
+
+/// Every strategy meets every family, and every space several strategies: also without `--all`.
+#[test]
+fn the_pairs_that_are_tried_cover_families_and_spaces() {
+    let (some, all) = (pairs(false), pairs(true));
+    let registry = Registry::load().unwrap();
+    let families: Vec<(&str, Family)> = registry
+        .of(Kind::Space)
+        .map(|space| (space.name, Family::of(space)))
+        .collect();
+    let family = |name: &str| families.iter().find(|f| f.0 == name).unwrap().1;
+    for strategy in searches() {
+        let mut met: Vec<Family> = some
+            .iter()
+            .filter(|p| p.0 == strategy)
+            .map(|p| family(p.1.name))
+            .collect();
+        met.sort_unstable();
+        let mut every: Vec<Family> = families.iter().map(|f| f.1).collect();
+        every.sort_unstable();
+        every.dedup();
+        assert_eq!(met, every, "{strategy}");
+    }
+    for (space, _) in &families {
+        let tried = some.iter().filter(|p| p.1.name == *space).count();
+        assert!(tried >= 3, "{space} is tried with {tried} strategies");
+    }
+    assert_eq!(all.len(), searches().len() * families.len() + 1);
+    assert!(
+        some.iter()
+            .all(|p| all.iter().any(|q| p.0 == q.0 && p.1.name == q.1.name))
+    );
+    assert!(all.len() >= 280 && some.len() < all.len());
 }
 
 #[test]

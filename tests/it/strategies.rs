@@ -66,6 +66,9 @@ pub fn short(strategy: &str) -> &'static [&'static str] {
         "r-darts-l2" => &["strategy.weight_decays=[3e-4, 9e-4]"],
         "parsec" => &["strategy.samples=3"],
         "rsps" | "setn" => &["strategy.samples=4"],
+        "lambda-darts" => &["strategy.types=all"],
+        "oles" => &["strategy.steps=2"],
+        "shapley-nas" => &["strategy.orders=1", "strategy.batches=1"],
         _ => &[],
     }
 }

@@ -14,8 +14,10 @@ cargo xtask: sets nasfw up on a bare machine, runs it and checks it
 usage: cargo xtask VERB
 
   nasfw ARGS...     sets up, builds and runs nasfw: `cargo xtask nasfw run --strategy vim`
-  test [ARGS...]    sets up, then rustfmt, clippy, all tests (ARGS go to `cargo test`), licences
-                    and sources of dependencies, rustdoc
+  test [--all] [ARGS...]
+                    sets up, then rustfmt, clippy, all tests (ARGS go to `cargo test`), licences
+                    and sources of dependencies, rustdoc; with --all every strategy is tried on
+                    every space, otherwise on one space of every kind
   setup [--lean|--full] [--into DIR]
                     puts libtorch 2.13.0 into target/libtorch: the lean form (CPU, about 1.3 GB),
                     or the full one (CUDA, about 5 GB) where an NVIDIA driver is found; afterwards
@@ -53,6 +55,8 @@ pub enum Verb {
     },
     Test {
         form: Option<Form>,
+        /// Whether every pair of strategy and space is tried.
+        all: bool,
         args: Vec<OsString>,
     },
     Peer {
@@ -129,10 +133,15 @@ pub fn parse(
             form,
             args: args.collect(),
         }),
-        Some("test") => Ok(Verb::Test {
-            form,
-            args: args.collect(),
-        }),
+        Some("test") => {
+            let mut args = args.peekable();
+            let all = args.next_if(|arg| arg == "--all").is_some();
+            Ok(Verb::Test {
+                form,
+                all,
+                args: args.collect(),
+            })
+        }
         Some("setup") => parse_setup(args, form),
         Some("peer") => parse_peer(args, form),
         Some("fuzz") => parse_fuzz(args, form),
@@ -294,9 +303,24 @@ mod tests {
             verb,
             Verb::Test {
                 form: Some(Form::Lean),
+                all: false,
                 args
             }
         );
+    }
+
+    #[test]
+    fn all_pairs_are_asked_for_before_the_arguments_of_cargo() {
+        let test = |line| match parsed(line, None).unwrap() {
+            Verb::Test { all, args, .. } => (all, args),
+            verb => panic!("{verb:?}"),
+        };
+        let spaces = ["--test", "it", "spaces"].map(OsString::from).to_vec();
+        assert_eq!(test("test"), (false, vec![]));
+        assert_eq!(test("test --all"), (true, vec![]));
+        assert_eq!(test("test --all --test it spaces"), (true, spaces.clone()));
+        assert_eq!(test("test --test it spaces"), (false, spaces));
+        assert_eq!(test("test x --all").1, ["x", "--all"].map(OsString::from));
     }
 
     #[test]

@@ -72,10 +72,10 @@ fn run() -> Result<ExitCode, Failure> {
             let libtorch = setup::setup(&workspace, &cli::SetupOptions { form, into: None })?;
             fuzz::fuzz(&workspace, &libtorch, options)
         }
-        Verb::Test { form, args } => {
+        Verb::Test { form, all, args } => {
             let workspace = Workspace::find()?;
             let libtorch = setup::setup(&workspace, &cli::SetupOptions { form, into: None })?;
-            verify::verify(&workspace, &libtorch, args)
+            verify::verify(&workspace, &libtorch, all, args)
         }
     }
 }

@@ -15,10 +15,11 @@ use crate::workspace::{Workspace, cannot_run, exit_code};
 const MOST_TEST_THREADS: usize = 4;
 
 /// Runs the formatter, the linter, all tests, checks of dependencies (deny.toml) and the documentation; stops at the first that fails,
-/// with its exit code.
+/// with its exit code. With `all`, tests try all pairs of strategies and spaces.
 pub fn verify(
     workspace: &Workspace,
     libtorch: &Libtorch,
+    all: bool,
     test_args: Vec<OsString>,
 ) -> Result<ExitCode, Failure> {
     let started = Instant::now();
@@ -56,6 +57,9 @@ pub fn verify(
     let mut tests = cargo(&["test"])?;
     tests.args(&arguments);
     tests.env(skips::VARIABLE, &skips.path);
+    if all {
+        tests.env("NASFW_TEST_ALL", "1");
+    }
     // A changed snapshot fails the check; it must not also change the checkout.
     tests.env("INSTA_UPDATE", "no");
     for (name, value) in threads(std::thread::available_parallelism().map_or(1, usize::from)) {

@@ -6,7 +6,7 @@ use nasfw_framework::arch::{ArchSpec, RelaxedArch, Row};
 use nasfw_framework::params::{Init, ParamId, ParamLayout};
 use nasfw_framework::rng::{self, Streams};
 use nasfw_framework::space::Task;
-use nasfw_framework::supernet::{Mode, Supernet, SupernetOptions, Weights};
+use nasfw_framework::supernet::{Mode, OwnWeights, Supernet, SupernetOptions, Weights};
 use nasfw_framework::{Error, Result};
 
 /// Logits are the sum over rows of Σ a W x over the row's candidates; the loss is half the squared distance to the one-hot
@@ -80,6 +80,21 @@ impl ProbeNet {
 impl Supernet for ProbeNet {
     fn layout(&self) -> &ParamLayout {
         &self.layout
+    }
+
+    fn own_weights(&self) -> Vec<OwnWeights> {
+        let rows = self.rows.iter();
+        rows.flat_map(|row| {
+            let (group, r) = row.at;
+            row.maps.iter().map(move |(column, map)| OwnWeights {
+                cell: 0,
+                group,
+                row: r,
+                column: *column,
+                stretches: vec![self.layout.stretch(*map, 0, 1)],
+            })
+        })
+        .collect()
     }
 
     fn forward(

@@ -175,6 +175,16 @@ pub(super) fn cells(space: &dyn SearchSpace, task: Task) -> Result<Verdict> {
     let own = arch.in_cells(count);
     let copies: Vec<&Tensor> = own.cells.iter().flatten().flatten().collect();
     let of_cells = gradients(&loss(&own)?, &copies)?;
+    for (k, slopes) in of_cells.chunks(groups).enumerate() {
+        let reads = |slope: &Tensor| slope.abs().max().double_value(&[]) > 0.0;
+        let read: Vec<usize> = (0..groups).filter(|g| reads(&slopes[*g])).collect();
+        let said = net.cell_group(k);
+        if said.is_some_and(|g| read != [g]) {
+            return Ok(Verdict::Broken(format!(
+                "cell {k} is said to take the weights of group {said:?} alone; gradients say that it takes {read:?}"
+            )));
+        }
+    }
     let of_cells: Vec<Tensor> = of_cells.chunks(groups).map(flat).collect();
     let sum: Tensor = of_cells.iter().sum();
     if !close(&sum, &ordinary) {

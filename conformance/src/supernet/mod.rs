@@ -3,6 +3,7 @@
 mod architecture;
 mod inside;
 mod options;
+mod own;
 
 use tch::{Device, Kind, Tensor};
 
@@ -321,6 +322,11 @@ pub fn supernet(name: &str, space: &dyn SearchSpace, net: &dyn Supernet, task: T
         "cells-add-up",
         "gradients in weights of cells are finite differences, and sum to the ordinary one",
         || inside::cells(space, task),
+    );
+    report.check(
+        "own-weights-are-own",
+        "the weights of a candidate are those that have no gradient without it, in the cell that is said",
+        || own::own_weights(space, task),
     );
     report
 }

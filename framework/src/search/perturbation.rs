@@ -1,4 +1,4 @@
-//! Architectures that are moved before the weights descend at them.
+//! What stands between a strategy and the loss that its weights descend.
 
 use tch::Tensor;
 
@@ -8,22 +8,27 @@ use crate::batches::Batch;
 use crate::error::Result;
 
 impl Search {
-    /// The loss that a step of the weights descends: [`Search::loss`] at θ and at `arch`, or where a strategy that wraps
-    /// this one has moved `arch` to.
+    /// The loss that a step of the weights descends: [`Search::loss`] at θ and at `arch`, or what strategies that wrap this
+    /// one make of it, the innermost first.
     ///
     /// # Errors
     /// Those of [`Search::loss`].
     pub fn weight_loss(&mut self, arch: &RelaxedArch, batch: &Batch) -> Result<Tensor> {
         let theta = self.theta();
-        let Some(mut perturbation) = self.perturbation.take() else {
+        let Some(mut perturbation) = self.perturbations.pop() else {
             return self.loss(&theta, arch, batch);
         };
-        let moved = perturbation.perturb(self, arch, batch);
-        self.perturbation = Some(perturbation);
-        self.loss(&theta, &moved?, batch)
+        let loss = perturbation.loss(self, arch, batch);
+        self.perturbations.push(perturbation);
+        loss
     }
 
-    /// Does `step` with a perturbation in force.
+    /// Whether another perturbation is in force, around the one that asks.
+    pub fn is_perturbed(&self) -> bool {
+        !self.perturbations.is_empty()
+    }
+
+    /// Does `step` with a perturbation in force, inside those that are already.
     ///
     /// # Errors
     /// Those of `step`.
@@ -32,9 +37,10 @@ impl Search {
         perturbation: Box<dyn Perturbation>,
         step: impl FnOnce(&mut Self) -> Result<T>,
     ) -> Result<T> {
-        let outer = self.perturbation.replace(perturbation);
+        let outer = self.perturbations.len();
+        self.perturbations.push(perturbation);
         let done = step(self);
-        self.perturbation = outer;
+        self.perturbations.truncate(outer);
         done
     }
 }

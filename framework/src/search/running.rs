@@ -111,6 +111,9 @@ pub struct Clock {
     /// First and number of the epochs that learning rates run their schedules over; none means all.
     #[serde(default)]
     pub schedule: Option<(u64, u64)>,
+    /// What the learning rates of the weights are multiplied with; none means one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub theta_rate: Option<f64>,
     /// Work done so far, also what was rolled back.
     #[serde(default)]
     pub work: Work,
@@ -142,8 +145,8 @@ pub struct Search {
     pub(super) frozen: Option<Tensor>,
     /// Scalars that go with every architecture whose loss is taken.
     pub(super) arch_scalars: BTreeMap<String, f64>,
-    /// What moves the architecture that the weights descend at.
-    pub(super) perturbation: Option<Box<dyn Perturbation>>,
+    /// What changes the loss that the weights descend, the innermost last.
+    pub(super) perturbations: Vec<Box<dyn Perturbation>>,
     pub(super) space: Box<dyn SearchSpace>,
     pub(super) supernet: Box<dyn Supernet>,
     /// The same network of operators that have derivatives of every order; made when it is first asked for.
@@ -159,8 +162,8 @@ pub struct Search {
     pub(super) device: Device,
 }
 
-/// Moves the architecture that the weights descend at (SmoothDARTS, Chen & Hsieh 2020). It composes with every strategy
-/// whose weights descend [`Search::weight_loss`].
+/// Moves the architecture that the weights descend at (SmoothDARTS, Chen & Hsieh 2020), or makes another loss of it
+/// (Λ-DARTS, Movahedi et al. 2023). It composes with every strategy whose weights descend [`Search::weight_loss`].
 pub trait Perturbation: Send {
     /// The architecture in the place of `arch`. Losses that it takes on `batch` are taken at the current weights.
     ///
@@ -172,6 +175,15 @@ pub trait Perturbation: Send {
         arch: &RelaxedArch,
         batch: &Batch,
     ) -> Result<RelaxedArch>;
+
+    /// The loss that the weights descend in the place of that at `arch`: the one at the moved architecture.
+    ///
+    /// # Errors
+    /// Those of [`Search::loss`].
+    fn loss(&mut self, search: &mut Search, arch: &RelaxedArch, batch: &Batch) -> Result<Tensor> {
+        let moved = self.perturb(search, arch, batch)?;
+        search.weight_loss(&moved, batch)
+    }
 }
 
 /// What a search is put together from.
@@ -216,7 +228,7 @@ impl Search {
             settings,
             frozen: None,
             arch_scalars: BTreeMap::new(),
-            perturbation: None,
+            perturbations: vec![],
             space,
             supernet,
             plain: None,

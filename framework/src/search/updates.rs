@@ -103,7 +103,7 @@ impl Search {
         } else {
             1.0
         };
-        self.rate(&self.settings.weights) * share
+        self.rate(&self.settings.weights) * share * self.clock.theta_rate.unwrap_or(1.0)
     }
 
     /// The current learning rate of φ; 0 without a distribution.
@@ -138,6 +138,16 @@ impl Search {
     /// Changes the L2 decay of the weights from the next step on.
     pub fn set_weight_decay(&mut self, weight_decay: f64) {
         self.theta_optimizer.set_weight_decay(weight_decay);
+    }
+
+    /// Starts the optimizer of θ afresh, without momentum, at `rate` times the planned learning rates from here on: to tune
+    /// weights that are trained. The weights stay.
+    pub fn restart_theta_optimizer(&mut self, rate: f64) {
+        self.clock.theta_rate = Some(rate);
+        let decay = self.theta_optimizer.config().weight_decay;
+        self.theta_optimizer = self.settings.weights.build(&self.theta);
+        self.theta_optimizer.set_weight_decay(decay);
+        self.settled();
     }
 
     /// Starts θ, its statistics and its optimizer afresh, from another draw each time.

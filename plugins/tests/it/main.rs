@@ -11,13 +11,18 @@
 use nasfw_plugins as _;
 
 mod asng;
+mod beta_darts;
 mod coupling;
+mod darts_pt;
 mod derivations;
 mod distribution;
 mod drnas;
 mod enas;
 mod families;
+mod game;
 mod generator;
+mod lambda_darts;
+mod oles;
 mod options;
 mod parsec;
 mod partial;
@@ -26,6 +31,7 @@ mod reinmax;
 mod rsps;
 mod setn;
 mod sgas;
+mod shapley_nas;
 mod spied;
 mod steps;
 

@@ -137,6 +137,18 @@ impl Layers {
         }
     }
 
+    /// The weights of the edge at a position. Batch norms of candidates learn none.
+    pub fn stretches(&self, params: &ParamLayout, position: usize) -> Vec<Stretch> {
+        let ids = self.steps.iter().flat_map(|step| match step {
+            Step::Conv(weight, bias, _) => [Some(*weight), *bias],
+            Step::FactorizedReduce(first, second) => [Some(*first), Some(*second)],
+            _ => [None, None],
+        });
+        ids.flatten()
+            .map(|id| params.stretch(id, position as i64, self.edges))
+            .collect()
+    }
+
     /// The edges at `positions`. `weights` (`[positions]`) multiply what comes out batched, as the scale of the batch
     /// norm that every candidate with weights of its own ends with; what comes out shared is left to the caller to
     /// multiply.

@@ -131,6 +131,16 @@ impl CellSupernet {
     }
 }
 
+impl CellSupernet {
+    /// The cells, from input to output.
+    fn cell_nets(&self) -> impl Iterator<Item = &CellNet> {
+        self.blocks.iter().filter_map(|block| match block {
+            Trunk::Cell(cell) => Some(cell),
+            Trunk::Residual(..) => None,
+        })
+    }
+}
+
 /// The candidates of every state, as far as they are allowed by edge and column.
 fn sources(cell: &CellType, allowed: impl Fn(usize, usize) -> bool) -> Vec<Candidates> {
     (0..cell.states())
@@ -158,8 +168,32 @@ impl Supernet for CellSupernet {
     }
 
     fn cells(&self) -> usize {
-        let is_cell = |block: &&Trunk| matches!(block, Trunk::Cell(_));
-        self.blocks.iter().filter(is_cell).count()
+        self.cell_nets().count()
+    }
+
+    fn cell_group(&self, k: usize) -> Option<usize> {
+        self.cell_nets().nth(k).map(|cell| cell.kind)
+    }
+
+    fn own_weights(&self) -> Vec<OwnWeights> {
+        let own = self.cell_nets().flat_map(|cell| {
+            let sources = self.sources[cell.kind].iter().zip(&cell.candidates);
+            let candidates = sources.flat_map(|(source, layers)| source.iter().zip(layers));
+            candidates.flat_map(move |((op, edges), layers)| {
+                let of_edge = move |(position, &row): (usize, &usize)| {
+                    let ops = &self.types[cell.kind].edges[row].candidates;
+                    Some(OwnWeights {
+                        cell: cell.number,
+                        group: cell.kind,
+                        row,
+                        column: ops.iter().position(|c| c == op)?,
+                        stretches: layers.stretches(&self.params, position),
+                    })
+                };
+                edges.iter().enumerate().filter_map(of_edge)
+            })
+        });
+        own.filter(|own| !own.stretches.is_empty()).collect()
     }
 
     fn takes_one_image(&self) -> bool {

@@ -104,6 +104,15 @@ impl Supernet for OneShotNet {
         self.cells.len()
     }
 
+    /// Projections belong to what reads the cell's input by choice: a block that chooses its parents, and the output.
+    fn own_weights(&self) -> Vec<OwnWeights> {
+        let own = self
+            .cells
+            .iter()
+            .flat_map(|cell| cell.own_weights(&self.params));
+        own.filter(|own| !own.stretches.is_empty()).collect()
+    }
+
     fn forward(
         &self,
         weights: Weights<'_>,
@@ -175,6 +184,37 @@ impl OneShotCell {
             conv3,
             conv1,
         }
+    }
+
+    fn own_weights(&self, params: &ParamLayout) -> Vec<OwnWeights> {
+        let own = |group, row, column, stretches| OwnWeights {
+            cell: self.number,
+            group,
+            row,
+            column,
+            stretches,
+        };
+        let ops = [(1, &self.conv3), (2, &self.conv1)].into_iter();
+        let mut all: Vec<OwnWeights> = ops
+            .flat_map(|(column, convs)| {
+                let convs = convs.iter().enumerate();
+                convs.filter_map(move |(block, conv)| {
+                    let stretches = conv.as_ref()?.stretches(params, 0, 1);
+                    Some(own(OPS, block, column, stretches))
+                })
+            })
+            .collect();
+        let mut of_output = vec![];
+        for (position, &part) in self.parts.iter().enumerate() {
+            let stretches = self.project.stretches(params, position, self.parts.len());
+            if part >= self.variant.blocks.len() {
+                of_output.extend(stretches);
+            } else if let Some(row) = self.variant.input_row(part) {
+                all.push(own(INPUTS, row, 0, stretches));
+            }
+        }
+        all.push(own(OUTPUT, 0, 0, of_output));
+        all
     }
 
     /// `[n, inputs, h, w]` to `[n, blocks × channels, h, w]`, the pixels halved (rounded up, plus one) where the cell

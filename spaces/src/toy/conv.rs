@@ -256,6 +256,19 @@ impl Supernet for ToyConvNet {
         1
     }
 
+    fn own_weights(&self) -> Vec<OwnWeights> {
+        let own = |(row, conv): (usize, &Option<ConvBnRelu>)| {
+            Some(OwnWeights {
+                cell: 0,
+                group: 0,
+                row,
+                column: 1,
+                stretches: conv.as_ref()?.stretches(&self.params, 0, 1),
+            })
+        };
+        self.convs.iter().enumerate().filter_map(own).collect()
+    }
+
     fn takes_one_image(&self) -> bool {
         self.pixels > 1
     }

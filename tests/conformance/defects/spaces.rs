@@ -65,6 +65,10 @@ enum Defect {
     TellsCopies,
     /// Weights for cells are taken and forgotten.
     ForgetsCells,
+    /// The weights of a candidate are said to be its neighbour's.
+    OwnsNeighbours,
+    /// Half of a candidate's weights are left out.
+    OwnsHalf,
     /// The loss is a sum over images.
     SumsImages,
     /// The scale of the images is declared and never read.
@@ -134,6 +138,9 @@ impl SearchSpace for Double {
     }
 }
 
+/// Rows and columns of the candidates.
+const CANDIDATES: [(usize, usize); 7] = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (1, 3)];
+
 /// Forward passes so far, of all supernets.
 static PASSES: AtomicUsize = AtomicUsize::new(0);
 
@@ -147,6 +154,26 @@ impl Supernet for Net {
 
     fn cells(&self) -> usize {
         1
+    }
+
+    fn own_weights(&self) -> Vec<OwnWeights> {
+        let own = |(i, (row, column))| {
+            let mut stretch = self.0.stretch(self.1, i, 7);
+            if self.2 == Defect::OwnsNeighbours {
+                stretch.first = (stretch.first + 12) % 84;
+            }
+            if self.2 == Defect::OwnsHalf {
+                stretch.shape[1] = 2;
+            }
+            OwnWeights {
+                cell: 0,
+                group: 0,
+                row,
+                column,
+                stretches: vec![stretch],
+            }
+        };
+        (0..).zip(CANDIDATES).map(own).collect()
     }
 
     fn loss(&self, output: &Tensor, labels: &Tensor) -> Tensor {
@@ -183,10 +210,7 @@ impl Supernet for Net {
             });
         }
         let mut sum = Tensor::zeros([x.size()[0], maps.size()[1]], (x.kind(), x.device()));
-        for (i, (row, column)) in [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (1, 3)]
-            .into_iter()
-            .enumerate()
-        {
+        for (i, (row, column)) in CANDIDATES.into_iter().enumerate() {
             let mut y = x.matmul(&maps.get(i as i64).tr()).tanh();
             if !arch.is_active(0, row, column) {
                 if self.2 == Defect::IgnoresMask {
@@ -284,6 +308,8 @@ fn defects_of_supernets_are_rejected() {
         rejects(&report(defect), "told-values-add-up");
     }
     rejects(&report(Defect::ForgetsCells), "cells-add-up");
+    rejects(&report(Defect::OwnsNeighbours), "own-weights-are-own");
+    rejects(&report(Defect::OwnsHalf), "own-weights-are-own");
     rejects(&report(Defect::SumsImages), "images-add-up");
     rejects(&report(Defect::ForgetsOptions), "options-used-or-refused");
     rejects(

@@ -102,10 +102,12 @@ impl Header {
         ];
         let zero = small.iter().find(|(_, n)| *n == 0);
         let wrong = large.or(zero).map(|(name, n)| format!("`{name}` is {n}"));
-        wrong.or_else(|| {
-            (self.weight_decay < 0.0 || self.weight_decay.is_nan())
-                .then(|| format!("`weight_decay` is {}", self.weight_decay))
-        })
+        let numbers = [
+            ("weight_decay", self.weight_decay),
+            ("theta_rate", c.theta_rate.unwrap_or(1.0)),
+        ];
+        let negative = numbers.iter().find(|(_, x)| *x < 0.0 || x.is_nan());
+        wrong.or_else(|| negative.map(|(name, x)| format!("`{name}` is {x}")))
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod again;
 mod alone;
+mod around;
 mod cells;
 mod draws;
 mod free;
@@ -57,6 +58,8 @@ impl Strategy for Seam {
                 "own-pass" => again::own_pass(s, &arch)?,
                 "cells" => cells::add_up(s, &arch, &self.1)?,
                 "no-cells" => cells::are_refused(s, &arch)?,
+                "nested" => around::nested(s, &arch)?,
+                "tuned" => around::tuned(s)?,
                 "images" => free::one_by_one(s, &arch)?,
                 "coupled-images" => free::coupled(s, &arch)?,
                 "silent" => free::silence(s, &arch)?,

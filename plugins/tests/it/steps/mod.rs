@@ -63,7 +63,8 @@ impl Dataset for Blots {
     }
 }
 
-fn config(set: &[&str]) -> RunConfig {
+/// A search on these images, in double precision.
+pub fn config(set: &[&str]) -> RunConfig {
     let base = [
         "device=cpu",
         "threads=1",
