@@ -10,7 +10,7 @@ use nasfw_trackers as _;
 pub use nasfw_analysis as analysis;
 pub use nasfw_datasets as datasets;
 pub use nasfw_framework as framework;
-pub use nasfw_framework::{arch_adam, prelude, register};
+pub use nasfw_framework::{arch_adam, arch_optimizer, prelude, register};
 pub use nasfw_spaces as spaces;
 // What the code of a plugin names, in the versions that go with it.
 pub use {rand, serde_json, tch};

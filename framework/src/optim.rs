@@ -232,17 +232,46 @@ macro_rules! arch_adam {
         $crate::arch_adam!($lr, beta: "0.5", clip: $clip)
     };
     ($lr:literal, beta: $beta:literal, clip: $clip:literal) => {
+        $crate::arch_optimizer!("adam", $lr, momentum: "0.0", beta: $beta, decay: "1e-3", clip: $clip)
+    };
+}
+
+/// `[strategy.arch]` of a strategy's defaults, of any rule: rate at the start, momentum of SGD, decay of Adam's first moment,
+/// L2 decay, largest norm of a gradient. A literal, as [`arch_adam!`](crate::arch_adam) is:
+///
+/// ```
+/// let arch = nasfw_framework::arch_optimizer!("sgd", "0.1", momentum: "0.9", beta: "0.5", decay: "0.0", clip: "0.0");
+/// assert!(arch.contains("optimizer = \"sgd\"") && arch.contains("momentum = 0.9"));
+/// ```
+#[macro_export]
+macro_rules! arch_optimizer {
+    (
+        $rule:literal, $lr:literal, momentum: $momentum:literal, beta: $beta:literal, decay: $decay:literal,
+        clip: $clip:literal
+    ) => {
         concat!(
             "\n[strategy.arch]\n",
-            "# Optimizer of the architecture's parameters: \"sgd\" or \"adam\".\noptimizer = \"adam\"\n",
-            "# Learning rate at the start.\nlr = ", $lr, "\n",
+            "# Optimizer of the architecture's parameters: \"sgd\" or \"adam\".\noptimizer = \"",
+            $rule,
+            "\"\n",
+            "# Learning rate at the start.\nlr = ",
+            $lr,
+            "\n",
             "# Learning rate at the end of a decaying schedule.\nlr_min = 0.0\n",
             "# \"cosine\", \"linear\" or \"constant\".\nschedule = \"constant\"\n",
-            "# SGD: momentum.\nmomentum = 0.0\n",
+            "# SGD: momentum.\nmomentum = ",
+            $momentum,
+            "\n",
             "# SGD: Nesterov's form of momentum.\nnesterov = false\n",
-            "# Adam: decay rates of the moments.\nbetas = [", $beta, ", 0.999]\n",
-            "# L2 decay.\nweight_decay = 1e-3\n",
-            "# Largest gradient norm; 0 means no clipping.\nclip = ", $clip, "\n"
+            "# Adam: decay rates of the moments.\nbetas = [",
+            $beta,
+            ", 0.999]\n",
+            "# L2 decay.\nweight_decay = ",
+            $decay,
+            "\n",
+            "# Largest gradient norm; 0 means no clipping.\nclip = ",
+            $clip,
+            "\n"
         )
     };
 }

@@ -27,7 +27,16 @@ pub(crate) fn descend_weights(
     train: &Batch,
 ) -> Result<()> {
     let arch = distribution.sample(&search.phi(), &mut search.rng("weight step"))?;
-    let loss = search.weight_loss(&arch.detach(), train)?;
+    descend_weights_at(search, &arch.detach(), train)
+}
+
+/// Descends w along ∇_w L_train(w, A) on a batch, at an architecture A without a graph.
+pub(crate) fn descend_weights_at(
+    search: &mut Search,
+    arch: &RelaxedArch,
+    train: &Batch,
+) -> Result<()> {
+    let loss = search.weight_loss(arch, train)?;
     let gradient = search.gradients(&loss, &[&search.theta()])?;
     search.descend_theta(&gradient[0]);
     Ok(())

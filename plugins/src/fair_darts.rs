@@ -5,7 +5,7 @@ use nasfw_framework::register;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
-use crate::bilevel;
+use crate::{bilevel, sparse};
 
 /// Settings of FairDARTS.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -74,32 +74,23 @@ impl StrategyConfig for FairDartsConfig {
 struct IndependentSigmoid {
     spec: ArchSpec,
     layout: ParamLayout,
-    active: Vec<Vec<Vec<bool>>>,
+    active: sparse::Table,
 }
 
 impl IndependentSigmoid {
     fn new(spec: &ArchSpec) -> Self {
         let mut layout = ParamLayout::new();
         layout.add("alpha", &[spec.numel()], Init::Zeros);
-        let real = |width: usize, row: &Row| {
-            let none = row.column("none").unwrap_or(width);
-            (0..width)
-                .map(|c| c < row.candidates.len() && c != none)
-                .collect()
-        };
-        let group = |g: &Group| g.rows.iter().map(|row| real(g.width(), row)).collect();
         Self {
             spec: spec.clone(),
             layout,
-            active: spec.groups().iter().map(group).collect(),
+            active: sparse::real(spec),
         }
     }
 
     /// One where there is a candidate other than `none`, one matrix `[rows, width]` per group.
     fn real(&self, kind: Kind, device: Device) -> Vec<Tensor> {
-        let groups = self.spec.groups().iter().zip(&self.active);
-        let mask = groups.map(|(g, rows)| Tensor::from_slice(&rows.concat()).view(g.shape()));
-        mask.map(|m| m.to_kind(kind).to_device(device)).collect()
+        sparse::masks(&self.spec, &self.active, kind, device)
     }
 
     fn weights(&self, phi: &Tensor) -> Vec<Tensor> {

@@ -47,6 +47,7 @@ pub(crate) fn need_table(spec: &ArchSpec, table: &[Vec<Vec<bool>>]) -> Result<()
 }
 
 pub mod asng;
+pub mod bayesnas;
 pub mod beta_darts;
 mod bilevel;
 pub mod darts;
@@ -56,11 +57,14 @@ pub mod darts_es;
 pub mod darts_minus;
 pub mod darts_plus;
 pub mod darts_pt;
+pub mod data;
 pub mod drnas;
+pub mod dso_nas;
 mod eigenvalue;
 pub mod enas;
 pub mod fair_darts;
 pub mod gdas;
+pub mod ista_nas;
 pub mod lambda_darts;
 pub mod oles;
 pub mod p_darts;
@@ -77,6 +81,9 @@ pub mod setn;
 pub mod sgas;
 pub mod shapley_nas;
 pub mod snas;
+mod sparse;
+pub mod sparse_nas;
 mod subsets;
 pub mod train;
+pub mod vdnas;
 pub mod vim;

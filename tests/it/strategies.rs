@@ -61,6 +61,7 @@ pub fn short(strategy: &str) -> &'static [&'static str] {
             "strategy.aggregate=3",
             "strategy.samples=4",
         ],
+        "bayesnas" => &["strategy.probes=2"],
         "p-darts" => &["strategy.cells=[2, 3, 4]"],
         "r-darts-dp" => &["strategy.drop_paths=[0.0, 0.2]"],
         "r-darts-l2" => &["strategy.weight_decays=[3e-4, 9e-4]"],

@@ -32,6 +32,7 @@ mod rsps;
 mod setn;
 mod sgas;
 mod shapley_nas;
+mod sparse;
 mod spied;
 mod steps;
 

@@ -1,5 +1,7 @@
 //! Update steps as the papers write them, in plain operators: the equations, the two optimizers, the schedules.
 
+mod sparse;
+
 use nasfw_framework::distribution::gumbel;
 use nasfw_framework::prelude::*;
 use nasfw_framework::rng;
@@ -16,6 +18,10 @@ pub struct State {
     /// Adam's moments.
     pub moments: [Tensor; 2],
     pub steps: i32,
+    /// Momentum of a proximal step.
+    pub proximal: Tensor,
+    /// What is not pruned, `[parameters]` of bool.
+    pub alive: Tensor,
 }
 
 /// What a step is taken on.
@@ -66,6 +72,10 @@ impl Reference<'_> {
             "sdarts-rs" | "sdarts-adv" => self.smooth_darts(state, step),
             "drnas" => self.drnas(state, step),
             "gdas" => self.gdas(state, step),
+            "data" => self.data(state, step),
+            "dso-nas" => self.dso_nas(state, step),
+            "sparse-nas" => self.sparse_nas(state, step),
+            "vdnas" => self.vdnas(state, step),
             other => panic!("strategy {other}"),
         }
     }
