@@ -242,7 +242,7 @@ struct Table {
 /// The benchmark's metrics.
 pub(super) const METRICS: [&str; 2] = ["test", "valid"];
 /// The same after a shorter training.
-const SHORT: &str = "valid@1";
+const SHORT: [&str; 2] = ["valid@1", "test@1"];
 
 #[typetag::serde(name = "conformance-table")]
 impl BenchmarkConfig for ProbeTable {
@@ -257,18 +257,22 @@ impl Benchmark for Table {
         use rand::RngExt;
         let name = format!("{genotype:?}");
         let mut rng = Streams::new(11).at(&name, 0);
-        let [test, valid] = METRICS;
+        let ([test, valid], [short, short_test]) = (METRICS, SHORT);
         Ok(Some(Score {
-            metrics: [test, valid, SHORT]
+            metrics: [test, valid, short, short_test]
                 .map(|m| (m.to_owned(), rng.random_range(0.0..100.0)))
                 .into(),
-            costs: [("valid".to_owned(), 2.0), (SHORT.to_owned(), 1.0)].into(),
+            costs: [("valid".to_owned(), 2.0), (short.to_owned(), 1.0)].into(),
             ..Score::default()
         }))
     }
 
     fn optimum(&self) -> &std::collections::BTreeMap<String, f64> {
         &self.best
+    }
+
+    fn epochs(&self) -> Option<u64> {
+        Some(2)
     }
 
     fn provenance(&self) -> Provenance {

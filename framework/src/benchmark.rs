@@ -70,6 +70,11 @@ pub trait Benchmark: Send + Sync {
         Ok(BTreeMap::new())
     }
 
+    /// Epochs of the whole training, whose metrics have no `@`; none where that means nothing.
+    fn epochs(&self) -> Option<u64> {
+        None
+    }
+
     /// Names of the datasets that the numbers were measured on; empty where that means nothing.
     fn datasets(&self) -> Vec<String> {
         vec![]

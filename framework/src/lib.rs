@@ -96,7 +96,7 @@ pub mod prelude {
     pub use crate::params::{Init, ParamId, ParamLayout, Stretch, Views};
     pub use crate::rng::{Rng, Streams};
     pub use crate::search::{
-        Fidelity, ImageGradients, LookUp, Metric, Perturbation, Search, Ticket,
+        Fidelity, ImageGradients, LookUp, Metric, Parked, Perturbation, Search, Ticket,
     };
     pub use crate::space::{SearchSpace, SpaceConfig, Task};
     pub use crate::strategy::{

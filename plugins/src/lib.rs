@@ -46,6 +46,7 @@ pub(crate) fn need_table(spec: &ArchSpec, table: &[Vec<Vec<bool>>]) -> Result<()
     })
 }
 
+pub mod arch2vec_bo;
 pub mod asng;
 pub mod bayesnas;
 pub mod beta_darts;
@@ -70,8 +71,10 @@ pub mod oles;
 pub mod p_darts;
 pub mod parsec;
 pub mod pc_darts;
+pub mod predictors;
 pub mod r_darts;
 pub mod random;
+pub mod rank_nosh;
 pub mod regularized_evolution;
 pub mod reinmax;
 pub mod rsps;

@@ -214,7 +214,7 @@ const TRIES: usize = 1000;
 /// A child that differs from its parent in one decision: a row drawn uniformly gets one of the candidates that it does
 /// not keep, and the space's own rule drops what that displaces: another candidate of the row, or, where the row was an
 /// edge that the parent does not have, another edge into the same node.
-fn mutate(space: &dyn SearchSpace, parent: &Choice, rng: &mut Rng) -> Choice {
+pub(crate) fn mutate(space: &dyn SearchSpace, parent: &Choice, rng: &mut Rng) -> Choice {
     let spec = space.spec();
     let rows: Vec<(usize, usize, &Row)> = spec
         .rows()

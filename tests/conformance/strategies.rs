@@ -131,6 +131,38 @@ fn checked(plugin: &Plugin) -> Report {
         "bayesnas" => {
             section["threshold"] = json!(0.4);
             images("nasbench201", &small(1))
+        // Rounds of two trainings of one epoch, of which one goes on.
+        "rank-nosh" => {
+            section["levels"] = json!([1, 2]);
+            for (key, value) in [("proposals", 2), ("pool", 5), ("candidates", 6)] {
+                section[key] = json!(value);
+            }
+            for (key, value) in [("hidden", 4), ("layers", 1), ("steps", 2)] {
+                section["predictor"][key] = json!(value);
+            }
+            Problem::built_in().unwrap().epochs(7)
+        }
+        // Trainings of one epoch, three of them proposed.
+        "arch2vec-bo" => {
+            let sizes = [
+                ("epochs", 1),
+                ("samples", 5),
+                ("initial", 2),
+                ("round", 1),
+                ("pool", 12),
+            ];
+            for (key, value) in sizes {
+                section[key] = json!(value);
+            }
+            section["target"] = json!(60.0);
+            let sizes = [("hidden", 6), ("layers", 1), ("latent", 3), ("epochs", 2), ("batch", 4)];
+            for (key, value) in sizes {
+                section["encoder"][key] = json!(value);
+            }
+            for (key, value) in [("units", 4), ("epochs", 2), ("batch", 2)] {
+                section["model"][key] = json!(value);
+            }
+            Problem::built_in().unwrap().epochs(5)
         }
         // The published alarm needs 23 epochs.
         "darts-es" | "darts-ada" => {

@@ -70,6 +70,23 @@ pub fn short(strategy: &str) -> &'static [&'static str] {
         "lambda-darts" => &["strategy.types=all"],
         "oles" => &["strategy.steps=2"],
         "shapley-nas" => &["strategy.orders=1", "strategy.batches=1"],
+        "arch2vec-bo" => &[
+            "strategy.epochs=1",
+            "strategy.initial=2",
+            "strategy.pool=16",
+            "strategy.encoder.hidden=6",
+            "strategy.encoder.layers=1",
+            "strategy.encoder.latent=3",
+            "strategy.encoder.epochs=1",
+            "strategy.model.units=4",
+            "strategy.model.epochs=2",
+        ],
+        "p-darts" => &["strategy.cells=[2, 3, 4]"],
+        "r-darts-dp" => &["strategy.drop_paths=[0.0, 0.2]"],
+        "r-darts-l2" => &["strategy.weight_decays=[3e-4, 9e-4]"],
+        // Two trainings, one of which goes on.
+        "rank-nosh" => &["strategy.levels=[1,2]", "strategy.proposals=2"],
+        "rsps" => &["strategy.samples=4"],
         _ => &[],
     }
 }

@@ -164,6 +164,7 @@ fn no_step_of_any_strategy_waits_for_the_device() {
             let own: &[&str] = match plugin.name {
                 "random" => &["strategy.samples=1"],
                 "enas" => &["strategy.controller_steps=2", "strategy.aggregate=2"],
+                "arch2vec-bo" => super::strategies::short("arch2vec-bo"),
                 "r-darts-dp" => &["strategy.drop_paths=[0.2]"],
                 "r-darts-l2" => &["strategy.weight_decays=[3e-4]"],
                 _ => &[],

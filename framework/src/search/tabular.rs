@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::running::Search;
 use crate::arch::Choice;
+use crate::benchmark::{Benchmark, Score};
 use crate::budget::Unit;
 use crate::error::{Error, Result};
 
@@ -17,6 +18,8 @@ pub enum Fidelity {
     Full,
     /// As short as the benchmark knows of that metric: fewest epochs (`valid/cifar10@12`), else as [`Fidelity::Full`].
     Lowest,
+    /// So many epochs: `valid/cifar10@12` for 12, and the whole training for as many as that has.
+    Epochs(u64),
 }
 
 /// What architectures are judged by.
@@ -41,22 +44,40 @@ pub enum LookUp {
 }
 
 impl Metric<'_> {
-    /// The name that is meant among those that are known.
-    fn choose<'k>(&self, known: &BTreeSet<&'k str>) -> Option<&'k str> {
+    /// The metric after the whole training, among those that are known.
+    fn base<'k>(&self, known: &BTreeSet<&'k str>) -> Option<&'k str> {
         let full = || known.iter().filter(|name| !name.contains('@'));
-        let base = *match self.name {
-            "" => full().find(|n| n.starts_with("valid")).or(full().next())?,
-            name => known.get(name)?,
-        };
-        let epochs = |name: &str| -> Option<u64> {
-            name.strip_prefix(base)?.strip_prefix('@')?.parse().ok()
-        };
-        let shortened = known.iter().filter_map(|name| Some((epochs(name)?, *name)));
+        match self.name {
+            "" => full().find(|n| n.starts_with("valid")).or(full().next()),
+            name => known.get(name),
+        }
+        .copied()
+    }
+
+    /// The name that is meant among those that are known, where the whole training has `all` epochs.
+    fn choose<'k>(&self, known: &BTreeSet<&'k str>, all: Option<u64>) -> Option<&'k str> {
+        let base = self.base(known)?;
         match self.fidelity {
             Fidelity::Full => Some(base),
-            Fidelity::Lowest => Some(shortened.min().map_or(base, |(_, name)| name)),
+            Fidelity::Lowest => Some(shortened(base, known).min().map_or(base, |(_, name)| name)),
+            Fidelity::Epochs(n) if Some(n) == all => Some(base),
+            Fidelity::Epochs(n) => shortened(base, known).find(|s| s.0 == n).map(|s| s.1),
         }
     }
+}
+
+/// The metric `base` after shorter trainings: epochs and name.
+fn shortened<'k>(base: &str, known: &BTreeSet<&'k str>) -> impl Iterator<Item = (u64, &'k str)> {
+    known.iter().filter_map(move |name| {
+        let epochs = name.strip_prefix(base)?.strip_prefix('@')?;
+        Some((epochs.parse().ok()?, *name))
+    })
+}
+
+/// Names of all metrics that a score has, and of those that the benchmark knows an optimum of.
+fn known<'a>(score: &'a Score, benchmark: &'a dyn Benchmark) -> BTreeSet<&'a str> {
+    let all = score.metrics.keys().chain(benchmark.optimum().keys());
+    all.map(String::as_str).collect()
 }
 
 impl Search {
@@ -67,46 +88,97 @@ impl Search {
     /// # Errors
     /// A search without a benchmark, a metric that it does not have, and a table that can't be read.
     pub fn look_up(&mut self, choice: &Choice, metric: Metric<'_>) -> Result<LookUp> {
-        let wrong = |why: String, help: &str| Error::Incompatible {
-            what: "looking architectures up".into(),
-            why,
-            help: help.into(),
-        };
-        let Some(benchmark) = &self.benchmark else {
-            return Err(wrong(
-                format!(
-                    "this search has no benchmark: none knows the architectures of space `{}`, or its table is not \
-                     imported",
-                    self.space.genotype(choice).space
-                ),
-                "`nasfw bench list` shows the benchmarks, `nasfw bench import` makes a table of one",
-            ));
-        };
+        self.look_further(choice, metric, None)
+    }
+
+    /// The same of a training that goes on: `after` a shorter one that was paid for, what is spent is the difference. (The
+    /// shorter trainings of some tables have schedules of their own, so that there it is a stand-in.)
+    ///
+    /// # Errors
+    /// Those of [`Search::look_up`].
+    pub fn look_further(
+        &mut self,
+        choice: &Choice,
+        metric: Metric<'_>,
+        after: Option<Fidelity>,
+    ) -> Result<LookUp> {
+        let benchmark = self.need_benchmark(choice)?;
         let Some(score) = benchmark.query(&self.space.genotype(choice))? else {
             return Ok(LookUp::Unknown);
         };
-        let all = score.metrics.keys().chain(benchmark.optimum().keys());
-        let known: BTreeSet<&str> = all.map(String::as_str).collect();
-        let Some(name) = metric.choose(&known) else {
-            let known: Vec<&str> = known.into_iter().collect();
-            return Err(wrong(
-                format!(
-                    "the benchmark has no metric `{}`; it has {}",
-                    metric.name,
-                    known.join(", ")
-                ),
-                "`--set strategy.metric=NAME`; empty takes the first one of validation",
-            ));
+        let (known, all) = (known(&score, benchmark), benchmark.epochs());
+        let Some(name) = metric.choose(&known, all) else {
+            return Err(lacks(metric, &known));
         };
-        let (value, cost) = (score.metrics.get(name), score.costs.get(name));
+        let cost_of = |name| score.costs.get(name).copied();
+        let before = after.map_or(Some(0.0), |fidelity| {
+            cost_of(Metric { fidelity, ..metric }.choose(&known, all)?)
+        });
+        let (value, cost) = (score.metrics.get(name), cost_of(name).zip(before));
         let paid = self.settings.budget.unit == Unit::Simulated;
-        let (Some(&value), Some(cost)) = (value, cost.copied().or((!paid).then_some(0.0))) else {
+        let cost = cost.map(|(cost, before)| cost - before);
+        let (Some(&value), Some(cost)) = (value, cost.or((!paid).then_some(0.0))) else {
             return Ok(LookUp::Unknown);
         };
         Ok(match self.simulate(cost) {
             true => LookUp::Score(value),
             false => LookUp::TooDear,
         })
+    }
+
+    /// After which trainings the benchmark knows a metric of an architecture, the shortest first; none where a partial
+    /// table lacks the architecture. The last is the whole training: [`Fidelity::Full`] where its epochs are not known.
+    ///
+    /// # Errors
+    /// Those of [`Search::look_up`].
+    pub fn fidelities(&self, choice: &Choice, name: &str) -> Result<Option<Vec<Fidelity>>> {
+        let benchmark = self.need_benchmark(choice)?;
+        let Some(score) = benchmark.query(&self.space.genotype(choice))? else {
+            return Ok(None);
+        };
+        let (metric, known) = (
+            Metric {
+                name,
+                fidelity: Fidelity::Full,
+            },
+            known(&score, benchmark),
+        );
+        let base = metric.base(&known).ok_or_else(|| lacks(metric, &known))?;
+        let short: BTreeSet<u64> = shortened(base, &known).map(|(epochs, _)| epochs).collect();
+        let whole = benchmark.epochs().map_or(Fidelity::Full, Fidelity::Epochs);
+        let short = short.into_iter().map(Fidelity::Epochs);
+        Ok(Some(short.filter(|f| *f != whole).chain([whole]).collect()))
+    }
+
+    fn need_benchmark(&self, choice: &Choice) -> Result<&dyn Benchmark> {
+        self.benchmark().ok_or_else(|| Error::Incompatible {
+            what: WHAT.into(),
+            why: format!(
+                "this search has no benchmark: none knows the architectures of space `{}`, or its table is not imported",
+                self.space.genotype(choice).space
+            ),
+            help: "`nasfw bench list` shows the benchmarks, `nasfw bench import` makes a table of one".into(),
+        })
+    }
+}
+
+const WHAT: &str = "looking architectures up";
+
+/// The error of a metric that the benchmark does not have.
+fn lacks(metric: Metric<'_>, known: &BTreeSet<&str>) -> Error {
+    let after = match metric.fidelity {
+        Fidelity::Epochs(n) => format!(" after {n} epochs"),
+        Fidelity::Full | Fidelity::Lowest => String::new(),
+    };
+    let known: Vec<&str> = known.iter().copied().collect();
+    Error::Incompatible {
+        what: WHAT.into(),
+        why: format!(
+            "the benchmark has no metric `{}`{after}; it has {}",
+            metric.name,
+            known.join(", ")
+        ),
+        help: "`--set strategy.metric=NAME`; empty takes the first one of validation".into(),
     }
 }
 
@@ -127,7 +199,7 @@ mod tests {
         ]
         .into();
         let toy: BTreeSet<&str> = ["value", "other@3"].into();
-        use Fidelity::{Full, Lowest};
+        use Fidelity::{Epochs, Full, Lowest};
         for (known, name, fidelity, meant) in [
             (&table, "", Full, Some("valid/c10")),
             (&table, "", Lowest, Some("valid/c10@12")),
@@ -135,12 +207,21 @@ mod tests {
             (&table, "valid/c10@108", Lowest, Some("valid/c10@108")),
             (&table, "test/c10", Full, Some("test/c10")),
             (&table, "valid/c", Lowest, None),
+            (&table, "", Epochs(12), Some("valid/c10@12")),
+            (&table, "", Epochs(108), Some("valid/c10@108")),
+            (&table, "", Epochs(200), Some("valid/c10")),
+            (&table, "", Epochs(11), None),
+            (&table, "valid/c100", Epochs(12), None),
             (&toy, "", Full, Some("value")),
             (&toy, "", Lowest, Some("value")),
             (&BTreeSet::new(), "", Full, None),
         ] {
             let metric = Metric { name, fidelity };
-            assert_eq!(metric.choose(known), meant, "{name} {fidelity:?}");
+            assert_eq!(
+                metric.choose(known, Some(200)),
+                meant,
+                "{name} {fidelity:?}"
+            );
         }
     }
 }

@@ -179,7 +179,7 @@ impl Search {
         self.tell(|listener| listener.moves(of, gradient, self.vectors()));
     }
 
-    fn settled(&self) {
+    pub(super) fn settled(&self) {
         self.tell(|listener| listener.settled(self.vectors()));
     }
 }

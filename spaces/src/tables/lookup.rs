@@ -187,6 +187,10 @@ impl Benchmark for Lookup {
         Ok(asked.collect())
     }
 
+    fn epochs(&self) -> Option<u64> {
+        Some(u64::from(self.family.epochs))
+    }
+
     fn datasets(&self) -> Vec<String> {
         self.family
             .datasets

@@ -9,6 +9,7 @@ mod draws;
 mod free;
 mod frozen;
 mod net;
+mod parked;
 
 use std::sync::Mutex;
 
@@ -62,6 +63,7 @@ impl Strategy for Seam {
                 "tuned" => around::tuned(s)?,
                 "images" => free::one_by_one(s, &arch)?,
                 "coupled-images" => free::coupled(s, &arch)?,
+                "parked" => parked::in_two_pieces(s, &arch)?,
                 "silent" => free::silence(s, &arch)?,
                 _ => free::observed(s, &arch)?,
             }
