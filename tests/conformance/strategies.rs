@@ -155,7 +155,13 @@ fn checked(plugin: &Plugin) -> Report {
                 section[key] = json!(value);
             }
             section["target"] = json!(60.0);
-            let sizes = [("hidden", 6), ("layers", 1), ("latent", 3), ("epochs", 2), ("batch", 4)];
+            let sizes = [
+                ("hidden", 6),
+                ("layers", 1),
+                ("latent", 3),
+                ("epochs", 2),
+                ("batch", 4),
+            ];
             for (key, value) in sizes {
                 section["encoder"][key] = json!(value);
             }

@@ -64,7 +64,6 @@ fn in_table(table: &Path, strategy: &str, seed: u64, more: &[&str]) -> Result<Do
         "dataset.images=8".into(),
         "trainer.epochs=1".into(),
         "trainer.log_every=1".into(),
-        "strategy.fidelity=lowest".into(),
         "trainer.budget.unit=simulated".into(),
         format!("benchmark.file={}", table.display()),
         format!("seed={seed}"),
@@ -77,14 +76,45 @@ fn in_table(table: &Path, strategy: &str, seed: u64, more: &[&str]) -> Result<Do
     search(&set)
 }
 
-const RANDOM: [&str; 2] = ["strategy.score=benchmark", "strategy.samples=50"];
+const RANDOM: [&str; 3] = ["strategy.score=benchmark", "strategy.samples=50", LOWEST];
+const EVOLUTION: [&str; 1] = [LOWEST];
+const LOWEST: &str = "strategy.fidelity=lowest";
+/// Small predictors.
+const RANK_NOSH: [&str; 7] = [
+    "strategy.score=benchmark",
+    "strategy.levels=[12]",
+    "strategy.proposals=4",
+    "strategy.candidates=40",
+    "strategy.predictor.hidden=8",
+    "strategy.predictor.layers=1",
+    "strategy.predictor.steps=5",
+];
+const ARCH2VEC: [&str; 10] = [
+    "strategy.score=benchmark",
+    LOWEST,
+    "strategy.initial=4",
+    "strategy.pool=300",
+    "strategy.encoder.hidden=8",
+    "strategy.encoder.layers=1",
+    "strategy.encoder.latent=4",
+    "strategy.encoder.epochs=1",
+    "strategy.model.units=8",
+    "strategy.model.epochs=5",
+];
+/// Every strategy that looks architectures up.
+const ALL: [(&str, &[&str]); 4] = [
+    ("random", &RANDOM),
+    ("regularized-evolution", &EVOLUTION),
+    ("rank-nosh", &RANK_NOSH),
+    ("arch2vec-bo", &ARCH2VEC),
+];
 
 #[test]
 fn simulated_seconds_end_a_search() {
     let dir = tempfile::tempdir().unwrap();
     let table = made_up(dir.path(), 1);
     // 12 of 200 epochs of 4 hours are 864 seconds: 11 of them fit into 10,000.
-    for (strategy, more) in [("random", &RANDOM[..]), ("regularized-evolution", &[])] {
+    for (strategy, more) in ALL {
         let mut more = more.to_vec();
         more.push("trainer.budget.amount=10000");
         let Done { outcome, events } = in_table(&table, strategy, 0, &more).unwrap();
@@ -118,7 +148,7 @@ fn scalars(events: &[nasfw::framework::events::Event], name: &str) -> Vec<f64> {
 fn what_a_partial_table_lacks_is_passed_over() {
     let dir = tempfile::tempdir().unwrap();
     let table = made_up(dir.path(), 3);
-    for (strategy, more) in [("random", &RANDOM[..]), ("regularized-evolution", &[])] {
+    for (strategy, more) in ALL {
         let mut more = more.to_vec();
         more.push("trainer.budget.amount=20000");
         let Done { outcome, events } = in_table(&table, strategy, 1, &more).unwrap();
@@ -134,7 +164,7 @@ fn what_a_partial_table_lacks_is_passed_over() {
 fn a_table_of_nearly_nothing_ends_the_search() {
     let dir = tempfile::tempdir().unwrap();
     let table = made_up(dir.path(), 15_000);
-    for (strategy, more) in [("random", &RANDOM[..]), ("regularized-evolution", &[])] {
+    for (strategy, more) in ALL {
         let mut more = more.to_vec();
         more.push("trainer.budget.amount=20000");
         match in_table(&table, strategy, 1, &more) {
@@ -192,7 +222,10 @@ fn evolution_beats_random_search() {
         });
         values.sum::<f64>() / SEEDS as f64
     };
-    let (random, evolution) = (mean("random", &RANDOM), mean("regularized-evolution", &[]));
+    let (random, evolution) = (
+        mean("random", &RANDOM),
+        mean("regularized-evolution", &EVOLUTION),
+    );
     println!("random {random:.3}, evolution {evolution:.3}");
     assert!(evolution > random + 0.1, "{evolution} {random}");
 }
@@ -217,7 +250,7 @@ fn published_figures_of_nasbench201() {
     let table = import(dir.path(), &csv, None);
     for (strategy, more, published, sd) in [
         ("random", &RANDOM[..], 93.70, 0.36),
-        ("regularized-evolution", &[], 93.92, 0.30),
+        ("regularized-evolution", &EVOLUTION, 93.92, 0.30),
     ] {
         let mut more = more.to_vec();
         more.extend(["trainer.budget.amount=12000", "trainer.log_every=1000"]);

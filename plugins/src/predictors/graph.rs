@@ -19,7 +19,8 @@ pub enum Label {
 
 /// An architecture as a directed acyclic graph whose vertices compute something: the inputs of its cells, its operations
 /// and the cells' outputs. Where operations sit on edges, each is a vertex that reads the operations on the edges into
-/// its source (the line graph of a cell, as arch2vec has it for NAS-Bench-201 and DARTS). Cells are separate components.
+/// its source (the line graph of a cell, as arch2vec has it for NAS-Bench-201 and DARTS). Where every edge keeps its choice,
+/// one that carries nothing is a vertex, too. Cells are separate components.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Graph {
     /// Per vertex the position of its label in the vocabulary.
@@ -35,9 +36,33 @@ pub struct Graph {
 pub struct Vocabulary {
     labels: BTreeMap<Label, usize>,
     cells: usize,
+    spec: ArchSpec,
 }
 
-/// The vertices of a genotype with their labels in full.
+/// The operation that carries nothing.
+const NOTHING: &str = "none";
+
+/// An architecture with all edges: where every edge keeps its choice (NAS-Bench-201), those that are not there carry nothing.
+fn in_full(spec: &ArchSpec, genotype: &Genotype) -> Genotype {
+    let mut full = genotype.clone();
+    for (cell, group) in full.cells.iter_mut().zip(spec.groups()) {
+        let every = group.edges.as_ref().filter(|e| e.keep.is_none());
+        for &(from, to) in every.iter().flat_map(|e| &e.ends) {
+            let node = to.checked_sub(cell.inputs.len());
+            let Some(node) = node.and_then(|n| cell.nodes.get_mut(n)) else {
+                continue;
+            };
+            if !node.inputs.iter().any(|e| e.from == from) {
+                let op = Some(NOTHING.to_owned());
+                node.inputs.push(Edge { from, op });
+                node.inputs.sort_by_key(|e| e.from);
+            }
+        }
+    }
+    full
+}
+
+/// The vertices of an architecture with their labels in full.
 fn vertices(genotype: &Genotype) -> (Vec<(Label, usize)>, BTreeSet<(usize, usize)>) {
     let (mut vertices, mut edges) = (vec![], BTreeSet::new());
     for (c, cell) in genotype.cells.iter().enumerate() {
@@ -80,13 +105,15 @@ impl Vocabulary {
                 weights[g][r][c] = 2.0;
                 let genotype = space.genotype(&space.derive(&weights));
                 cells = cells.max(genotype.cells.len());
-                labels.extend(vertices(&genotype).0.into_iter().map(|(label, _)| label));
+                let (vertices, _) = vertices(&in_full(space.spec(), &genotype));
+                labels.extend(vertices.into_iter().map(|(label, _)| label));
             }
         }
         let labels = labels.into_iter().enumerate().map(|(i, label)| (label, i));
         Self {
             labels: labels.collect(),
             cells,
+            spec: space.spec().clone(),
         }
     }
 
@@ -115,7 +142,7 @@ impl Vocabulary {
             what: "architecture".into(),
             why: "it has an operation or a cell that no architecture of the space has".into(),
         };
-        let (vertices, edges) = vertices(genotype);
+        let (vertices, edges) = vertices(&in_full(&self.spec, genotype));
         let labels = vertices.iter().map(|(label, cell)| {
             let known = self.labels.get(label).filter(|_| *cell < self.cells);
             known.copied().ok_or_else(foreign)

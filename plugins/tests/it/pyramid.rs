@@ -2,6 +2,7 @@
 //! stretch by stretch.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 
 use nasfw_framework::register;
 use serde::{Deserialize, Serialize};
@@ -95,16 +96,15 @@ fn the_pyramid_grows_as_by_hand() {
         "strategy.pool=24",
         "trainer.epochs=1",
         "trainer.log_every=1",
+        "trainer.budget.unit=simulated",
+        "trainer.budget.amount=100000",
     ];
     ASKED.with_borrow_mut(Vec::clear);
     let Watched { outcome, .. } = watched(&[&SMALL[..], &more[..]].concat());
     let asked = ASKED.with_borrow_mut(std::mem::take);
-    // Reports before and after the search, and the question after the table's lengths, each one look at the table.
-    let first = asked
-        .iter()
-        .position(|g| asked.iter().filter(|a| *a == g).count() > 1);
-    let at = first.unwrap();
-    let mut looked = asked[at + 1..].iter();
+    // The report before the search and the question after the table's lengths are of the architecture that comes first.
+    let before = asked.iter().take_while(|g| **g == asked[0]).count() - 1;
+    let mut looked = asked[before..].iter();
     // By hand: level, accuracy and architecture.
     let mut pool: Vec<(usize, f64, Genotype)> = vec![];
     let mut seconds = 0.0;
