@@ -131,6 +131,7 @@ fn checked(plugin: &Plugin) -> Report {
         "bayesnas" => {
             section["threshold"] = json!(0.4);
             images("nasbench201", &small(1))
+        }
         // Rounds of two trainings of one epoch, of which one goes on.
         "rank-nosh" => {
             section["levels"] = json!([1, 2]);

@@ -56,20 +56,6 @@ pub fn search(set: &[&str]) -> Result<Done> {
 /// Settings that make a strategy's search small, or fit into two epochs.
 pub fn short(strategy: &str) -> &'static [&'static str] {
     match strategy {
-        "enas" => &[
-            "strategy.controller_steps=2",
-            "strategy.aggregate=3",
-            "strategy.samples=4",
-        ],
-        "bayesnas" => &["strategy.probes=2"],
-        "p-darts" => &["strategy.cells=[2, 3, 4]"],
-        "r-darts-dp" => &["strategy.drop_paths=[0.0, 0.2]"],
-        "r-darts-l2" => &["strategy.weight_decays=[3e-4, 9e-4]"],
-        "parsec" => &["strategy.samples=3"],
-        "rsps" | "setn" => &["strategy.samples=4"],
-        "lambda-darts" => &["strategy.types=all"],
-        "oles" => &["strategy.steps=2"],
-        "shapley-nas" => &["strategy.orders=1", "strategy.batches=1"],
         "arch2vec-bo" => &[
             "strategy.epochs=1",
             "strategy.initial=2",
@@ -81,12 +67,22 @@ pub fn short(strategy: &str) -> &'static [&'static str] {
             "strategy.model.units=4",
             "strategy.model.epochs=2",
         ],
+        "bayesnas" => &["strategy.probes=2"],
+        "enas" => &[
+            "strategy.controller_steps=2",
+            "strategy.aggregate=3",
+            "strategy.samples=4",
+        ],
+        "lambda-darts" => &["strategy.types=all"],
+        "oles" => &["strategy.steps=2"],
         "p-darts" => &["strategy.cells=[2, 3, 4]"],
+        "parsec" => &["strategy.samples=3"],
         "r-darts-dp" => &["strategy.drop_paths=[0.0, 0.2]"],
         "r-darts-l2" => &["strategy.weight_decays=[3e-4, 9e-4]"],
         // Two trainings, one of which goes on.
         "rank-nosh" => &["strategy.levels=[1,2]", "strategy.proposals=2"],
-        "rsps" => &["strategy.samples=4"],
+        "rsps" | "setn" => &["strategy.samples=4"],
+        "shapley-nas" => &["strategy.orders=1", "strategy.batches=1"],
         _ => &[],
     }
 }
