@@ -63,7 +63,6 @@ cosine = "whole"
 name = "darts"
 "#,
     example: "nasfw run --strategy oles --space robust-s2",
-    presets: &[("official", "[strategy]\ncosine = \"channels\"\n")],
     families: &[
         // Their candidates have no weights.
         ("toy-planted", "[strategy]\nthreshold = -1.0\n"),

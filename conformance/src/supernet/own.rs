@@ -3,16 +3,20 @@
 use tch::{Kind, Tensor};
 
 use super::super::report::Verdict;
-use super::{BATCH, OPTIONS, Probe, mixed};
+use super::{BATCH, OPTIONS, Probe, SEED, logits, mixed};
 use nasfw_framework::Result;
 use nasfw_framework::arch::{ArchSpec, RelaxedArch, Role};
+use nasfw_framework::rng::{self, Streams};
 use nasfw_framework::space::{SearchSpace, Task};
 use nasfw_framework::supernet::{OwnWeights, SupernetOptions};
 
 /// All images, as a part of the batch.
 const WHOLE: (i64, i64) = (0, BATCH);
 /// Candidates that are masked one after the other, at most.
-const TRIED: usize = 32;
+const TRIED: usize = 24;
+
+/// Places at which a gradient is looked for.
+const DRAWS: u64 = 3;
 
 /// A candidate by group, row and column.
 type Candidate = (usize, usize, usize);
@@ -35,9 +39,17 @@ pub(super) fn own_weights(space: &dyn SearchSpace, task: Task) -> Result<Verdict
     if let Some(why) = misplaced(spec, &own, net.cells().max(1), probe.params.numel() as i64) {
         return Ok(Verdict::Broken(why));
     }
-    let has = |arch: &RelaxedArch| -> Result<Tensor> { Ok(probe.gradient(WHOLE, arch)?.ne(0.0)) };
-    let all = mixed(spec);
-    let full = has(&all)?;
+    // A ReLU may take a weight's gradient at one place: it has one where it has one at any of these.
+    let places: Vec<(Probe<'_>, RelaxedArch)> =
+        (0..DRAWS).map(|i| place(&probe, spec, i)).collect();
+    let has = |change: &dyn Fn(&RelaxedArch) -> RelaxedArch| -> Result<Tensor> {
+        let mut any = Tensor::zeros([probe.params.numel() as i64], (Kind::Bool, OPTIONS.1));
+        for (probe, arch) in &places {
+            any = any.logical_or(&probe.gradient(WHOLE, &change(arch))?.ne(0.0));
+        }
+        Ok(any)
+    };
+    let full = probe.gradient(WHOLE, &mixed(spec))?.ne(0.0);
     let of =
         |wanted: &dyn Fn(&OwnWeights) -> bool| coordinates(own.iter().filter(|o| wanted(o)), &full);
     let anybodys = of(&|_| true);
@@ -47,14 +59,15 @@ pub(super) fn own_weights(space: &dyn SearchSpace, task: Task) -> Result<Verdict
         .collect();
     for (i, at) in candidates.iter().enumerate() {
         let (g, r, c) = *at;
-        if i % candidates.len().div_ceil(TRIED) != 0 {
+        // Spread over rows and columns.
+        if i * 7919 % candidates.len() >= TRIED {
             continue;
         }
         let is = |o: &OwnWeights| (o.group, o.row, o.column) == *at;
         let name = &spec.groups()[g].rows[r].candidates[c];
         let who = format!("`{name}` of row `{}`", spec.groups()[g].rows[r].name);
         let expected = of(&is).logical_and(&full);
-        let lost = full.logical_and(&has(&without(spec, &all, *at))?.logical_not());
+        let lost = full.logical_and(&has(&|arch| without(spec, arch, *at))?.logical_not());
         // A source that only leads there takes what it reads along: weights of others.
         let beside = match spec.groups()[g].role {
             Role::Operations => lost.logical_and(&expected.logical_not()),
@@ -72,11 +85,13 @@ pub(super) fn own_weights(space: &dyn SearchSpace, task: Task) -> Result<Verdict
         let k = cells[i % cells.len()];
         let here = of(&|o: &OwnWeights| is(o) && o.cell == k).logical_and(&full);
         let elsewhere = of(&|o: &OwnWeights| is(o) && o.cell != k).logical_and(&full);
-        let mut in_cells = all.in_cells(net.cells());
-        if let Some(cells) = &mut in_cells.cells {
-            cells[k][g] = zeroed(&cells[k][g], r, c);
-        }
-        let still = has(&in_cells)?;
+        let still = has(&|arch| {
+            let mut in_cells = arch.in_cells(net.cells());
+            if let Some(cells) = &mut in_cells.cells {
+                cells[k][g] = zeroed(&cells[k][g], r, c);
+            }
+            in_cells
+        })?;
         let kept = here.logical_and(&still);
         let beside = elsewhere.logical_and(&still.logical_not());
         if let Some(why) = found(&kept, &beside) {
@@ -86,6 +101,22 @@ pub(super) fn own_weights(space: &dyn SearchSpace, task: Task) -> Result<Verdict
         }
     }
     Ok(Verdict::Held)
+}
+
+/// Weights, images and an architecture of their own for every `i`.
+fn place<'a>(like: &Probe<'a>, spec: &ArchSpec, i: u64) -> (Probe<'a>, RelaxedArch) {
+    let streams = Streams::new(SEED + i);
+    let (kind, device) = OPTIONS;
+    let rng = &mut streams.at("images", 0);
+    let probe = Probe {
+        net: like.net,
+        params: like.net.layout().init(streams, kind, device),
+        stats: like.stats.copy(),
+        images: rng::normal(rng, &like.images.size(), kind, device),
+        labels: like.labels.copy(),
+    };
+    let arch = mixed(spec).with_weights(spec.softmax(&logits(spec, i)));
+    (probe, arch)
 }
 
 /// What is wrong where weights that are said to be a candidate's have a gradient, and others have none.
