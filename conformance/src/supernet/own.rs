@@ -49,7 +49,9 @@ pub(super) fn own_weights(space: &dyn SearchSpace, task: Task) -> Result<Verdict
         }
         Ok(any)
     };
-    let full = probe.gradient(WHOLE, &mixed(spec))?.ne(0.0);
+    // More than rounding: a bias that a batch norm takes out again has no gradient but for that.
+    let slopes = probe.gradient(WHOLE, &mixed(spec))?.abs();
+    let full = slopes.gt_tensor(&(slopes.max() * 1e-6));
     let of =
         |wanted: &dyn Fn(&OwnWeights) -> bool| coordinates(own.iter().filter(|o| wanted(o)), &full);
     let anybodys = of(&|_| true);
