@@ -42,6 +42,27 @@ fn images(space: &str, set: &[(&str, Value)]) -> Problem {
     Problem::new(space.unwrap().as_ref(), images.unwrap().as_ref()).unwrap()
 }
 
+/// Settings that make predictors, and what they learn from, small.
+fn shrink(section: &mut Value, strategy: &str) {
+    let small = match strategy {
+        "rank-nosh" => json!({
+            "levels": [1, 2], "proposals": 2, "pool": 5, "candidates": 6,
+            "predictor": { "hidden": 4, "layers": 1, "steps": 2 },
+        }),
+        _ => json!({
+            "epochs": 1, "samples": 5, "initial": 2, "round": 1, "pool": 12, "target": 60.0,
+            "encoder": { "hidden": 6, "layers": 1, "latent": 3, "epochs": 2, "batch": 4 },
+            "model": { "units": 4, "epochs": 2, "batch": 2 },
+        }),
+    };
+    for (key, value) in small.as_object().unwrap() {
+        match value.as_object() {
+            Some(inner) => inner.iter().for_each(|(k, v)| section[key][k] = v.clone()),
+            None => section[key] = value.clone(),
+        }
+    }
+}
+
 /// The report on a strategy: on the suite's problem, or for those that it does not suit on one of their own.
 fn checked(plugin: &Plugin) -> Report {
     let small = |cells: u64| [("channels", json!(2)), ("cells", json!(cells))];
@@ -134,41 +155,12 @@ fn checked(plugin: &Plugin) -> Report {
         }
         // Rounds of two trainings of one epoch, of which one goes on.
         "rank-nosh" => {
-            section["levels"] = json!([1, 2]);
-            for (key, value) in [("proposals", 2), ("pool", 5), ("candidates", 6)] {
-                section[key] = json!(value);
-            }
-            for (key, value) in [("hidden", 4), ("layers", 1), ("steps", 2)] {
-                section["predictor"][key] = json!(value);
-            }
+            shrink(&mut section, plugin.name);
             Problem::built_in().unwrap().epochs(7)
         }
         // Trainings of one epoch, three of them proposed.
         "arch2vec-bo" => {
-            let sizes = [
-                ("epochs", 1),
-                ("samples", 5),
-                ("initial", 2),
-                ("round", 1),
-                ("pool", 12),
-            ];
-            for (key, value) in sizes {
-                section[key] = json!(value);
-            }
-            section["target"] = json!(60.0);
-            let sizes = [
-                ("hidden", 6),
-                ("layers", 1),
-                ("latent", 3),
-                ("epochs", 2),
-                ("batch", 4),
-            ];
-            for (key, value) in sizes {
-                section["encoder"][key] = json!(value);
-            }
-            for (key, value) in [("units", 4), ("epochs", 2), ("batch", 2)] {
-                section["model"][key] = json!(value);
-            }
+            shrink(&mut section, plugin.name);
             Problem::built_in().unwrap().epochs(5)
         }
         // The published alarm needs 23 epochs.
@@ -256,6 +248,25 @@ fn the_unrolled_step_conforms_with_both_products() {
             assert!(
                 report.held().iter().any(|f| f.invariant == invariant),
                 "{report}"
+            );
+        }
+    }
+}
+
+/// What learns from look-ups goes on exactly, too, and draws by its seed.
+#[test]
+fn predictors_conform_in_a_table() {
+    let registry = Registry::load().unwrap();
+    for name in ["rank-nosh", "arch2vec-bo"] {
+        let plugin = registry.get(Kind::Strategy, name).unwrap();
+        let mut section = section(plugin, &[("score", json!("benchmark"))]);
+        shrink(&mut section, name);
+        let problem = Problem::built_in().unwrap();
+        for invariant in ["resume-is-exact", "reproduces", "seed-matters"] {
+            let report = conformance::strategy_invariant(plugin, &section, &problem, invariant);
+            assert!(
+                report.held().iter().any(|f| f.invariant == invariant),
+                "{name}: {report}"
             );
         }
     }
