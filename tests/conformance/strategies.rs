@@ -151,6 +151,7 @@ fn checked(plugin: &Plugin) -> Report {
         // Its threshold is one of edges; variances are larger after so few steps.
         "bayesnas" => {
             section["threshold"] = json!(0.4);
+            section["probes"] = json!(2);
             images("nasbench201", &small(1))
         }
         // Rounds of two trainings of one epoch, of which one goes on.

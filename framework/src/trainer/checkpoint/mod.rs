@@ -285,9 +285,11 @@ impl Checkpoint {
         let h = &self.header;
         search.theta = leaf(get("theta", &search.theta)?);
         search.stats = get("stats", &search.stats)?;
-        search.phi = match search.phi_optimizer {
-            Some(_) => leaf(get("phi", &search.phi)?),
-            None => get("phi", &search.phi)?,
+        // A leaf where there is a distribution, also one that no optimizer but a rule of the strategy's own moves.
+        let phi = get("phi", &search.phi)?;
+        search.phi = match search.phi.requires_grad() {
+            true => leaf(phi),
+            false => phi,
         };
         let state = |name: &str| self.tensors.get(name).map(|t| t.to_device(device).copy());
         if let (Some(first), Some(second)) = (state("theta.first"), state("theta.second"))
