@@ -7,6 +7,7 @@ use super::settings;
 use nasfw_framework::benchmark::BenchmarkConfig;
 use nasfw_framework::config::{ConfigError, Validator};
 use nasfw_framework::dataset::Dataset;
+use nasfw_framework::proxy::Proxy;
 use nasfw_framework::registry::{Parse, Plugin};
 use nasfw_framework::space::SpaceConfig;
 use nasfw_framework::strategy::StrategyConfig;
@@ -32,6 +33,7 @@ fn kept(plugin: &Plugin, section: &Value) -> Result<(Value, Value)> {
         Parse::Benchmark(f) => twice::<Box<dyn BenchmarkConfig>>(f(section)),
         Parse::Trainer(f) => twice::<Box<dyn Trainer>>(f(section)),
         Parse::Tracker(f) => twice::<Box<dyn Tracker>>(f(section)),
+        Parse::Proxy(f) => twice::<Box<dyn Proxy>>(f(section)),
     }
 }
 
@@ -44,6 +46,7 @@ fn check_ranges(plugin: &Plugin, section: &Value) -> Result<(), ConfigError> {
         Parse::Dataset(f) => f(section)?.validate(&mut v),
         Parse::Trainer(f) => f(section)?.validate(&mut v),
         Parse::Tracker(f) => f(section)?.validate(&mut v),
+        Parse::Proxy(f) => f(section)?.validate(&mut v),
         Parse::Benchmark(f) => drop(f(section)?),
     }
     v.into_result()

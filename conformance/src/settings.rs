@@ -62,6 +62,9 @@ impl Setting {
                 };
                 if numbers.as_ref().is_some_and(|n| !n.is_empty()) {
                     vec![scale(0.9), scale(0.5)]
+                } else if items.len() > 1 {
+                    // Names, of which it may be fewer.
+                    vec![Value::Array(items[1..].to_vec())]
                 } else {
                     vec![]
                 }

@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use nasfw_conformance as conformance;
 use nasfw_framework::arch::{ArchSpec, Group, Role, Row};
@@ -12,6 +13,7 @@ use nasfw_framework::distribution::{Dirichlet, GumbelSoftmax, Relaxation};
 use nasfw_framework::events::Event;
 use nasfw_framework::listen::{Listener, SharedListener, shared};
 use nasfw_framework::outcome::Outcome;
+use nasfw_framework::proxy::{Proxy, Start};
 use nasfw_framework::registry::{Parse, Plugin, parse_section};
 use nasfw_framework::rng::Streams;
 use nasfw_framework::space::{SearchSpace, SpaceConfig};
@@ -292,5 +294,106 @@ fn faults_of_trackers_are_found() {
         let report = conformance::tracker(&plugin, &json!({ "slip": slip }));
         let broken: Vec<&str> = report.broken().iter().map(|f| f.invariant).collect();
         assert_eq!(broken, expected, "{slip:?}: {report}");
+    }
+}
+
+/// How the planted proxy slips.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum ProxySlip {
+    None,
+    /// Draws that no seed decides.
+    Chance,
+    /// The first image instead of all.
+    First,
+    /// Standardises the images where they lie.
+    InPlace,
+    /// Of the images alone.
+    Blind,
+    /// Not-a-number.
+    Nothing,
+    /// Leaves gradients off.
+    NoGrad,
+    /// An option that is never read.
+    Idle,
+}
+
+/// Σ |w ∂L/∂w| over all parameters, times a factor.
+#[derive(Debug, Serialize, Deserialize)]
+struct Slipping {
+    slip: ProxySlip,
+    factor: f64,
+}
+
+#[typetag::serde(name = "slipping")]
+impl Proxy for Slipping {
+    fn score(&self, start: &Start<'_>) -> Result<f64> {
+        static CALLS: AtomicU64 = AtomicU64::new(0);
+        let (weights, batch) = (start.weights(), start.batch());
+        let slope = match self.slip {
+            ProxySlip::First => {
+                let logits = start.logits(&weights, &batch.images)?.get(0);
+                start.gradient(&logits.logsumexp([0], false), &weights)?
+            }
+            _ => start.gradient(&start.loss(&weights)?, &weights)?,
+        };
+        let sum = (slope * weights.detach()).abs().sum(tch::Kind::Double);
+        let sum = sum.double_value(&[]);
+        Ok(match self.slip {
+            ProxySlip::Chance => sum + CALLS.fetch_add(1, Ordering::Relaxed) as f64,
+            ProxySlip::Blind => batch.images.sum(tch::Kind::Double).double_value(&[]) * self.factor,
+            ProxySlip::Nothing => f64::NAN,
+            ProxySlip::Idle => sum,
+            ProxySlip::InPlace => {
+                let _ = batch.images.shallow_clone().g_mul_scalar_(1.0001);
+                sum * self.factor
+            }
+            ProxySlip::NoGrad => {
+                std::mem::forget(tch::no_grad_guard());
+                sum * self.factor
+            }
+            _ => sum * self.factor,
+        })
+    }
+}
+
+#[test]
+fn faults_of_proxies_are_found() {
+    let plugin = Plugin {
+        name: "slipping",
+        summary: "",
+        source: "",
+        defaults: "[proxy]\n# Times this.\nfactor = 1.0\n",
+        presets: &[],
+        families: &[],
+        example: "",
+        spaces: &[],
+        parse: Parse::Proxy(|v| parse_section::<Slipping>(v).map(|c| Box::new(c) as _)),
+        crate_name: "a",
+        crate_version: "1.0.0",
+        file: "lib.rs",
+    };
+    for (slip, expected) in [
+        (ProxySlip::None, &[] as &[&str]),
+        (ProxySlip::Chance, &["is-a-function"]),
+        (ProxySlip::First, &["image-order"]),
+        (ProxySlip::InPlace, &["leaves-the-start"]),
+        (ProxySlip::Blind, &["tells-networks-apart"]),
+        (ProxySlip::Nothing, &["scores"]),
+        (ProxySlip::NoGrad, &["leaves-the-start"]),
+        (ProxySlip::Idle, &["options-matter"]),
+    ] {
+        // Whether gradients are recorded is a matter of the thread.
+        let section = json!({ "slip": slip, "factor": 1.0 });
+        let report = std::thread::scope(|s| {
+            s.spawn(|| conformance::proxy(&plugin, &section))
+                .join()
+                .unwrap()
+        });
+        let broken: Vec<&str> = report.broken().iter().map(|f| f.invariant).collect();
+        for invariant in expected {
+            assert!(broken.contains(invariant), "{slip:?}: {report}");
+        }
+        assert_eq!(broken.is_empty(), expected.is_empty(), "{slip:?}: {report}");
     }
 }

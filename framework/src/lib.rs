@@ -28,6 +28,7 @@ mod error;
 pub mod arch;
 pub mod budget;
 pub mod device;
+pub mod gradients;
 pub mod observe;
 pub mod optim;
 pub mod params;
@@ -50,6 +51,7 @@ pub mod space;
 
 pub mod draw;
 pub mod listen;
+pub mod proxy;
 
 // A search at work, and how it is guided.
 pub mod run;
@@ -94,6 +96,7 @@ pub mod prelude {
     pub use crate::optim::OptimizerConfig;
     pub use crate::outcome::Outcome;
     pub use crate::params::{Init, ParamId, ParamLayout, Stretch, Views};
+    pub use crate::proxy::{Proxy, Start};
     pub use crate::rng::{Rng, Streams};
     pub use crate::search::{
         Fidelity, ImageGradients, LookUp, Metric, Parked, Perturbation, Search, Ticket,

@@ -16,6 +16,11 @@ pub enum Wanted {
     ReluInputs,
     /// What every candidate puts out that is computed, before its weight, drop path and offsets: `[n, channels, h, w]`.
     Candidates,
+    /// What every convolution and linear layer of a network that is trained alone puts out, its bias included:
+    /// `[n, channels, h, w]` or `[n, outputs]`.
+    Layers,
+    /// What every global average pooling of a network that is trained alone takes: `[n, channels, h, w]`.
+    Features,
 }
 
 impl Wanted {
@@ -24,6 +29,8 @@ impl Wanted {
         match self {
             Self::ReluInputs => "inputs of ReLUs that it tells",
             Self::Candidates => "outputs of candidates that it tells",
+            Self::Layers => "outputs of layers that it tells",
+            Self::Features => "features before a pooling that it tells",
         }
     }
 }
@@ -47,6 +54,13 @@ pub enum Place {
         /// Number of the candidate in the row.
         column: usize,
     },
+    /// The output of a convolution or linear layer.
+    Layer {
+        /// Its number among those of the network.
+        number: usize,
+    },
+    /// The input of a global average pooling.
+    Features,
 }
 
 /// A value that a network told.
@@ -109,6 +123,16 @@ pub fn relu_input(x: &Tensor, times: i64, name: impl FnOnce() -> String) -> Tens
 /// Tells the output `x` of a candidate. The layer goes on with what this gives.
 pub fn candidate(x: &Tensor, at: impl FnOnce() -> (String, Place)) -> Tensor {
     tell(Wanted::Candidates, x, at)
+}
+
+/// Tells the output `x` of a convolution or linear layer. The network goes on with what this gives.
+pub fn layer(x: &Tensor, at: impl FnOnce() -> (String, Place)) -> Tensor {
+    tell(Wanted::Layers, x, at)
+}
+
+/// Tells the input `x` of a global average pooling. The network goes on with what this gives.
+pub fn features(x: &Tensor, name: impl FnOnce() -> String) -> Tensor {
+    tell(Wanted::Features, x, || (name(), Place::Features))
 }
 
 fn tell(what: Wanted, x: &Tensor, at: impl FnOnce() -> (String, Place)) -> Tensor {

@@ -8,7 +8,8 @@ use crate::benchmark::BenchmarkConfig;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::job::Trainer;
-use crate::settings::{ConfigError, Problem, flatten, is_option};
+use crate::proxy::Proxy;
+use crate::settings::{ConfigError, Problem, Validator, flatten, is_option};
 use crate::space::SpaceConfig;
 use crate::strategy::StrategyConfig;
 use crate::tracker::Tracker;
@@ -28,17 +29,20 @@ pub enum Kind {
     Trainer,
     /// Who else keeps what happens in a run.
     Tracker,
+    /// What scores networks before they are trained.
+    Proxy,
 }
 
 impl Kind {
     /// All kinds, in the order of `nasfw list`.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Strategy,
         Self::Space,
         Self::Dataset,
         Self::Benchmark,
         Self::Trainer,
         Self::Tracker,
+        Self::Proxy,
     ];
 
     /// The kind's name, which is also its section in the configuration.
@@ -50,6 +54,7 @@ impl Kind {
             Self::Benchmark => "benchmark",
             Self::Trainer => "trainer",
             Self::Tracker => "tracker",
+            Self::Proxy => "proxy",
         }
     }
 }
@@ -64,6 +69,7 @@ pub enum Parse {
     Benchmark(fn(&Value) -> Result<Box<dyn BenchmarkConfig>, ConfigError>),
     Trainer(fn(&Value) -> Result<Box<dyn Trainer>, ConfigError>),
     Tracker(fn(&Value) -> Result<Box<dyn Tracker>, ConfigError>),
+    Proxy(fn(&Value) -> Result<Box<dyn Proxy>, ConfigError>),
 }
 
 /// What a plugin says of itself. Made by [`register!`](crate::register).
@@ -107,6 +113,7 @@ impl Plugin {
             Parse::Benchmark(_) => Kind::Benchmark,
             Parse::Trainer(_) => Kind::Trainer,
             Parse::Tracker(_) => Kind::Tracker,
+            Parse::Proxy(_) => Kind::Proxy,
         }
     }
 
@@ -197,6 +204,7 @@ impl Plugin {
             Parse::Benchmark(f) => f(section).map(|c| c.typetag_name()),
             Parse::Trainer(f) => f(section).map(|c| c.typetag_name()),
             Parse::Tracker(f) => f(section).map(|c| c.typetag_name()),
+            Parse::Proxy(f) => f(section).map(|c| c.typetag_name()),
         }
     }
 
@@ -220,6 +228,21 @@ impl Plugin {
             Parse::Tracker(parse) => Ok(parse(section).map_err(Box::new)?),
             _ => Err(Error::Registry(format!("`{}` is no tracker", self.name))),
         }
+    }
+
+    /// A section as a proxy, its ranges checked.
+    ///
+    /// # Errors
+    /// A section that the plugin refuses, and a plugin of another kind.
+    pub fn proxy(&self, section: &Value) -> Result<Box<dyn Proxy>> {
+        let Parse::Proxy(parse) = self.parse else {
+            return Err(Error::Registry(format!("`{}` is no proxy", self.name)));
+        };
+        let proxy = parse(section).map_err(Box::new)?;
+        let mut v = Validator::default();
+        proxy.validate(&mut v);
+        v.into_result().map_err(Box::new)?;
+        Ok(proxy)
     }
 
     /// What is wrong with the name under which a section's settings are kept, if anything is. A run is read back by
@@ -371,6 +394,15 @@ impl Registry {
     /// [`Error::UnknownPlugin`] with the most similar name.
     pub fn get(&self, kind: Kind, name: &str) -> Result<&'static Plugin> {
         find(&self.plugins, kind, name)
+    }
+
+    /// The proxy of a name, with its defaults.
+    ///
+    /// # Errors
+    /// [`Error::UnknownPlugin`] with the most similar name.
+    pub fn proxy(&self, name: &str) -> Result<Box<dyn Proxy>> {
+        let plugin = self.get(Kind::Proxy, name)?;
+        plugin.proxy(&plugin.default_section()?)
     }
 
     /// The benchmark that knows a space, if one is linked.
@@ -525,6 +557,11 @@ macro_rules! register {
     };
     (@parse trainer $config:ty) => {
         $crate::registry::Parse::Trainer(|v| {
+            $crate::registry::parse_section::<$config>(v).map(|c| Box::new(c) as _)
+        })
+    };
+    (@parse proxy $config:ty) => {
+        $crate::registry::Parse::Proxy(|v| {
             $crate::registry::parse_section::<$config>(v).map(|c| Box::new(c) as _)
         })
     };

@@ -1,5 +1,7 @@
 //! Search spaces.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
 
 use crate::arch::{ArchSpec, Choice, Genotype, Marginals};
@@ -101,6 +103,23 @@ pub trait SearchSpace: Send + Sync {
     fn facts(&self, _genotype: &Genotype) -> Map<String, Value> {
         Map::new()
     }
+}
+
+/// Different architectures of a space, drawn uniformly: `count` of them, or fewer where the space has fewer.
+pub fn different(space: &dyn SearchSpace, count: usize, rng: &mut Rng) -> Vec<(Choice, Genotype)> {
+    let (mut seen, mut drawn) = (BTreeSet::new(), vec![]);
+    // A space can have fewer architectures than it has choices.
+    for _ in 0..count.saturating_mul(20) {
+        if drawn.len() == count {
+            break;
+        }
+        let choice = space.random(rng);
+        let genotype = space.genotype(&choice);
+        if seen.insert(genotype.to_string()) {
+            drawn.push((choice, genotype));
+        }
+    }
+    drawn
 }
 
 /// The typed settings of a space, as they stand in the configuration and are kept with a run.

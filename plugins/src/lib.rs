@@ -1,4 +1,4 @@
-//! First-party search strategies of nasfw: one file, or folder, each.
+//! First-party search strategies of nasfw, one file, or folder, each; and zero-cost proxies.
 
 use nasfw_framework::prelude::*;
 
@@ -72,6 +72,7 @@ pub mod p_darts;
 pub mod parsec;
 pub mod pc_darts;
 pub mod predictors;
+pub mod proxies;
 pub mod r_darts;
 pub mod random;
 pub mod rank_nosh;
@@ -90,3 +91,4 @@ mod subsets;
 pub mod train;
 pub mod vdnas;
 pub mod vim;
+pub mod zero_cost;

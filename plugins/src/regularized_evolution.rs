@@ -80,7 +80,7 @@ impl StrategyConfig for EvolutionConfig {
 }
 
 /// The most members of a population or a tournament.
-const MOST: usize = 1_000_000;
+pub(crate) const MOST: usize = 1_000_000;
 
 /// So many architectures one after the other that a partial table lacks end a search.
 const MISSING: u64 = 1000;

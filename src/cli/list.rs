@@ -25,6 +25,7 @@ enum What {
     Benchmarks,
     Trainers,
     Trackers,
+    Proxies,
 }
 
 impl What {
@@ -36,6 +37,7 @@ impl What {
             Self::Benchmarks => Kind::Benchmark,
             Self::Trainers => Kind::Trainer,
             Self::Trackers => Kind::Tracker,
+            Self::Proxies => Kind::Proxy,
         }
     }
 }

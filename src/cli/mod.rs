@@ -20,11 +20,14 @@ mod output;
 mod panics;
 mod progress;
 mod rank;
+mod rank_proxies;
 mod render;
 mod report;
 mod resume;
 mod retrain;
 mod run;
+mod score;
+mod scoring;
 mod searching;
 mod selection;
 mod summary;
@@ -73,7 +76,9 @@ enum Verb {
     Track(track::Track),
     /// Compare strategies over spaces, datasets, seeds and budgets, with tests.
     Compare(compare::Compare),
-    /// Compare a trained supernet's ranking of architectures with a benchmark's.
+    /// Score architectures before any training, by zero-cost proxies.
+    Score(score::Score),
+    /// Compare a trained supernet's or zero-cost proxies' ranking of architectures with a benchmark's.
     Rank(rank::Rank),
     /// Watch a run: curves, entropy per edge, the architecture so far.
     #[cfg(feature = "tui")]
@@ -112,6 +117,7 @@ impl Verb {
             Self::Export(_) => "another file with `--onnx FILE` or `--safetensors FILE`",
             Self::Bench(bench) => bench.elsewhere()?,
             Self::ExportRuns(_) => "another folder with `--csv DIR`",
+            Self::Rank(_) => "another file with `--csv FILE`",
             Self::New(_) => "another folder with `--dir DIR`",
             Self::Doctor(_) => "another folder with `-o DIR`",
             _ => return None,
@@ -128,6 +134,7 @@ impl Verb {
             Self::ExportRuns(v) => v.carry_out(),
             Self::Track(v) => v.carry_out(),
             Self::Compare(v) => v.carry_out(),
+            Self::Score(v) => v.carry_out(),
             Self::Rank(v) => v.carry_out(),
             #[cfg(feature = "tui")]
             Self::Watch(v) => v.carry_out(),

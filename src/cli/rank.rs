@@ -1,6 +1,6 @@
 //! `nasfw rank`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
@@ -17,17 +17,29 @@ use nasfw_framework::{Error, Result};
 
 use super::logging;
 use super::output::{say, say_json};
+use super::rank_proxies::RankProxies;
+use super::scoring::Scoring;
 
 /// Options of `rank`.
 #[derive(Debug, Args)]
 pub struct Rank {
-    /// The run folder
-    run: PathBuf,
+    /// The run folder; with `--proxy` only its space, dataset and benchmark are taken, and `--space` can stand for it
+    #[arg(required_unless_present = "proxy")]
+    run: Option<PathBuf>,
+    /// The space whose architectures proxies rank
+    #[arg(
+        long,
+        short = 'S',
+        value_name = "NAME|FILE.toml",
+        requires = "proxy",
+        conflicts_with = "run"
+    )]
+    space: Option<String>,
     /// Architectures drawn uniformly, without repetition
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(2..=MOST_RANKED))]
     architectures: u64,
     /// Batches of the validation half for each [default: all]
-    #[arg(long, value_name = "M", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "M", conflicts_with = "proxy", value_parser = clap::value_parser!(u64).range(1..))]
     batches: Option<u64>,
     /// Seed of the drawing
     #[arg(long, default_value_t = 0)]
@@ -35,12 +47,50 @@ pub struct Rank {
     /// The benchmark's metric [default: its test accuracy on the run's dataset]
     #[arg(long, value_name = "NAME")]
     metric: Option<String>,
-    /// Where the dataset's files are now, if they have moved
-    #[arg(long, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
+    /// Write a row an architecture, as soon as it is scored; a file of the same columns is gone on with
+    #[arg(long, value_name = "FILE", requires = "proxy")]
+    csv: Option<PathBuf>,
+    #[command(flatten)]
+    scoring: Scoring,
     /// As JSON
     #[arg(long)]
     json: bool,
+}
+
+/// The metric to compare with, and why that one. `what` names the ranking in an error.
+pub fn chosen_metric<'a>(
+    known: &[&'a str],
+    wanted: Option<&'a str>,
+    dataset: &str,
+    what: &str,
+) -> Result<(&'a str, &'static str)> {
+    let chosen = match wanted {
+        Some(name) => known.contains(&name).then_some((name, "as asked")),
+        None => metric_and_reason(known, dataset),
+    };
+    chosen.ok_or_else(|| Error::Incompatible {
+        what: match wanted {
+            Some(name) => format!("metric `{name}`"),
+            None => what.into(),
+        },
+        why: match known.is_empty() {
+            true => "the benchmark has no metric of what was drawn".into(),
+            false => "the benchmark has none of this name".into(),
+        },
+        help: match known.is_empty() {
+            true => "`nasfw bench info NAME` says what a table holds".into(),
+            false => format!("`--metric` can be {}", known.join(", ")),
+        },
+    })
+}
+
+/// A benchmark's metric of an architecture: one that is lacking would leave a hole in the ranking.
+pub fn value_of(metrics: &BTreeMap<String, f64>, metric: &str, genotype: &str) -> Result<f64> {
+    let value = metrics.get(metric).copied();
+    value.ok_or_else(|| Error::Invalid {
+        what: "table".into(),
+        why: format!("it has no `{metric}` of {genotype}"),
+    })
 }
 
 impl Rank {
@@ -49,20 +99,36 @@ impl Rank {
         load_cuda();
         logging::to_terminal();
         Registry::load()?;
-        let mut config = RunConfig::of_run(&self.run)?;
+        let count = usize::try_from(self.architectures).unwrap_or(usize::MAX);
+        let run = match self.run {
+            Some(run) if self.scoring.proxy.is_empty() => run,
+            run => {
+                let proxies = RankProxies {
+                    run,
+                    space: self.space,
+                    count,
+                    seed: self.seed,
+                    metric: self.metric,
+                    csv: self.csv,
+                    scoring: self.scoring,
+                    json: self.json,
+                };
+                return proxies.carry_out();
+            }
+        };
+        let mut config = RunConfig::of_run(&run)?;
         config.need_benchmark("the ranking of this run's supernet")?;
         let fingerprint = config.fingerprint()?;
-        if let Some(dir) = self.data_dir {
+        if let Some(dir) = self.scoring.data_dir {
             config.common.data_dir = dir;
         }
         let opened = config.trainer.reopen(Reopen {
             config: &config,
             fingerprint: &fingerprint,
-            run: &self.run,
+            run: &run,
             checkpoint: None,
             other: None,
         })?;
-        let count = usize::try_from(self.architectures).unwrap_or(usize::MAX);
         let batches = self.batches.and_then(|n| usize::try_from(n).ok());
         let drawn = opened.rank(count, batches, self.seed)?;
 
@@ -71,38 +137,14 @@ impl Rank {
             .flat_map(|d| d.metrics.keys().map(String::as_str))
             .collect();
         let known: Vec<&str> = known.into_iter().collect();
-        let wanted = self.metric.as_deref();
-        let chosen = match wanted {
-            Some(name) => known.contains(&name).then_some((name, "as asked")),
-            None => metric_and_reason(&known, config.dataset.typetag_name()),
-        };
-        let (metric, why) = chosen.ok_or_else(|| Error::Incompatible {
-            what: match wanted {
-                Some(name) => format!("metric `{name}`"),
-                None => "the ranking of this run's supernet".into(),
-            },
-            why: match known.is_empty() {
-                true => "the benchmark has no metric of what was drawn".into(),
-                false => "the benchmark has none of this name".into(),
-            },
-            help: match known.is_empty() {
-                true => "`nasfw bench info NAME` says what a table holds".into(),
-                false => format!("`--metric` can be {}", known.join(", ")),
-            },
-        })?;
-        // A value that is lacking for one architecture would leave a hole in the ranking.
+        let dataset = config.dataset.typetag_name();
+        let what = "the ranking of this run's supernet";
+        let (metric, why) = chosen_metric(&known, self.metric.as_deref(), dataset, what)?;
         let architectures = drawn
             .iter()
             .map(|d| {
                 let genotype = d.genotype.to_string();
-                let table = d
-                    .metrics
-                    .get(metric)
-                    .copied()
-                    .ok_or_else(|| Error::Invalid {
-                        what: "table".into(),
-                        why: format!("it has no `{metric}` of {genotype}"),
-                    })?;
+                let table = value_of(&d.metrics, metric, &genotype)?;
                 Ok(Ranked {
                     genotype,
                     supernet: d.accuracy,
@@ -122,7 +164,7 @@ impl Rank {
             epochs: opened.epoch(),
             architectures,
         };
-        let path = self.run.join(RANKING);
+        let path = run.join(RANKING);
         let kept = write_whole(&path, &to_json(RANKING, &ranking)?);
         let kept = match kept {
             Err(Error::Io { source, .. })

@@ -10,7 +10,7 @@ use nasfw_spaces::standalone;
 use serde_json::{Map, Value};
 
 use super::origin::Origin;
-use super::selection::{Pair, Settings, space_options};
+use super::selection::{Pair, Settings, pair, space_options};
 use super::{genotype, logging, run};
 
 /// Options of `retrain`.
@@ -118,15 +118,6 @@ impl Retrain {
         }
         settings.resolve(registry, weakest, parts)
     }
-}
-
-/// A setting as an option, with where it comes from.
-fn pair(key: &str, value: &Value, from: &str) -> Result<Pair> {
-    let value = toml::Value::try_from(value).map_err(|e| Error::Invalid {
-        what: from.into(),
-        why: e.to_string(),
-    })?;
-    Ok((key.into(), value.to_string(), from.into()))
 }
 
 /// How a network is trained: what its space says ([`nasfw_framework::space::SearchSpace::recipe`]), or a preset alone.

@@ -9,6 +9,7 @@ use nasfw_framework::config::{
 };
 use nasfw_framework::registry::Registry;
 use nasfw_framework::{Error, Result, input};
+use serde_json::Value;
 
 /// An option: dotted key, value as typed, and how it was typed for messages.
 pub type Pair = (String, String, String);
@@ -209,4 +210,13 @@ pub fn text(key: &str, option: &str, value: &Option<String>) -> Option<Pair> {
 /// As a TOML string, so that a folder called `1` stays a folder.
 fn quoted(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
+}
+
+/// A setting as an option, with where it comes from.
+pub fn pair(key: &str, value: &Value, from: &str) -> Result<Pair> {
+    let value = toml::Value::try_from(value).map_err(|e| Error::Invalid {
+        what: from.into(),
+        why: e.to_string(),
+    })?;
+    Ok((key.into(), value.to_string(), from.into()))
 }

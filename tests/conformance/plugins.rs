@@ -79,6 +79,17 @@ fn every_descriptor_conforms() {
 }
 
 #[test]
+fn proxies_conform() {
+    one_thread();
+    let plugins = registered(Kind::Proxy);
+    assert!(plugins.len() >= 13);
+    for plugin in plugins {
+        let section = plugin.default_section().unwrap();
+        require(&conformance::proxy(plugin, &section), 8);
+    }
+}
+
+#[test]
 fn trackers_conform() {
     // The other one needs a server; tests/it/mlflow.rs has it.
     let own = registered(Kind::Tracker)

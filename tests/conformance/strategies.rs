@@ -164,6 +164,22 @@ fn checked(plugin: &Plugin) -> Report {
             shrink(&mut section, plugin.name);
             Problem::built_in().unwrap().epochs(5)
         }
+        // It takes no losses and has no distribution; what it scores are networks that are trained alone.
+        "zero-cost" => {
+            let set = [
+                ("proxies", json!(["synflow", "snip"])),
+                ("candidates", json!("evolution")),
+                ("samples", json!(8)),
+                ("population", json!(4)),
+                ("tournament", json!(2)),
+                ("channels", json!(4)),
+                ("cells", json!(1)),
+            ];
+            for (key, value) in set {
+                section[key] = value;
+            }
+            images("nasbench201", &small(1))
+        }
         // The published alarm needs 23 epochs.
         "darts-es" | "darts-ada" => {
             let alarm = [("every", 1), ("window", 3), ("apart", 1), ("earliest", 0)];

@@ -30,6 +30,7 @@ mod report;
 mod resume;
 mod retrain;
 mod samplers;
+mod score;
 mod second_order;
 mod spaces;
 mod strategies;

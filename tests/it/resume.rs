@@ -163,9 +163,12 @@ pub fn searches() -> Vec<&'static str> {
     let registry = Registry::load().unwrap();
     let names = registry.of(Kind::Strategy).map(|p| p.name);
     names
-        .filter(|n| !["train", "regularized-evolution"].contains(n))
+        .filter(|n| !["train", "regularized-evolution"].contains(n) && !UNTRAINED.contains(n))
         .collect()
 }
+
+/// Strategies that train nothing, and take no losses: they score networks at their start.
+pub const UNTRAINED: [&str; 1] = ["zero-cost"];
 
 /// Strategies that differ in what they must keep. The conformance suite interrupts every one of them after every step.
 const KEEPERS: [&str; 8] = [

@@ -12,7 +12,7 @@ use nasfw::framework::draw::Drawing;
 use nasfw::framework::registry::{Kind, Plugin, Registry};
 use nasfw_spaces::formats;
 
-use super::resume::searches;
+use super::resume::{UNTRAINED, searches};
 use super::strategies::{Done, config, search, short};
 
 /// Settings that make any space's supernet tiny and, where the space leaves the data open, the images, too.
@@ -73,6 +73,11 @@ impl Family {
     }
 }
 
+/// Strategies that need no table.
+fn strategies() -> Vec<&'static str> {
+    searches().into_iter().chain(UNTRAINED).collect()
+}
+
 /// Strategies and the spaces that they are tried on: all pairs, or one space of every family, in turn.
 fn pairs(all: bool) -> Vec<(&'static str, &'static Plugin)> {
     let registry = Registry::load().unwrap();
@@ -81,7 +86,7 @@ fn pairs(all: bool) -> Vec<(&'static str, &'static Plugin)> {
         families.entry(Family::of(space)).or_default().push(space);
     }
     let mut pairs = vec![];
-    for (i, strategy) in searches().into_iter().enumerate() {
+    for (i, strategy) in strategies().into_iter().enumerate() {
         for spaces in families.values() {
             match all {
                 true => pairs.extend(spaces.iter().map(|space| (strategy, *space))),
@@ -109,6 +114,12 @@ fn every_strategy_runs_on_spaces_of_every_family() {
         *met.entry(space.name).or_default() += 1;
         let outcome = match search(&set) {
             Ok(Done { outcome, .. }) => outcome,
+            // Formulas are no networks that could be scored.
+            Err(Error::Incompatible { .. })
+                if UNTRAINED.contains(&strategy) && space.name.starts_with("toy-") =>
+            {
+                continue;
+            }
             // Where there is nothing to decide a strategy may say so.
             Err(Error::Incompatible { .. }) if built.spec().size() == 1.0 => continue,
             Err(e) => panic!("{name}: {e}"),
@@ -135,7 +146,7 @@ fn the_pairs_that_are_tried_cover_families_and_spaces() {
         .map(|space| (space.name, Family::of(space)))
         .collect();
     let family = |name: &str| families.iter().find(|f| f.0 == name).unwrap().1;
-    for strategy in searches() {
+    for strategy in strategies() {
         let mut met: Vec<Family> = some
             .iter()
             .filter(|p| p.0 == strategy)
@@ -151,7 +162,7 @@ fn the_pairs_that_are_tried_cover_families_and_spaces() {
         let tried = some.iter().filter(|p| p.1.name == *space).count();
         assert!(tried >= 3, "{space} is tried with {tried} strategies");
     }
-    assert_eq!(all.len(), searches().len() * families.len() + 1);
+    assert_eq!(all.len(), strategies().len() * families.len() + 1);
     assert!(
         some.iter()
             .all(|p| all.iter().any(|q| p.0 == q.0 && p.1.name == q.1.name))

@@ -83,6 +83,12 @@ pub fn short(strategy: &str) -> &'static [&'static str] {
         "rank-nosh" => &["strategy.levels=[1,2]", "strategy.proposals=2"],
         "rsps" | "setn" => &["strategy.samples=4"],
         "shapley-nas" => &["strategy.orders=1", "strategy.batches=1"],
+        "rsps" => &["strategy.samples=4"],
+        "zero-cost" => &[
+            "strategy.samples=3",
+            "strategy.channels=4",
+            "strategy.cells=3",
+        ],
         _ => &[],
     }
 }

@@ -10,6 +10,7 @@ mod holm;
 mod kendall;
 mod nemenyi;
 mod ranks;
+mod spearman;
 mod wilcoxon;
 
 #[cfg(test)]
@@ -24,4 +25,5 @@ pub use holm::holm;
 pub use kendall::{Kendall, kendall};
 pub use nemenyi::{critical_difference, studentized_range_quantile};
 pub use ranks::{ranks, tie_sizes};
+pub use spearman::spearman;
 pub use wilcoxon::{Wilcoxon, smallest_p, wilcoxon};

@@ -1,6 +1,6 @@
 //! A run as it was at a checkpoint: what its weights are worth, and the network that they belong to.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
@@ -11,6 +11,7 @@ use crate::inputs::Inputs;
 use crate::network::{Cost, Network, NetworkOptions};
 use crate::rng::Streams;
 use crate::search::Search;
+use crate::space::different;
 use crate::strategy::Split;
 use crate::supernet::Weights;
 
@@ -78,18 +79,7 @@ impl Reopened {
             ));
         }
         let mut rng = Streams::new(seed).at("ranking", 0);
-        let (mut seen, mut drawn) = (BTreeSet::new(), vec![]);
-        // A space can have fewer architectures than it has choices.
-        for _ in 0..count.saturating_mul(20) {
-            if drawn.len() == count {
-                break;
-            }
-            let choice = search.space().random(&mut rng);
-            let genotype = search.space().genotype(&choice);
-            if seen.insert(genotype.to_string()) {
-                drawn.push((choice, genotype));
-            }
-        }
+        let drawn = different(search.space(), count, &mut rng);
         let known: Vec<_> = drawn
             .into_iter()
             .map(|(choice, genotype)| Ok((search.query(&genotype)?, choice, genotype)))

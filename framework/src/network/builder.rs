@@ -279,10 +279,10 @@ impl NetworkBuilder {
 
     /// The shape of what is written down, which is forgotten, and whether it is `[n, c]`.
     pub(super) fn shape_of(&mut self, write: impl FnOnce(&mut Self) -> Value) -> ([i64; 3], bool) {
-        let (steps, params, stats) = (self.steps.len(), self.params.clone(), self.stats.clone());
+        let (steps, params, stats) = (self.steps.clone(), self.params.clone(), self.stats.clone());
         let value = write(self);
         let found = (self.shape(value), self.is_flat(value));
-        self.steps.truncate(steps);
+        self.steps = steps;
         (self.params, self.stats) = (params, stats);
         found
     }
@@ -300,10 +300,13 @@ impl NetworkBuilder {
             inputs: inputs.iter().map(|v| v.0).collect(),
             shape,
             flat,
+            times: 1,
         };
         if step.op.is_pure() {
             let after = step.inputs.iter().max().map_or(0, |input| input + 1);
-            if let Some(same) = self.steps[after..].iter().position(|s| *s == step) {
+            let same = |s: &Step| (&s.op, &s.inputs) == (&step.op, &step.inputs);
+            if let Some(same) = self.steps[after..].iter().position(same) {
+                self.steps[after + same].times += 1;
                 return Value(after + same);
             }
         }

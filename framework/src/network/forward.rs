@@ -81,7 +81,12 @@ impl Network {
     ) -> Result<Logits> {
         self.check(weights, images, drop_path)?;
         let training = mode == Mode::Train;
-        let plan = if training { &self.training } else { &self.main };
+        let plan = match training {
+            true => &self.training,
+            false => &self.main,
+        };
+        let observed = observe::is_on().then(|| self.observed(training));
+        let plan = observed.as_ref().unwrap_or(plan);
         let rate = if training { drop_path } else { 0.0 };
         let mut pass = Pass::new(self, plan, weights, mode, noise);
         pass.masks = self.masks(plan, images, rate, noise);
@@ -291,6 +296,17 @@ impl<'a> Pass<'a> {
         })
     }
 
+    /// Tells what the convolution or linear layer of step `i` puts out.
+    fn layer(&self, i: usize, y: &Tensor) -> Tensor {
+        observe::layer(y, || {
+            let steps = &self.network.steps;
+            let before = steps[..i].iter().filter_map(|step| step.op.kernel());
+            let number = before.count();
+            let name = steps[i].op.kernel().map(|id| self.network.params.name(id));
+            (name.unwrap_or_default().to_owned(), Place::Layer { number })
+        })
+    }
+
     /// Forgets a value when its last reader is done.
     fn release(&mut self, i: usize) {
         self.readers[i] -= 1;
@@ -321,10 +337,11 @@ impl<'a> Pass<'a> {
                     conv.groups,
                 );
                 // Images of one channel don't tell their memory format; everything after the first convolutions follows.
-                match network.steps[step.inputs[0]].op {
+                let y = match network.steps[step.inputs[0]].op {
                     Op::Images => channels_last(&y),
                     _ => y,
-                }
+                };
+                self.layer(i, &y)
             }
             Op::BatchNorm { scale, running } => {
                 let train = self.mode == Mode::Train || running.is_none();
@@ -356,7 +373,9 @@ impl<'a> Pass<'a> {
                 )
             }
             Op::Relu if observe::is_on() => {
-                observe::relu_input(x, 1, || format!("relu {i}")).relu()
+                // Of several candidates some may be masked.
+                let times = self.mixture.map_or(step.times, |_| 1);
+                observe::relu_input(x, times, || format!("relu {i}")).relu()
             }
             // Nobody else reads the batch norm's result, and its gradient doesn't need it.
             Op::Relu if self.only_reader_of_batch_norm(step.inputs[0]) => x.shallow_clone().relu_(),
@@ -394,10 +413,14 @@ impl<'a> Pass<'a> {
                     Some(mask) => x * mask,
                 }
             }
-            Op::GlobalAveragePool => x.mean_dim([2i64, 3].as_slice(), false, x.kind()),
+            Op::GlobalAveragePool => {
+                let x = observe::features(x, || format!("features {i}"));
+                x.mean_dim([2i64, 3].as_slice(), false, x.kind())
+            }
             Op::Flatten => x.flatten(1, -1),
             Op::Linear { weight, bias } => {
-                x.linear(&self.params[*weight], Some(&self.params[*bias]))
+                let y = x.linear(&self.params[*weight], Some(&self.params[*bias]));
+                self.layer(i, &y)
             }
         })
     }

@@ -147,6 +147,8 @@ pub(super) struct Step {
     pub(super) shape: [i64; 3],
     /// Whether the result is `[n, c]`.
     pub(super) flat: bool,
+    /// How often it was asked for: equal steps are one.
+    pub(super) times: i64,
 }
 
 /// The steps that an output needs, and how many readers each of them has.
@@ -186,7 +188,8 @@ impl Plan {
 /// A network to be trained alone. It holds no tensors: the same object serves any weights, kind and device.
 ///
 /// What no output depends on is not computed and not exported, but it was asked for, so its parameters exist and it is
-/// counted: NAS-Bench-201's and DARTS' own counters do the same.
+/// counted: NAS-Bench-201's and DARTS' own counters do the same. While somebody observes ([`crate::observe`]) it is
+/// computed, too, as these programs always do.
 #[derive(Debug, Clone)]
 pub struct Network {
     pub(super) task: Task,
@@ -224,6 +227,46 @@ impl Network {
         self.auxiliary.is_some()
     }
 
+    /// Handles of the weights of all convolutions and linear layers, in their order: what saliencies are taken of.
+    pub fn kernels(&self) -> impl Iterator<Item = ParamId> + '_ {
+        self.steps.iter().filter_map(|step| step.op.kernel())
+    }
+
+    /// The same network in which every batch norm hands its input on. Layouts stay: the parameters and statistics of batch
+    /// norms have no effect.
+    #[must_use]
+    pub fn without_batch_norm(&self) -> Self {
+        let mut steps = self.steps.clone();
+        // What is read in the place of each step.
+        let mut source: Vec<usize> = (0..steps.len()).collect();
+        for i in 0..steps.len() {
+            let inputs = steps[i].inputs.iter().map(|&input| source[input]);
+            steps[i].inputs = inputs.collect();
+            if let Op::BatchNorm { .. } = steps[i].op {
+                source[i] = steps[i].inputs[0];
+            }
+        }
+        let logits = source[self.logits];
+        let auxiliary = self.auxiliary.map(|a| source[a]);
+        let outputs: Vec<usize> = std::iter::once(logits).chain(auxiliary).collect();
+        Self {
+            main: Plan::new(&steps, &[logits]),
+            training: Plan::new(&steps, &outputs),
+            steps,
+            logits,
+            auxiliary,
+            ..self.clone()
+        }
+    }
+
+    /// What is computed while somebody observes: also what no output depends on, because it was asked for.
+    pub(super) fn observed(&self, training: bool) -> Plan {
+        let idle = (0..self.steps.len()).filter(|&i| self.training.readers[i] == 0);
+        let auxiliary = self.auxiliary.filter(|_| training);
+        let outputs = std::iter::once(self.logits).chain(auxiliary).chain(idle);
+        Plan::new(&self.steps, &outputs.collect::<Vec<_>>())
+    }
+
     /// Parameters and multiply-adds. Batch norm, pooling, additions and biases cost no multiply-adds here.
     pub fn cost(&self) -> Cost {
         let mut cost = Cost {
@@ -248,6 +291,14 @@ impl Network {
 }
 
 impl Op {
+    /// The weight of a convolution or linear layer.
+    pub(super) fn kernel(&self) -> Option<ParamId> {
+        match *self {
+            Self::Conv { weight, .. } | Self::Linear { weight, .. } => Some(weight),
+            _ => None,
+        }
+    }
+
     /// Its trained parameters.
     fn params(&self) -> impl Iterator<Item = ParamId> {
         match *self {

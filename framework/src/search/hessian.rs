@@ -2,11 +2,11 @@
 
 use tch::{Kind, Tensor, no_grad};
 
-use super::gradients::differentiate_again;
 use super::running::Search;
 use crate::arch::RelaxedArch;
 use crate::batches::Batch;
 use crate::error::Result;
+use crate::gradients::differentiate_again;
 use crate::rng::{self, Rng};
 use crate::supernet::SupernetOptions;
 

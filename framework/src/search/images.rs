@@ -2,11 +2,11 @@
 
 use tch::Tensor;
 
-use super::gradients::{differentiate, differentiate_again};
 use super::running::Search;
 use crate::arch::RelaxedArch;
 use crate::batches::Batch;
 use crate::error::{Error, Result};
+use crate::gradients::{differentiate, differentiate_again};
 
 impl Search {
     /// Gradients of every image's loss at weights `theta` and `arch`, one image after the other, with respect to leaves:

@@ -5,11 +5,11 @@ use std::iter;
 use nasfw_kernels::{precision, surrogate};
 use tch::{Tensor, no_grad};
 
-use super::gradients::differentiate;
 use super::running::{Autocast, Search};
 use crate::arch::RelaxedArch;
 use crate::batches::Batch;
 use crate::error::Result;
+use crate::gradients::differentiate;
 use crate::observe;
 use crate::rng::Streams;
 use crate::supernet::{Mode, Supernet, Weights};

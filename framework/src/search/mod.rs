@@ -1,7 +1,6 @@
 //! The state of a running search, and everything that a strategy's step may ask for.
 
 mod drawing;
-mod gradients;
 mod hessian;
 mod images;
 mod inside;

@@ -6,7 +6,6 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor, no_grad};
 
-use super::gradients::differentiate;
 use crate::arch::{Choice, Genotype, Marginals, RelaxedArch};
 use crate::batches::{Augment, Batch, Batches, DataPlan, Order, Split};
 use crate::benchmark::{Benchmark, Score};
@@ -15,6 +14,7 @@ use crate::dataset::{ImageData, Task};
 use crate::distribution::ArchDistribution;
 use crate::error::{Error, Result};
 use crate::events::Meter;
+use crate::gradients::differentiate;
 use crate::listen::{Listener, Listeners, LossTaken, Phase, SharedListener, Span, Vector, Vectors};
 use crate::optim::{FlatOptimizer, OptimizerConfig};
 use crate::rng::{Rng, Streams};

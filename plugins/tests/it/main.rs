@@ -28,6 +28,7 @@ mod parsec;
 mod partial;
 mod predictors;
 mod progressive;
+mod proxies;
 mod pyramid;
 mod reinmax;
 mod rsps;
@@ -37,6 +38,7 @@ mod shapley_nas;
 mod sparse;
 mod spied;
 mod steps;
+mod zero_cost;
 
 use nasfw_framework::prelude::*;
 use nasfw_framework::registry::{Kind as Plugins, Registry};

@@ -5,16 +5,18 @@ use tch::Tensor;
 use crate::error::Result;
 
 /// Gradients of a scalar with respect to leaves; zero where it does not depend on one.
-pub(super) fn differentiate(loss: &Tensor, leaves: &[&Tensor]) -> Result<Vec<Tensor>> {
+///
+/// # Errors
+/// What libtorch says of operators without a derivative.
+pub fn differentiate(loss: &Tensor, leaves: &[&Tensor]) -> Result<Vec<Tensor>> {
     backward(loss, leaves, false, false)
 }
 
 /// As [`differentiate`], keeping the graph; with `twice` the gradients have graphs of their own.
-pub(super) fn differentiate_again(
-    loss: &Tensor,
-    leaves: &[&Tensor],
-    twice: bool,
-) -> Result<Vec<Tensor>> {
+///
+/// # Errors
+/// Those of [`differentiate`].
+pub fn differentiate_again(loss: &Tensor, leaves: &[&Tensor], twice: bool) -> Result<Vec<Tensor>> {
     backward(loss, leaves, true, twice)
 }
 

@@ -1,0 +1,158 @@
+//! `nasfw score`.
+
+use std::collections::BTreeMap;
+
+use clap::Args;
+use nasfw_framework::arch::Genotype;
+use nasfw_framework::device::load_cuda;
+use nasfw_framework::registry::{Kind, Registry};
+use nasfw_framework::space::SearchSpace;
+use nasfw_framework::{Error, Result};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::origin::Origin;
+use super::output::{say, say_json};
+use super::scoring::Scoring;
+use super::selection::{pair, space_options};
+use super::{genotype, logging};
+
+/// Options of `score`.
+#[derive(Debug, Args)]
+pub struct Score {
+    /// Architectures: run folders, files, FILE:NAME where a file has several, published cells' names, or genotypes as text
+    #[arg(required = true, value_name = "ARCHITECTURE")]
+    what: Vec<String>,
+    /// The space whose networks are built, by name or TOML file [default: each architecture's own]
+    #[arg(long, short = 'S', value_name = "NAME|FILE.toml")]
+    space: Option<String>,
+    /// Seed of weights and images
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
+    seed: u64,
+    #[command(flatten)]
+    scoring: Scoring,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// An architecture with its scores, as `--json` prints it.
+#[derive(Debug, Serialize)]
+struct Scored<'a> {
+    /// As it was asked for.
+    architecture: &'a str,
+    genotype: Genotype,
+    /// By the proxies' names.
+    #[serde(with = "nasfw_framework::lossless")]
+    scores: BTreeMap<String, f64>,
+}
+
+impl Score {
+    /// Scores and prints.
+    pub fn carry_out(self) -> Result<()> {
+        load_cuda();
+        logging::to_terminal();
+        let registry = Registry::load()?;
+        let mut architectures = vec![];
+        for what in &self.what {
+            let genotype = genotype::load(what, &[])?;
+            let origin = Origin::of(what, &genotype)?;
+            architectures.push((what, genotype, origin));
+        }
+        let of = self.space_of(&architectures[0].1)?;
+        let of = match registry.get(Kind::Space, &of.0) {
+            Ok(_) => space_options(
+                "space.name",
+                "space",
+                self.space.as_deref().unwrap_or(&of.0),
+            )?,
+            // Cells of NAS-Bench-101 have none.
+            Err(_) => vec![],
+        };
+        let mut weakest = vec![];
+        if self.scoring.dataset.is_none() {
+            for (key, value) in &architectures[0].2.data {
+                weakest.push(pair(key, value, self.what[0].as_str())?);
+            }
+        }
+        let config = self.scoring.config(&registry, weakest, of, self.seed)?;
+        let scorer = self.scoring.ready(&registry, &config, self.seed)?;
+        let names: Vec<String> = scorer.names().map(str::to_owned).collect();
+        let width = self
+            .what
+            .iter()
+            .map(|w| w.chars().count())
+            .max()
+            .unwrap_or(0)
+            .min(72);
+        if !self.json {
+            let heads: Vec<String> = names.iter().map(|name| format!("{name:>12}")).collect();
+            say(format!("{:width$}  {}", "", heads.join("  ")));
+        }
+        let mut all = vec![];
+        for (what, genotype, origin) in architectures {
+            let space = self.builder(&registry, &genotype, &origin)?;
+            let network = space.network(&genotype, scorer.task, &scorer.options)?;
+            let scores = scorer.scores(&network)?;
+            if !self.json {
+                let scores: Vec<String> = scores.iter().map(|s| format!("{s:>12.6}")).collect();
+                let name: String = what.chars().take(width).collect();
+                say(format!("{name:width$}  {}", scores.join("  ")));
+            }
+            all.push(Scored {
+                architecture: what,
+                genotype,
+                scores: names.iter().cloned().zip(scores).collect(),
+            });
+        }
+        match self.json {
+            true => say_json("scores", &all),
+            false => Ok(()),
+        }
+    }
+
+    /// Name of the space that builds an architecture's network, and its definition where it has one of its own.
+    fn space_of(&self, genotype: &Genotype) -> Result<(String, Option<String>)> {
+        let Some(asked) = &self.space else {
+            return Ok((genotype.space.clone(), None));
+        };
+        let options = space_options("of", "settings", asked)?;
+        let of = |wanted: &str| {
+            let found = options.iter().find(|(key, ..)| key == wanted)?;
+            let table: toml::Table = toml::from_str(&format!("v = {}", found.1)).ok()?;
+            Some(table.get("v")?.as_str()?.to_owned())
+        };
+        Ok((of("of").unwrap_or_default(), of("settings.definition")))
+    }
+
+    /// The space that builds the network of an architecture alone, with the settings that it was found with.
+    fn builder(
+        &self,
+        registry: &Registry,
+        genotype: &Genotype,
+        origin: &Origin,
+    ) -> Result<Box<dyn SearchSpace>> {
+        let (of, definition) = self.space_of(genotype)?;
+        let mut settings = json!({});
+        if let Ok(space) = registry.get(Kind::Space, &of) {
+            for (key, value) in origin.carried(registry, space)? {
+                let parts = key.split('.');
+                *parts.fold(&mut settings, |at, part| &mut at[part]) = value;
+            }
+        }
+        if let Some(definition) = definition {
+            settings["definition"] = definition.into();
+        }
+        let text = serde_json::to_string(genotype).map_err(|e| Error::Invalid {
+            what: "genotype".into(),
+            why: e.to_string(),
+        })?;
+        let mut over = Map::new();
+        over.insert("genotype".into(), text.into());
+        over.insert("of".into(), of.into());
+        let plugin = registry.get(Kind::Space, "standalone")?;
+        let mut section = plugin.section_with(&over)?;
+        section["settings"] = Value::Object(settings.as_object().cloned().unwrap_or_default());
+        plugin.space(&section)?.build()
+    }
+}
