@@ -88,6 +88,7 @@ pub mod snas;
 mod sparse;
 pub mod sparse_nas;
 mod subsets;
+pub mod te_nas;
 pub mod train;
 pub mod vdnas;
 pub mod vim;

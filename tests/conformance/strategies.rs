@@ -164,6 +164,20 @@ fn checked(plugin: &Plugin) -> Report {
             shrink(&mut section, plugin.name);
             Problem::built_in().unwrap().epochs(5)
         }
+        // It takes no losses; its kernel's network has two channels and a cell.
+        "te-nas" => {
+            let set = [
+                ("prune", json!(3)),
+                ("repeats", json!(1)),
+                ("channels", json!(4)),
+                ("cells", json!(1)),
+                ("region_images", json!(12)),
+            ];
+            for (key, value) in set {
+                section[key] = value;
+            }
+            images("nasbench201", &small(1))
+        }
         // It takes no losses and has no distribution; what it scores are networks that are trained alone.
         "zero-cost" => {
             let set = [

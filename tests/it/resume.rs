@@ -168,7 +168,7 @@ pub fn searches() -> Vec<&'static str> {
 }
 
 /// Strategies that train nothing, and take no losses: they score networks at their start.
-pub const UNTRAINED: [&str; 1] = ["zero-cost"];
+pub const UNTRAINED: [&str; 2] = ["te-nas", "zero-cost"];
 
 /// Strategies that differ in what they must keep. The conformance suite interrupts every one of them after every step.
 const KEEPERS: [&str; 8] = [

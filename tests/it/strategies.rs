@@ -84,6 +84,13 @@ pub fn short(strategy: &str) -> &'static [&'static str] {
         "rsps" | "setn" => &["strategy.samples=4"],
         "shapley-nas" => &["strategy.orders=1", "strategy.batches=1"],
         "rsps" => &["strategy.samples=4"],
+        // Some tries of its first round.
+        "te-nas" => &[
+            "strategy.repeats=1",
+            "strategy.region_images=8",
+            "trainer.budget.unit=steps",
+            "trainer.budget.amount=3",
+        ],
         "zero-cost" => &[
             "strategy.samples=3",
             "strategy.channels=4",

@@ -38,6 +38,7 @@ mod shapley_nas;
 mod sparse;
 mod spied;
 mod steps;
+mod te_nas;
 mod zero_cost;
 
 use nasfw_framework::prelude::*;
