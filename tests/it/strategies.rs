@@ -83,7 +83,6 @@ pub fn short(strategy: &str) -> &'static [&'static str] {
         "rank-nosh" => &["strategy.levels=[1,2]", "strategy.proposals=2"],
         "rsps" | "setn" => &["strategy.samples=4"],
         "shapley-nas" => &["strategy.orders=1", "strategy.batches=1"],
-        "rsps" => &["strategy.samples=4"],
         // Some tries of its first round.
         "te-nas" => &[
             "strategy.repeats=1",
