@@ -74,10 +74,7 @@ cells = 0
 epochs = 1
 "#,
     example: "nasfw run --strategy zero-cost --preset quick --space nasbench201",
-    presets: &[
-        ("evolution", "[strategy]\ncandidates = \"evolution\"\n"),
-        ("quick", "[strategy]\nsamples = 20\nchannels = 4\ncells = 1\n"),
-    ],
+    presets: &[("quick", "[strategy]\nsamples = 20\nchannels = 4\ncells = 1\n")],
 }
 
 #[typetag::serde(name = "zero-cost")]
