@@ -115,7 +115,7 @@ fn what_is_found_wins_the_vote_and_scores_can_be_taken_again() {
 #[test]
 fn evolution_breeds_the_living() {
     let set = [
-        "strategy.preset=evolution",
+        "strategy.candidates=evolution",
         "strategy.samples=40",
         "strategy.population=3",
         "strategy.tournament=2",
