@@ -116,17 +116,17 @@ impl Trials {
         }
     }
 
-    /// Before an epoch: where nothing is being trained, the next training begins, or goes on.
+    /// Before an epoch: a training begins, or goes on where it was set aside.
     pub fn epoch_start(&mut self, proposer: &mut impl Proposer, search: &mut Search) -> Result<()> {
-        if self.scoring == Scoring::Benchmark || self.state.current.is_some() {
+        if self.scoring == Scoring::Benchmark {
             return Ok(());
         }
         self.advance(proposer, search)?;
-        let Some(trial) = &self.state.current else {
+        let Some(trial) = self.state.current.as_ref().filter(|_| self.state.done == 0) else {
             return Ok(());
         };
-        match self.parked.remove(&trial.number) {
-            Some(parked) => search.take_up(&parked)?,
+        match self.parked.get(&trial.number) {
+            Some(parked) => search.take_up(parked)?,
             None => search.restart_weights(),
         }
         let (trained, whole) = (self.epochs(trial.from), self.epochs(self.lengths.len()));
@@ -153,10 +153,14 @@ impl Trials {
                 let batches = (self.eval_batches > 0).then_some(self.eval_batches);
                 let arch = search.one_hot(&trial.choice);
                 let accuracy = search.evaluate(&arch, Some(Split::Val), batches)?.accuracy;
+                self.parked.remove(&trial.number);
                 if proposer.goes_on(&trial, self.lengths.len()) {
                     self.parked.insert(trial.number, search.park());
                 }
                 self.judged(proposer, search, trial, 100.0 * accuracy);
+                if !search.is_last_epoch() {
+                    self.advance(proposer, search)?;
+                }
             }
         }
         let (over, missing) = (self.state.over, self.state.missing_in_a_row);

@@ -154,7 +154,13 @@ fn trainings_are_as_long_as_their_levels() {
         "benchmark.name=none",
     ];
     let Watched { outcome, seen, .. } = watched(&[&SMALL[..], &more[..]].concat());
+    // Eight epochs of trainings, and none after them.
     let per_epoch = outcome.steps / 8;
+    assert_eq!(outcome.steps, 8 * per_epoch);
+    assert_eq!(
+        outcome.steps,
+        seen.iter().filter(|s| s.training).count() as u64
+    );
     let mut trained: Vec<(Vec<Vec<Vec<f64>>>, u64)> = vec![];
     for s in seen.iter().filter(|s| s.training) {
         match trained.last_mut() {
