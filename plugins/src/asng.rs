@@ -274,9 +274,7 @@ impl Strategy for Asng {
         let utilities = utilities(&losses);
         update(&mut theta, &mut self.state, settings, &draws, &utilities);
         let new = self.phi(&theta);
-        search.update_phi(|phi| {
-            let _ = phi.copy_(&new);
-        });
+        search.update_phi(|phi| phi.copy_(&new));
         search.log("trust_region", self.config.delta / self.state.shrink);
         Ok(())
     }
