@@ -34,7 +34,7 @@ fn a_name_a_file_a_run_and_a_text_are_the_same_architecture() {
         bench
     );
     let list = good(dir, &["genotype", "--list"]);
-    assert_eq!(list.lines().count(), 2 + 51, "{list}");
+    assert_eq!(list.lines().count(), 2 + 52, "{list}");
     assert!(
         list.contains("DARTS_V2 (DARTS)") && list.contains("C10 2.76±0.09%"),
         "{list}"

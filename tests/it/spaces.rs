@@ -73,6 +73,11 @@ impl Family {
     }
 }
 
+/// Whether all pairs are to be tried.
+pub fn all_pairs() -> bool {
+    std::env::var("NASFW_TEST_ALL").is_ok_and(|v| v == "1")
+}
+
 /// Strategies that need no table.
 fn strategies() -> Vec<&'static str> {
     searches().into_iter().chain(UNTRAINED).collect()
@@ -102,9 +107,8 @@ fn pairs(all: bool) -> Vec<(&'static str, &'static Plugin)> {
 
 #[test]
 fn every_strategy_runs_on_spaces_of_every_family() {
-    let all = std::env::var("NASFW_TEST_ALL").is_ok_and(|v| v == "1");
     let mut met: BTreeMap<&str, usize> = BTreeMap::new();
-    for (strategy, space) in pairs(all) {
+    for (strategy, space) in pairs(all_pairs()) {
         let name = format!("{strategy} on {}", space.name);
         let mut set = tiny(space);
         set.push(format!("strategy.name={strategy}"));
