@@ -72,6 +72,8 @@ clip = 0.0
         ("lambda-0.007", "[strategy]\nlambda_edge = 0.007\nlambda_candidate = 0.007\n"),
         ("lambda-0.01", "[strategy]\nlambda_edge = 0.01\nlambda_candidate = 0.01\n"),
     ],
+    // Switches without a bound on a loss without one.
+    families: &[("toy-quadratic", "[strategy.arch]\nlr = 0.01\n")],
 }
 
 #[typetag::serde(name = "bayesnas")]
