@@ -176,7 +176,7 @@ pub fn begun(set: &[&str], away: f64) -> (Search, Box<dyn Strategy>) {
 #[derive(Default)]
 pub struct Done {
     /// Split, weights `[group][row][column]` and value of every loss.
-    pub losses: Vec<(Option<Split>, Vec<Vec<Vec<f64>>>, f64)>,
+    pub losses: Vec<(Option<Split>, Marginals, f64)>,
     /// Gradients of every update of θ.
     pub theta: Vec<Tensor>,
     /// Gradients of every update of φ; none of one by a rule of the strategy's own.
