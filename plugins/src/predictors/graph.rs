@@ -62,8 +62,13 @@ fn in_full(spec: &ArchSpec, genotype: &Genotype) -> Genotype {
     full
 }
 
-/// The vertices of an architecture with their labels in full.
-fn vertices(genotype: &Genotype) -> (Vec<(Label, usize)>, BTreeSet<(usize, usize)>) {
+/// A vertex: its label in full, and its cell.
+type Vertex = (Label, usize);
+/// Pairs of vertices.
+type Pairs = BTreeSet<(usize, usize)>;
+
+/// The vertices and edges of an architecture.
+fn vertices(genotype: &Genotype) -> (Vec<Vertex>, Pairs) {
     let (mut vertices, mut edges) = (vec![], BTreeSet::new());
     for (c, cell) in genotype.cells.iter().enumerate() {
         let mut add = |label: Label, from: &[usize]| {
