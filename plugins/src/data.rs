@@ -427,11 +427,11 @@ mod tests {
                     let mut weights = vec![];
                     let mut merged = 0.0;
                     for &r in &rows {
-                        for c in 0..p[r].len() {
+                        for (c, p) in p[r].iter().enumerate() {
                             match (cover, c == 1) {
                                 (Cover::NodeReal, true) => {}
-                                (Cover::NodeMerged, true) => merged += p[r][c],
-                                _ => { names.push((r, c)); weights.push(p[r][c]); }
+                                (Cover::NodeMerged, true) => merged += p,
+                                _ => { names.push((r, c)); weights.push(*p); }
                             }
                         }
                     }

@@ -68,7 +68,7 @@ fn exact(
                 pairs.push(a.dot(&b) / (a.norm() * b.norm()));
             }
         }
-        lambda = lambda + Tensor::stack(&pairs, 0).mean(Kind::Double);
+        lambda += Tensor::stack(&pairs, 0).mean(Kind::Double);
     }
     (loss, lambda)
 }

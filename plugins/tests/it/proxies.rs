@@ -446,10 +446,12 @@ fn nwot_counts_agreeing_relus() {
     for i in 0..n {
         // Positive definite: no pivoting is needed.
         log_determinant += k[i][i].ln();
-        for j in i + 1..n {
-            let factor = k[j][i] / k[i][i];
-            for c in i..n {
-                k[j][c] -= factor * k[i][c];
+        let (above, below) = k.split_at_mut(i + 1);
+        let pivot = &above[i];
+        for row in below {
+            let factor = row[i] / pivot[i];
+            for (x, p) in row.iter_mut().zip(pivot).skip(i) {
+                *x -= factor * p;
             }
         }
     }
@@ -481,7 +483,7 @@ fn synflow_is_the_flow_of_absolute_weights() {
     near(score("synflow", &f.start()), expected.ln(), 1e-10);
     // Images have no part in it.
     let mut other = Fixture::new(3);
-    other.batch.images = other.batch.images * 2.0;
+    other.batch.images *= 2.0;
     assert_eq!(
         score("synflow", &f.start()),
         score("synflow", &other.start())
@@ -565,7 +567,7 @@ fn zen_is_the_change_of_the_features() {
     near(found.score(&start).unwrap(), expected, 1e-9);
     // Images have no part in it.
     let mut other = Fixture::new(3);
-    other.batch.images = other.batch.images * 2.0;
+    other.batch.images *= 2.0;
     assert_eq!(score("zen", &start), score("zen", &other.start()));
 }
 

@@ -491,8 +491,8 @@ fn cells_are_pruned_to_two_edges_a_node() {
                 .count();
             assert_eq!(kept, 2);
         }
-        for r in 0..14 {
-            let here: Vec<usize> = (0..2).filter(|&c| left[g][r][c]).collect();
+        for (r, left) in left[g].iter().enumerate() {
+            let here: Vec<usize> = (0..2).filter(|&c| left[c]).collect();
             assert_eq!(choice.kept(g, r), here);
         }
     }
