@@ -12,6 +12,7 @@ mod export;
 mod export_runs;
 mod figure;
 mod genotype;
+mod judged;
 mod list;
 mod logging;
 mod new;

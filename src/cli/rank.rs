@@ -1,11 +1,11 @@
 //! `nasfw rank`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use clap::Args;
-use nasfw_analysis::compare::{MOST_RANKED, RANKING, Ranked, Ranking, metric_and_reason};
+use nasfw_analysis::compare::{MOST_RANKED, RANKING, Ranked, Ranking};
 use nasfw_analysis::stats::kendall;
 use nasfw_framework::config::RunConfig;
 use nasfw_framework::device::load_cuda;
@@ -15,6 +15,7 @@ use nasfw_framework::run::{to_json, write_whole};
 use nasfw_framework::trainer::Reopen;
 use nasfw_framework::{Error, Result};
 
+use super::judged::{chosen_metric, value_of};
 use super::logging;
 use super::output::{say, say_json};
 use super::rank_proxies::RankProxies;
@@ -55,42 +56,6 @@ pub struct Rank {
     /// As JSON
     #[arg(long)]
     json: bool,
-}
-
-/// The metric to compare with, and why that one. `what` names the ranking in an error.
-pub fn chosen_metric<'a>(
-    known: &[&'a str],
-    wanted: Option<&'a str>,
-    dataset: &str,
-    what: &str,
-) -> Result<(&'a str, &'static str)> {
-    let chosen = match wanted {
-        Some(name) => known.contains(&name).then_some((name, "as asked")),
-        None => metric_and_reason(known, dataset),
-    };
-    chosen.ok_or_else(|| Error::Incompatible {
-        what: match wanted {
-            Some(name) => format!("metric `{name}`"),
-            None => what.into(),
-        },
-        why: match known.is_empty() {
-            true => "the benchmark has no metric of what was drawn".into(),
-            false => "the benchmark has none of this name".into(),
-        },
-        help: match known.is_empty() {
-            true => "`nasfw bench info NAME` says what a table holds".into(),
-            false => format!("`--metric` can be {}", known.join(", ")),
-        },
-    })
-}
-
-/// A benchmark's metric of an architecture: one that is lacking would leave a hole in the ranking.
-pub fn value_of(metrics: &BTreeMap<String, f64>, metric: &str, genotype: &str) -> Result<f64> {
-    let value = metrics.get(metric).copied();
-    value.ok_or_else(|| Error::Invalid {
-        what: "table".into(),
-        why: format!("it has no `{metric}` of {genotype}"),
-    })
 }
 
 impl Rank {

@@ -17,8 +17,8 @@ use nasfw_framework::{Error, Result};
 use nasfw_spaces::formats;
 use serde::Serialize;
 
+use super::judged::{chosen_metric, value_of};
 use super::output::{say, say_json};
-use super::rank::{chosen_metric, value_of};
 use super::scoring::Scoring;
 use super::selection::{pair, space_options};
 
