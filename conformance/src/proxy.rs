@@ -101,16 +101,22 @@ pub fn proxy(plugin: &Plugin, section: &Value) -> Report {
         || {
             let batch = batch(Kind::Double);
             let (images, labels) = (batch.images.copy(), batch.labels.copy());
-            let recorded = || {
+            let records = || {
                 let x = Tensor::ones([1], DOUBLE).set_requires_grad(true);
                 (x * 2.0).requires_grad()
             };
-            let before = recorded();
-            score(&small, &batch)?;
+            // Whether gradients are recorded is a matter of the thread: on a new one they are.
+            let small = &small;
+            let (done, records) = std::thread::scope(|s| {
+                let run = s.spawn(move || (score(small, &batch).map(|_| batch), records()));
+                run.join().map_err(|_| panicked())
+            })?;
+            let batch = done?;
             let same = batch.images.equal(&images) && batch.labels.equal(&labels);
             let same = same && !batch.images.requires_grad();
-            Ok(Verdict::of(same && recorded() == before, || {
-                "they were changed".into()
+            Ok(Verdict::of(same && records, || match same {
+                true => "gradients are no longer recorded".into(),
+                false => "the batch was changed".into(),
             }))
         },
     );
@@ -182,6 +188,13 @@ pub fn proxy(plugin: &Plugin, section: &Value) -> Report {
     report
 }
 
+fn panicked() -> Error {
+    Error::Plugin {
+        plugin: "proxy".into(),
+        message: "it panicked on another thread".into(),
+    }
+}
+
 fn is_a_function(proxy: &dyn Proxy, small: &Network, streams: Streams) -> Result<Verdict> {
     let once = |network: &Network| {
         let batch = batch(Kind::Double);
@@ -192,10 +205,7 @@ fn is_a_function(proxy: &dyn Proxy, small: &Network, streams: Streams) -> Result
     let again = once(small)?;
     let elsewhere = std::thread::scope(|s| {
         let done = s.spawn(|| once(small)).join();
-        done.map_err(|_| Error::Plugin {
-            plugin: "proxy".into(),
-            message: "it panicked on another thread".into(),
-        })
+        done.map_err(|_| panicked())
     })??;
     let bits = [first, again, elsewhere].map(f64::to_bits);
     Ok(Verdict::of(
