@@ -338,7 +338,8 @@ impl Strategy for BayesNas {
         let mut gamma = spec.to_marginals(&self.switches.mean(&search.phi().detach())?);
         for (g, r, row) in spec.rows() {
             let irrelevant = gamma[g][r].iter().all(|x| *x < self.config.threshold);
-            if irrelevant && row.column("none").is_some() && !sparse::competes(&spec.groups()[g]) {
+            if irrelevant && row.column("none").is_some() && spec.groups()[g].edges_kept().is_none()
+            {
                 gamma[g][r].fill(0.0);
             }
         }

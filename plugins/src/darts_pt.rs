@@ -155,18 +155,14 @@ fn is_operation(group: &Group, row: usize) -> bool {
     group.role == Role::Operations && group.rows[row].keep == 1
 }
 
-/// Whether edges into the nodes of a group compete, and how many a node keeps.
-fn edges_kept(group: &Group) -> Option<usize> {
-    group.edges.as_ref()?.keep
-}
-
 /// What there is to decide in a group, in the two parts of the selection: not what can be kept altogether.
 fn decisions(group: &Group) -> [Vec<Decision>; 2] {
     let open = |r: &usize| group.rows[*r].candidates.len() > group.rows[*r].keep;
     let rows = (0..group.rows.len()).filter(open);
     let (first, second): (Vec<usize>, Vec<usize>) = rows.partition(|r| is_operation(group, *r));
     let nodes = group.nodes().into_iter().enumerate();
-    let nodes = nodes.filter(|(_, edges)| edges_kept(group).is_some_and(|keep| edges.len() > keep));
+    let nodes =
+        nodes.filter(|(_, edges)| group.edges_kept().is_some_and(|keep| edges.len() > keep));
     let rows = |rows: Vec<usize>| rows.into_iter().map(Decision::Row);
     [
         rows(first).collect(),
@@ -296,7 +292,7 @@ impl DartsPt {
     fn strongest(&self, search: &Search, g: usize, r: usize) -> Result<usize> {
         let group = &self.spec.groups()[g];
         let row = &group.rows[r];
-        let none = edges_kept(group).and_then(|_| row.column("none"));
+        let none = group.edges_kept().and_then(|_| row.column("none"));
         let mut worst: Option<(f64, usize)> = None;
         for c in (0..row.candidates.len()).filter(|c| Some(*c) != none) {
             let mut left = self.state.left.clone();
@@ -359,7 +355,7 @@ impl DartsPt {
             }
             Decision::Node(n) => {
                 let edges = group.nodes().swap_remove(n);
-                let keep = edges_kept(group).unwrap_or(edges.len());
+                let keep = group.edges_kept().unwrap_or(edges.len());
                 let clear = |left: &mut Vec<Vec<Vec<bool>>>, r: usize| left[g][r].fill(false);
                 let kept = self.eliminate(search, edges.clone(), keep, clear)?;
                 for r in edges.into_iter().filter(|r| !kept.contains(r)) {

@@ -260,15 +260,14 @@ impl Strategy for Data {
 
     /// Where edges into a node compete, what M draws most probably hit; else the space's own rule.
     fn derive(&self, search: &Search) -> Result<Choice> {
-        let spec = &self.ensemble.spec;
-        let p = spec.to_marginals(&self.ensemble.mean(&search.phi().detach())?);
-        let mut kept = search.space().derive(&p).groups().to_vec();
-        for ((group, p), kept) in spec.groups().iter().zip(&p).zip(&mut kept) {
-            if sparse::competes(group) {
+        let p = self.ensemble.mean(&search.phi().detach())?;
+        let cover = |group: &Group, p: &[Vec<f64>], kept: &mut Vec<Vec<usize>>| {
+            if group.edges_kept().is_some() {
                 *kept = covering(group, p, self.config.cover, self.config.draws);
             }
-        }
-        Ok(Choice::new(kept))
+        };
+        let spec = &self.ensemble.spec;
+        Ok(crate::derived_by_group(search, spec, &p, cover))
     }
 }
 

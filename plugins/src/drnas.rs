@@ -101,7 +101,7 @@ impl StrategyConfig for DrnasConfig {
         };
         // Where edges into a node compete `none` can't win, and is no candidate (as in the authors' code).
         let allowed = |g: &Group| {
-            let compete = g.edges.as_ref().is_some_and(|e| e.keep.is_some());
+            let compete = g.edges_kept().is_some();
             let real = |row: &Row| {
                 let none = row.column("none").filter(|_| compete);
                 (0..row.candidates.len()).map(|c| Some(c) != none).collect()

@@ -164,13 +164,17 @@ impl Strategy for FairDarts {
 
     /// Where edges into a node compete, or may be `none`: what passes the threshold. Elsewhere the space's own rule.
     fn derive(&self, search: &Search) -> Result<Choice> {
+        let p = self.sigmoid.mean(&search.phi().detach())?;
+        let least = self.config.threshold;
         let spec = &self.sigmoid.spec;
-        let p = spec.to_marginals(&self.sigmoid.mean(&search.phi().detach())?);
-        let mut kept = search.space().derive(&p).groups().to_vec();
-        for ((group, p), kept) in spec.groups().iter().zip(&p).zip(&mut kept) {
-            threshold(group, p, self.config.threshold, kept);
-        }
-        Ok(Choice::new(kept))
+        Ok(crate::derived_by_group(
+            search,
+            spec,
+            &p,
+            |group, p, kept| {
+                threshold(group, p, least, kept);
+            },
+        ))
     }
 }
 

@@ -212,14 +212,12 @@ impl Strategy for Gdas {
     /// Where edges into a node compete, the best pairs of operation and source; else the space's own rule.
     fn derive(&self, search: &Search) -> Result<Choice> {
         let p = self.distribution.mean(&search.phi().detach())?;
-        let p = self.spec.to_marginals(&p);
-        let mut kept = search.space().derive(&p).groups().to_vec();
-        for ((group, p), kept) in self.spec.groups().iter().zip(&p).zip(&mut kept) {
-            if let Some(keep) = group.edges.as_ref().and_then(|e| e.keep) {
+        let pairs = |group: &Group, p: &[Vec<f64>], kept: &mut Vec<Vec<usize>>| {
+            if let Some(keep) = group.edges_kept() {
                 *kept = best_pairs(group, keep, p);
             }
-        }
-        Ok(Choice::new(kept))
+        };
+        Ok(crate::derived_by_group(search, &self.spec, &p, pairs))
     }
 }
 

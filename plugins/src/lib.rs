@@ -1,6 +1,7 @@
 //! First-party search strategies of nasfw, one file, or folder, each; and zero-cost proxies.
 
 use nasfw_framework::prelude::*;
+use tch::Tensor;
 
 /// In the implementation of a strategy that wraps another one: the field that holds it and, if anything of its own must be
 /// in checkpoints, the field that holds that.
@@ -29,6 +30,22 @@ macro_rules! wraps {
     };
 }
 pub(crate) use wraps;
+
+/// What the space's own rule makes of weights, changed group by group: `change` gets a group, its rows of weights, and the
+/// columns that each row keeps.
+pub(crate) fn derived_by_group(
+    search: &Search,
+    spec: &ArchSpec,
+    weights: &[Tensor],
+    change: impl Fn(&Group, &[Vec<f64>], &mut Vec<Vec<usize>>),
+) -> Choice {
+    let p = spec.to_marginals(weights);
+    let mut kept = search.space().derive(&p).groups().to_vec();
+    for ((group, p), kept) in spec.groups().iter().zip(&p).zip(&mut kept) {
+        change(group, p, kept);
+    }
+    Choice::new(kept)
+}
 
 /// Refuses a table of candidates, `[group][row][column]`, that is not one of this space: a checkpoint's.
 pub(crate) fn need_table(spec: &ArchSpec, table: &[Vec<Vec<bool>>]) -> Result<()> {

@@ -214,7 +214,7 @@ fn every_edge(spec: &ArchSpec, derived: Choice, p: &Marginals) -> Choice {
         .zip(spec.top(p).groups())
         .zip(&mut kept)
     {
-        if group.edges.as_ref().is_some_and(|e| e.keep.is_some()) {
+        if group.edges_kept().is_some() {
             for ((row, best), kept) in group.rows.iter().zip(best).zip(kept) {
                 let none = row.column("none");
                 *kept = best.iter().copied().filter(|c| Some(*c) != none).collect();

@@ -109,11 +109,6 @@ pub(crate) fn bundles(spec: &ArchSpec, by_node: impl Fn(&Group) -> bool) -> Vec<
     bundles
 }
 
-/// Whether edges into a node of a group compete for the few that a derived cell keeps.
-pub(crate) fn competes(group: &Group) -> bool {
-    group.edges.as_ref().is_some_and(|e| e.keep.is_some())
-}
-
 /// The architecture that a sparse vector of weights is, given what the space's own rule makes of them. Where edges into a
 /// node compete, all candidates that weigh something, any number of them on an edge or into a node. Elsewhere rows keep as
 /// many as the space says: its rule stays, but a row in which nothing weighs anything keeps `none`, if it has that.
@@ -143,7 +138,7 @@ fn read_off(
             let real = (0..weights.len()).filter(|c| Some(*c) != none && weights[*c] != 0.0);
             let real: Vec<usize> = real.collect();
             match none {
-                _ if competes(group) => *kept = competing(kept, &real),
+                _ if group.edges_kept().is_some() => *kept = competing(kept, &real),
                 Some(none) if real.is_empty() => *kept = vec![none],
                 _ => {}
             }

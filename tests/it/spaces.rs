@@ -62,12 +62,7 @@ impl Family {
             _ if space.name.starts_with("toy-") => Self::Toy,
             _ if built.spec().size() == 1.0 => Self::Decided,
             _ if groups.iter().any(|g| g.role == Role::Topology) => Self::Topology,
-            _ if groups
-                .iter()
-                .any(|g| g.edges.as_ref().is_some_and(|e| e.keep.is_some())) =>
-            {
-                Self::Competing
-            }
+            _ if groups.iter().any(|g| g.edges_kept().is_some()) => Self::Competing,
             _ => Self::Rows,
         }
     }

@@ -72,6 +72,11 @@ impl Group {
         nodes.into_values().collect()
     }
 
+    /// How many edges into a node a derived cell keeps; none where rows are no edges, or every edge keeps its choice.
+    pub fn edges_kept(&self) -> Option<usize> {
+        self.edges.as_ref()?.keep
+    }
+
     /// Number of columns: the length of the longest row.
     pub fn width(&self) -> usize {
         self.rows

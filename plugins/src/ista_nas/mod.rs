@@ -136,10 +136,10 @@ struct SparseCodes {
 impl SparseCodes {
     fn new(config: &IstaNasConfig, cx: BuildContext<'_>) -> Self {
         let mut layout = ParamLayout::new();
-        let bundles = sparse::bundles(cx.spec, sparse::competes).into_iter();
+        let bundles = sparse::bundles(cx.spec, |group| group.edges_kept().is_some()).into_iter();
         let nodes = bundles.enumerate().map(|(i, bundle)| {
             let group = &cx.spec.groups()[bundle.group];
-            let keep = match group.edges.as_ref().and_then(|e| e.keep) {
+            let keep = match group.edges_kept() {
                 Some(keep) => keep,
                 None => group.rows[bundle.entries[0].0].keep,
             };
@@ -286,7 +286,7 @@ impl Strategy for IstaNas {
         }
         // A row without a candidate but `none`.
         for (g, r, row) in spec.rows() {
-            let empty = kept[g][r].is_empty() && !sparse::competes(&spec.groups()[g]);
+            let empty = kept[g][r].is_empty() && spec.groups()[g].edges_kept().is_none();
             kept[g][r].extend(row.column("none").filter(|_| empty));
         }
         Ok(Choice::new(kept))

@@ -17,15 +17,10 @@ fn needed(group: &Group) -> usize {
         let has = |r: &&usize| group.rows[**r].candidates.len() > group.rows[**r].keep;
         rows.iter().filter(has).count()
     };
-    match keep(group) {
+    match group.edges_kept() {
         Some(keep) => group.nodes().iter().map(|n| n.len().min(keep)).sum(),
         None => choices(&(0..group.rows.len()).collect::<Vec<_>>()),
     }
-}
-
-/// Edges that a node keeps; none where all keep their choice.
-fn keep(group: &Group) -> Option<usize> {
-    group.edges.as_ref().and_then(|edges| edges.keep)
 }
 
 /// Decisions that the group needs that needs most; every group has one a round until it is done.
@@ -46,7 +41,7 @@ impl Decided {
             self.0 = spec.groups().iter().map(rows).collect();
         }
         for (g, group) in spec.groups().iter().enumerate() {
-            let keep = keep(group);
+            let keep = group.edges_kept();
             let undecided = (0..group.rows.len()).filter(|&r| {
                 let row = &group.rows[r];
                 self.open(g, r) && (keep.is_some() || row.candidates.len() > row.keep)
@@ -77,7 +72,7 @@ impl Decided {
     pub fn rank(&self, spec: &ArchSpec, weights: &mut Marginals) {
         for (g, group) in spec.groups().iter().enumerate() {
             let rows = || group.rows.iter().enumerate();
-            if keep(group).is_none() || rows().all(|(_, row)| row.column("none").is_none()) {
+            if group.edges_kept().is_none() || rows().all(|(_, row)| row.column("none").is_none()) {
                 continue;
             }
             for (r, row) in rows() {

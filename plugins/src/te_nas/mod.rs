@@ -217,7 +217,7 @@ fn round(spec: &ArchSpec, state: &State) -> (Round, Vec<Place>) {
         return (Round::Candidates, places(&crowded));
     }
     for (g, group) in spec.groups().iter().enumerate() {
-        let Some(keep) = group.edges.as_ref().and_then(|edges| edges.keep) else {
+        let Some(keep) = group.edges_kept() else {
             continue;
         };
         for node in group.nodes() {

@@ -7,7 +7,6 @@
 
 use std::io::Read;
 
-use nasfw_framework::config::{Layer, RunConfig, resolve};
 use nasfw_spaces as _;
 
 use super::*;
@@ -136,7 +135,6 @@ fn written(cell: &Cell) -> String {
 
 #[test]
 fn every_architecture_is_derived_as_by_the_methods_own_programs() {
-    let registry = Registry::load().unwrap();
     let all = published();
     assert_eq!(all.len(), 432);
     let mut compared = 0;
@@ -151,17 +149,7 @@ fn every_architecture_is_derived_as_by_the_methods_own_programs() {
             "space.cells=1",
             &space,
         ];
-        let settings = base.iter().chain(set);
-        let option = |s: &&str| {
-            let (key, value) = s.split_once('=').unwrap();
-            (key.to_owned(), value.to_owned(), format!("--set {s}"))
-        };
-        let resolved = resolve(
-            &registry,
-            &[Layer::CommandLine(settings.map(option).collect())],
-        )
-        .unwrap();
-        let config = RunConfig::new(&registry, &resolved).unwrap();
+        let config = config_of(&[&base[..], set].concat());
         let (mut search, strategy) = config.trainer.start(&config).unwrap();
         for d in all.iter().filter(|d| d.rule == rule) {
             search.update_phi(|phi| phi.copy_(&Tensor::from_slice(&d.phi)));

@@ -41,6 +41,7 @@ mod steps;
 mod te_nas;
 mod zero_cost;
 
+use nasfw_framework::config::{Layer, RunConfig, resolve};
 use nasfw_framework::prelude::*;
 use nasfw_framework::registry::{Kind as Plugins, Registry};
 use serde_json::Value;
@@ -65,6 +66,18 @@ fn config(set: &[(&str, Value)]) -> VimConfig {
         section[*key] = value.clone();
     }
     serde_json::from_value(section).unwrap()
+}
+
+/// A run as its settings, `KEY=VALUE`, say; of two values of a key the later counts.
+fn config_of(set: &[&str]) -> RunConfig {
+    let option = |s: &&str| {
+        let (key, value) = s.split_once('=').unwrap();
+        (key.to_owned(), value.to_owned(), format!("--set {s}"))
+    };
+    let registry = Registry::load().unwrap();
+    let options = set.iter().map(option).collect();
+    let resolved = resolve(&registry, &[Layer::CommandLine(options)]).unwrap();
+    RunConfig::new(&registry, &resolved).unwrap()
 }
 
 /// Rows given as (candidates, keep).

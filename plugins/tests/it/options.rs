@@ -2,7 +2,6 @@
 
 use std::sync::atomic::AtomicBool;
 
-use nasfw_framework::config::{Layer, RunConfig, resolve};
 use nasfw_framework::register;
 use nasfw_framework::run::RunFolder;
 use nasfw_framework::trainer::Job;
@@ -142,14 +141,7 @@ fn found(set: &[&str]) -> (Marginals, u64) {
         "trainer.epochs=2",
         "trainer.schedule_epochs=2",
     ];
-    let option = |s: &&str| {
-        let (key, value) = s.split_once('=').unwrap();
-        (key.to_owned(), value.to_owned(), format!("--set {s}"))
-    };
-    let registry = Registry::load().unwrap();
-    let options = base.iter().chain(set).map(option).collect();
-    let resolved = resolve(&registry, &[Layer::CommandLine(options)]).unwrap();
-    let config = RunConfig::new(&registry, &resolved).unwrap();
+    let config = config_of(&[&base[..], set].concat());
     let folder = tempfile::tempdir().unwrap();
     let run = RunFolder::create(folder.path(), "run").unwrap();
     let outcome = config.trainer.search(Job {

@@ -129,8 +129,6 @@ fn short_searches_decide_everything_too() {
 /// Decided logits stay bit by bit as they were, though Adam's moments and decay go on.
 #[test]
 fn decided_logits_are_frozen() {
-    use nasfw_framework::config::{Layer, RunConfig, resolve};
-    let registry = Registry::load().unwrap();
     let set = [
         "strategy.name=sgas",
         "space.name=spied",
@@ -142,12 +140,7 @@ fn decided_logits_are_frozen() {
         "strategy.every=1",
         "strategy.batch_increase=0",
     ];
-    let options = set.iter().map(|s| {
-        let (key, value) = s.split_once('=').unwrap();
-        (key.to_owned(), value.to_owned(), format!("--set {s}"))
-    });
-    let resolved = resolve(&registry, &[Layer::CommandLine(options.collect())]).unwrap();
-    let config = RunConfig::new(&registry, &resolved).unwrap();
+    let config = config_of(&set);
     let (mut search, mut strategy) = config.trainer.start(&config).unwrap();
     let spec = search.space().spec().clone();
     let mut before: Option<(Tensor, Vec<Tensor>)> = None;

@@ -4,7 +4,6 @@ use std::cell::RefCell;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
-use nasfw_framework::config::{Layer, RunConfig, resolve};
 use nasfw_framework::events::Event;
 use nasfw_framework::listen::{LossTaken, Vector, Vectors};
 use nasfw_framework::register;
@@ -131,14 +130,7 @@ pub struct Watched {
 /// The configuration of a small search in double precision with some settings.
 pub fn configured(set: &[&str]) -> RunConfig {
     let base = ["device=cpu", "threads=1", "precision=double"];
-    let option = |s: &&str| {
-        let (key, value) = s.split_once('=').unwrap();
-        (key.to_owned(), value.to_owned(), format!("--set {s}"))
-    };
-    let registry = Registry::load().unwrap();
-    let options = base.iter().chain(set).map(option).collect();
-    let resolved = resolve(&registry, &[Layer::CommandLine(options)]).unwrap();
-    RunConfig::new(&registry, &resolved).unwrap()
+    config_of(&[&base[..], set].concat())
 }
 
 /// A whole search with some settings.

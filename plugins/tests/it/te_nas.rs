@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use nasfw_framework::config::{Layer, RunConfig, resolve};
 use nasfw_framework::network::{Conv, Standalone};
 use nasfw_framework::rng::normal;
 use nasfw_framework::strategy::Strategy;
@@ -272,14 +271,7 @@ fn started(set: &[&str]) -> (Search, Box<dyn Strategy>) {
         "trainer.batch_size=4",
         "dataset.name=blots",
     ];
-    let option = |s: &&str| {
-        let (key, value) = s.split_once('=').unwrap();
-        (key.to_owned(), value.to_owned(), format!("--set {s}"))
-    };
-    let registry = Registry::load().unwrap();
-    let options = base.iter().chain(set).map(option).collect();
-    let resolved = resolve(&registry, &[Layer::CommandLine(options)]).unwrap();
-    let config = RunConfig::new(&registry, &resolved).unwrap();
+    let config = config_of(&[&base[..], set].concat());
     config.trainer.start(&config).unwrap()
 }
 
@@ -306,7 +298,7 @@ fn tried(space: &dyn SearchSpace, alive: &Table) -> Vec<(usize, usize, usize)> {
         return all;
     }
     for (g, group) in space.spec().groups().iter().enumerate() {
-        let Some(keep) = group.edges.as_ref().and_then(|e| e.keep) else {
+        let Some(keep) = group.edges_kept() else {
             continue;
         };
         for node in group.nodes() {

@@ -1,6 +1,5 @@
 //! Search by zero-cost proxies: the vote, what is found, and evolution, by hand.
 
-use nasfw_framework::config::{Layer, RunConfig, resolve};
 use nasfw_framework::trainer::advance;
 use serde_json::json;
 
@@ -19,14 +18,7 @@ fn started(set: &[&str]) -> (Search, Box<dyn Strategy>) {
         "trainer.batch_size=4",
         "dataset.name=blots",
     ];
-    let option = |s: &&str| {
-        let (key, value) = s.split_once('=').unwrap();
-        (key.to_owned(), value.to_owned(), format!("--set {s}"))
-    };
-    let registry = Registry::load().unwrap();
-    let options = base.iter().chain(set).map(option).collect();
-    let resolved = resolve(&registry, &[Layer::CommandLine(options)]).unwrap();
-    let config = RunConfig::new(&registry, &resolved).unwrap();
+    let config = config_of(&[&base[..], set].concat());
     config.trainer.start(&config).unwrap()
 }
 

@@ -7,7 +7,6 @@ mod rules;
 
 use std::cell::RefCell;
 
-use nasfw_framework::config::{Layer, RunConfig, resolve};
 use nasfw_framework::register;
 use nasfw_framework::trainer::advance;
 use nasfw_spaces as _;
@@ -73,14 +72,7 @@ pub fn config(set: &[&str]) -> RunConfig {
         "trainer.batch_size=4",
         "trainer.epochs=3",
     ];
-    let option = |s: &&str| {
-        let (key, value) = s.split_once('=').unwrap();
-        (key.to_owned(), value.to_owned(), format!("--set {s}"))
-    };
-    let registry = Registry::load().unwrap();
-    let options = base.iter().chain(set).map(option).collect();
-    let resolved = resolve(&registry, &[Layer::CommandLine(options)]).unwrap();
-    RunConfig::new(&registry, &resolved).unwrap()
+    config_of(&[&base[..], set].concat())
 }
 
 /// Largest difference relative to the largest number.
