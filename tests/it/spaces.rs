@@ -1,7 +1,7 @@
 //! Every strategy on spaces of every kind: three epochs of two steps each, through the real trainer, and what the result is
 //! good for. A new plugin of either kind is enrolled by being registered.
 //!
-//! Of each kind of space a strategy meets one, the next strategy the next one. With `NASFW_TEST_ALL=1`, which `cargo xtask test
+//! Of each kind of space a strategy meets one, the next strategy the next one. With `ALL_PAIRS=1`, which `cargo xtask test
 //! --all` sets, it meets all.
 
 use std::collections::BTreeMap;
@@ -70,7 +70,7 @@ impl Family {
 
 /// Whether all pairs are to be tried.
 pub fn all_pairs() -> bool {
-    std::env::var("NASFW_TEST_ALL").is_ok_and(|v| v == "1")
+    std::env::var("ALL_PAIRS").is_ok_and(|v| v == "1")
 }
 
 /// Strategies that need no table.

@@ -58,7 +58,7 @@ pub fn verify(
     tests.args(&arguments);
     tests.env(skips::VARIABLE, &skips.path);
     if all {
-        tests.env("NASFW_TEST_ALL", "1");
+        tests.env("ALL_PAIRS", "1");
     }
     // A changed snapshot fails the check; it must not also change the checkout.
     tests.env("INSTA_UPDATE", "no");
