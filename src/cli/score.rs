@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use clap::Args;
 use nasfw_framework::arch::Genotype;
+use nasfw_framework::config::typed_value;
 use nasfw_framework::device::load_cuda;
 use nasfw_framework::registry::{Kind, Registry};
 use nasfw_framework::space::SearchSpace;
@@ -119,8 +120,7 @@ impl Score {
         let options = space_options("of", "settings", asked)?;
         let of = |wanted: &str| {
             let found = options.iter().find(|(key, ..)| key == wanted)?;
-            let table: toml::Table = toml::from_str(&format!("v = {}", found.1)).ok()?;
-            Some(table.get("v")?.as_str()?.to_owned())
+            Some(typed_value(&found.1).ok()?.as_str()?.to_owned())
         };
         Ok((of("of").unwrap_or_default(), of("settings.definition")))
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use nasfw_framework::batches::Batch;
-use nasfw_framework::config::{ConfigError, Layer, RunConfig, resolve};
+use nasfw_framework::config::{ConfigError, Layer, Origin, RunConfig, resolve, typed_value};
 use nasfw_framework::dataset::Task;
 use nasfw_framework::device;
 use nasfw_framework::network::{Network, NetworkOptions};
@@ -104,9 +104,15 @@ impl Scoring {
         for typed in &self.set {
             let (key, value) = parts(typed)?;
             if let Some((name, key)) = self.of_proxy(key) {
-                set.entry(name)
-                    .or_default()
-                    .insert(key.to_owned(), as_toml(value));
+                let value = typed_value(value).map_err(|why| {
+                    let origin = Origin::CommandLine(format!("--set {typed}"));
+                    Box::new(ConfigError::one(key, why, Some(origin)))
+                })?;
+                let value = serde_json::to_value(value).map_err(|e| Error::Invalid {
+                    what: format!("--set {typed}"),
+                    why: e.to_string(),
+                })?;
+                set.entry(name).or_default().insert(key.to_owned(), value);
             }
         }
         let mut proxies: Vec<Named> = vec![];
@@ -169,14 +175,6 @@ fn parts(typed: &str) -> Result<(&str, &str)> {
         help: "for example `--set zen.repeats=32`".into(),
     })?;
     Ok((key.trim(), value.trim()))
-}
-
-/// TOML where it can be, else a string, as everywhere.
-fn as_toml(text: &str) -> Value {
-    let table = toml::from_str::<toml::Table>(&format!("v = {text}")).ok();
-    let value = table.and_then(|mut table| table.remove("v"));
-    let value = value.and_then(|value| serde_json::to_value(value).ok());
-    value.unwrap_or_else(|| text.into())
 }
 
 /// Proxies and batches.

@@ -153,14 +153,8 @@ fn command_line(options: &[(String, String, String)]) -> Result<Source> {
     let mut leaves = BTreeMap::new();
     for (key, text, typed) in options {
         let origin = Origin::CommandLine(typed.clone());
-        if let Some(problem) = too_large(text) {
-            return Err(config_error(key, problem, Some(origin)));
-        }
-        // A value is TOML where it can be, else a string: --set strategy.input=fixed needs no quotes.
-        let value = toml::from_str::<toml::Table>(&format!("v = {text}"))
-            .ok()
-            .and_then(|mut t| t.remove("v"))
-            .unwrap_or_else(|| toml::Value::String(text.clone()));
+        let value =
+            typed_value(text).map_err(|why| config_error(key, why, Some(origin.clone())))?;
         check_depth(key, &origin)?;
         let mut table = &mut tree;
         let mut parts: Vec<&str> = key.split('.').collect();
@@ -195,6 +189,20 @@ fn command_line(options: &[(String, String, String)]) -> Result<Source> {
         leaves,
         from_user: true,
     })
+}
+
+/// The value that a text on the command line is: TOML where it can be, else a string, so that
+/// `--set strategy.input=fixed` needs no quotes.
+///
+/// # Errors
+/// What is wrong with an integer that TOML can't hold.
+pub fn typed_value(text: &str) -> Result<toml::Value, String> {
+    if let Some(problem) = too_large(text) {
+        return Err(problem);
+    }
+    let table = toml::from_str::<toml::Table>(&format!("v = {text}")).ok();
+    let value = table.and_then(|mut table| table.remove("v"));
+    Ok(value.unwrap_or_else(|| toml::Value::String(text.to_owned())))
 }
 
 /// What is wrong with an integer that TOML can't hold; none of any other text.

@@ -13,5 +13,5 @@ mod trackers;
 pub use crate::job::{Common, Precision, RunConfig};
 pub use crate::settings::{ConfigError, Origin, Problem, Validator, flatten, is_option};
 pub use document::{Document, TEXT_LIMIT};
-pub use layers::{DEFAULTS, Layer, environment_key, resolve};
+pub use layers::{DEFAULTS, Layer, environment_key, resolve, typed_value};
 pub use resolved::Resolved;

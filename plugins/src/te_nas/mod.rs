@@ -117,6 +117,7 @@ impl StrategyConfig for TeNasConfig {
             streams: cx.streams,
             epochs: cx.epochs,
             region_net: None,
+            images: None,
             state: State::new(cx.spec),
         }))
     }
@@ -183,7 +184,17 @@ struct TeNas {
     epochs: u64,
     /// The network whose regions are counted, once it is built.
     region_net: Option<Box<dyn Supernet>>,
+    /// The images of this round, once they are drawn in this process.
+    images: Option<Images>,
     state: State,
+}
+
+/// What the candidates of a round are tried on.
+struct Images {
+    /// A batch, `[n, channels, h, w]`.
+    kernel: Tensor,
+    /// Small crops of others, `[n, 1, pixels, pixels]`; none where regions are not counted.
+    regions: Option<Tensor>,
 }
 
 /// Who may go in a round.
@@ -307,16 +318,10 @@ impl TeNas {
     fn measure(&mut self, search: &mut Search, arch: &RelaxedArch) -> Result<Vec<Vec<f64>>> {
         let with_kernel = self.config.indicators != Indicators::Regions;
         let with_regions = self.config.indicators != Indicators::Condition;
-        let mut batches = vec![];
-        for ticket in &self.state.tickets {
-            batches.push(search.batch_again(ticket)?.images);
-        }
-        let mut small = vec![];
-        for (i, images) in batches[1..].iter().enumerate() {
-            let number = self.state.round << 32 | i as u64;
-            let rng = &mut self.streams.at("crops", number);
-            small.push(crops(images, self.config.region_pixels, rng)?);
-        }
+        let images = match self.images.take() {
+            Some(images) => images,
+            None => self.draw(search)?,
+        };
         if with_regions && self.region_net.is_none() {
             self.region_net = Some(self.region_net(search)?);
         }
@@ -333,23 +338,40 @@ impl TeNas {
                 true => {
                     let net = search.supernet();
                     let weights = fresh(net, "kernel");
-                    Fresh::new(net, &weights, streams).condition(&batches[0], arch)?
+                    Fresh::new(net, &weights, streams).condition(&images.kernel, arch)?
                 }
                 false => 1.0,
             };
-            let regions = match (&self.region_net, small.as_slice()) {
-                (Some(net), [_, ..]) if with_regions => {
-                    let images = Tensor::cat(&small, 0);
-                    let count = self.config.region_images as i64;
-                    let images = images.narrow(0, 0, count.min(images.size()[0]));
+            let regions = match (&self.region_net, &images.regions) {
+                (Some(net), Some(images)) if with_regions => {
                     let weights = fresh(net.as_ref(), "regions");
-                    Fresh::new(net.as_ref(), &weights, streams).regions(&images, arch)?
+                    Fresh::new(net.as_ref(), &weights, streams).regions(images, arch)?
                 }
                 _ => 1.0,
             };
             found.push(vec![condition, regions]);
         }
+        self.images = Some(images);
         Ok(found)
+    }
+
+    /// The images of this round: they are the same whenever they are drawn.
+    fn draw(&self, search: &mut Search) -> Result<Images> {
+        let mut batches = vec![];
+        for ticket in &self.state.tickets {
+            batches.push(search.batch_again(ticket)?.images);
+        }
+        let kernel = batches.remove(0);
+        let mut small = vec![];
+        for (i, images) in batches.iter().enumerate() {
+            let number = self.state.round << 32 | i as u64;
+            let rng = &mut self.streams.at("crops", number);
+            small.push(crops(images, self.config.region_pixels, rng)?);
+        }
+        let count = self.config.region_images as i64;
+        let regions = (!small.is_empty()).then(|| Tensor::cat(&small, 0));
+        let regions = regions.map(|all| all.narrow(0, 0, count.min(all.size()[0])));
+        Ok(Images { kernel, regions })
     }
 
     /// The thin network of small images whose regions are counted.
@@ -382,6 +404,7 @@ impl TeNas {
             tickets.push(ticket);
         }
         self.state.tickets = tickets;
+        self.images = None;
         let arch = self.arch(search, None);
         self.state.before = self.measure(search, &arch)?;
         Ok(())
@@ -471,6 +494,7 @@ impl Strategy for TeNas {
             });
         }
         self.state = state;
+        self.images = None;
         Ok(())
     }
 }
