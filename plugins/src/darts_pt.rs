@@ -23,6 +23,8 @@ use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
+use crate::bilevel;
+
 /// Settings of DARTS-PT.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -419,10 +421,7 @@ impl Strategy for DartsPt {
         }
         let batch = search.batch(split)?;
         let arch = self.mixture(search, &left)?;
-        let loss = search.weight_loss(&arch, &batch)?;
-        let gradient = search.gradients(&loss, &[&search.theta()])?;
-        search.descend_theta(&gradient[0]);
-        Ok(())
+        bilevel::descend_weights_at(search, &arch, &batch)
     }
 
     fn epoch_start(&mut self, search: &mut Search) -> Result<()> {

@@ -6,6 +6,8 @@ use nasfw_framework::prelude::*;
 use nasfw_framework::register;
 use serde::{Deserialize, Serialize};
 
+use crate::bilevel;
+
 /// Settings of R-DARTS (L2).
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -291,10 +293,7 @@ impl RDarts {
         };
         let arch = search.one_hot(found);
         let batch = search.batch(Split::Train)?;
-        let loss = search.weight_loss(&arch, &batch)?;
-        let gradient = search.gradients(&loss, &[&search.theta()])?;
-        search.descend_theta(&gradient[0]);
-        Ok(())
+        bilevel::descend_weights_at(search, &arch, &batch)
     }
 }
 

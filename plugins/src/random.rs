@@ -4,6 +4,8 @@ use nasfw_framework::prelude::*;
 use nasfw_framework::register;
 use serde::{Deserialize, Serialize};
 
+use crate::bilevel;
+
 /// Settings of random search.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -174,10 +176,8 @@ impl Strategy for Random {
             Scoring::Train => {}
         }
         let arch = search.one_hot(&self.current(search));
-        let (w, batch) = (search.theta(), search.batch(Split::Train)?);
-        let loss = search.weight_loss(&arch, &batch)?;
-        let gradient = search.gradients(&loss, &[&w])?;
-        search.descend_theta(&gradient[0]);
+        let batch = search.batch(Split::Train)?;
+        bilevel::descend_weights_at(search, &arch, &batch)?;
         let (now, then) = (search.spent(), search.spent_with_this_step());
         let last = then.0 >= then.1;
         if last || self.turn(then) != self.turn(now) {

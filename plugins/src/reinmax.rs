@@ -146,10 +146,8 @@ impl Strategy for Reinmax {
         let choice = self
             .sampler
             .draw(&search.phi(), &mut search.rng("weight step"))?;
-        let loss = search.weight_loss(&search.one_hot(&choice), &train)?;
-        let gradient = search.gradients(&loss, &[&search.theta()])?;
-        search.descend_theta(&gradient[0]);
-        Ok(())
+        let path = search.one_hot(&choice);
+        bilevel::descend_weights_at(search, &path, &train)
     }
 
     fn distribution(&self) -> Option<&dyn ArchDistribution> {

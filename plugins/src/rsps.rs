@@ -10,6 +10,7 @@ use nasfw_framework::prelude::*;
 use nasfw_framework::register;
 use serde::{Deserialize, Serialize};
 
+use crate::bilevel;
 use crate::selection::{self, Selected};
 
 /// Settings of random search with parameter sharing.
@@ -126,10 +127,8 @@ impl Strategy for Rsps {
     fn step(&mut self, search: &mut Search) -> Result<()> {
         let choice = search.space().random(&mut search.rng("architecture"));
         let batch = search.batch(Split::Train)?;
-        let loss = search.weight_loss(&search.one_hot(&choice), &batch)?;
-        let gradient = search.gradients(&loss, &[&search.theta()])?;
-        search.descend_theta(&gradient[0]);
-        Ok(())
+        let path = search.one_hot(&choice);
+        bilevel::descend_weights_at(search, &path, &batch)
     }
 
     fn epoch_end(&mut self, search: &mut Search) -> Result<Control> {

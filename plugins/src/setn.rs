@@ -212,9 +212,8 @@ impl Strategy for Setn {
         // 1. Update w at an architecture drawn uniformly, the only one computed.
         let choice = search.space().random(&mut search.rng("weight step"));
         let train = search.batch(Split::Train)?;
-        let loss = search.weight_loss(&search.one_hot(&choice), &train)?;
-        let gradient = search.gradients(&loss, &[&search.theta()])?;
-        search.descend_theta(&gradient[0]);
+        let path = search.one_hot(&choice);
+        bilevel::descend_weights_at(search, &path, &train)?;
 
         // 2. Update α by descending ∇_α L_val of the relaxed network.
         let loss = bilevel::validation_loss(search, &self.softmax)?;

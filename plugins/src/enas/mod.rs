@@ -22,6 +22,7 @@ use nasfw_framework::register;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor, no_grad};
 
+use crate::bilevel;
 use crate::selection::{self, Selected};
 pub use controller::{Controller, Drawn, Shape};
 
@@ -278,9 +279,8 @@ impl Strategy for Enas {
             .controller
             .draw(&search.phi(), &mut search.rng("weight step"))?;
         let train = search.batch(Split::Train)?;
-        let loss = search.weight_loss(&search.one_hot(&choice), &train)?;
-        let gradient = search.gradients(&loss, &[&search.theta()])?;
-        search.descend_theta(&gradient[0]);
+        let path = search.one_hot(&choice);
+        bilevel::descend_weights_at(search, &path, &train)?;
 
         // 2. When the epoch's images are through, the controller's turn.
         if search.clock().step_in_epoch + 1 == search.steps_per_epoch() {

@@ -7,6 +7,8 @@ use nasfw_framework::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::bilevel;
+
 /// How an architecture is judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -203,11 +205,8 @@ impl Trials {
             return Ok(());
         };
         let arch = search.one_hot(&trial.choice);
-        let (w, batch) = (search.theta(), search.batch(Split::Train)?);
-        let loss = search.weight_loss(&arch, &batch)?;
-        let gradient = search.gradients(&loss, &[&w])?;
-        search.descend_theta(&gradient[0]);
-        Ok(())
+        let batch = search.batch(Split::Train)?;
+        bilevel::descend_weights_at(search, &arch, &batch)
     }
 
     fn look_up(&mut self, proposer: &mut impl Proposer, search: &mut Search) -> Result<()> {
