@@ -16,9 +16,11 @@ pub use nasfw_spaces as spaces;
 pub use {rand, serde_json, tch};
 
 mod cli;
+mod host;
 mod memory;
 mod program;
 
+pub use host::{Carried, Failure, Guest};
 pub use program::Program;
 
 /// The command line. Programs with plugins of their own call this from their `main`.

@@ -90,6 +90,7 @@ fn settings_that_are_kept_under_another_name_break_a_rule() {
             example: "",
             spaces: &[],
             parse: Parse::Space(|v| parse_section::<Renamed>(v).map(|c| Box::new(c) as _)),
+            kept_as: name,
             crate_name: "a",
             crate_version: "1.0.0",
             file: "lib.rs",

@@ -4,8 +4,9 @@
 //! are shown, [`by_own_name`] puts the program's name in. Commands with paths are made by [`command`].
 
 use std::borrow::Cow;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
+use std::process::Command;
 use std::sync::OnceLock;
 
 use crate::printable::printable;
@@ -27,6 +28,29 @@ pub fn set_program(program: impl AsRef<OsStr>) {
 /// What this program is called: `nasfw`, unless [`set_program`] said something else.
 pub fn program() -> &'static str {
     PROGRAM.get().map_or(NASFW, String::as_str)
+}
+
+static ITSELF: OnceLock<Vec<OsString>> = OnceLock::new();
+
+/// Says how this program is started once more, where that is not its own file: inside an interpreter, say. Only the first
+/// call does anything.
+pub fn set_itself(words: Vec<OsString>) {
+    let _ = ITSELF.set(words);
+}
+
+/// This program to be started once more; words that follow the program's name are to be added.
+///
+/// # Errors
+/// When the system does not say which file this program is.
+pub fn itself() -> std::io::Result<Command> {
+    match ITSELF.get().map(Vec::as_slice) {
+        Some([program, words @ ..]) => {
+            let mut command = Command::new(program);
+            command.args(words);
+            Ok(command)
+        }
+        _ => Ok(Command::new(std::env::current_exe()?)),
+    }
 }
 
 /// A command of this program that can be pasted into a shell.

@@ -1,6 +1,6 @@
 //! The registry: every plugin of every kind announces itself through `inventory`, in whatever crate it lives.
 
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use serde_json::Value;
 
@@ -93,6 +93,9 @@ pub struct Plugin {
     pub spaces: &'static [&'static str],
     /// How its section becomes typed settings.
     pub parse: Parse,
+    /// The name under which a run keeps its settings: its own, unless several plugins that are announced at run time share
+    /// one type of settings.
+    pub kept_as: &'static str,
     /// Crate that registers it.
     pub crate_name: &'static str,
     /// Version of that crate.
@@ -102,6 +105,36 @@ pub struct Plugin {
 }
 
 inventory::collect!(Plugin);
+
+/// Plugins that were announced while the program ran.
+static ANNOUNCED: Mutex<Vec<&'static Plugin>> = Mutex::new(Vec::new());
+
+/// Adds a plugin while the program runs, in the place of one of this kind and name that was announced before. It lives as
+/// long as the program. What is linked can't be replaced: [`Registry::load`] refuses two of one name.
+pub fn announce(plugin: Plugin) -> &'static Plugin {
+    let plugin: &'static Plugin = Box::leak(Box::new(plugin));
+    let mut announced = ANNOUNCED.lock().unwrap_or_else(PoisonError::into_inner);
+    announced.retain(|p| p.kind() != plugin.kind() || p.name != plugin.name);
+    announced.push(plugin);
+    plugin
+}
+
+/// Looks for a plugin that nobody has announced yet, and announces it: by the place of its code, say.
+pub type Finder = fn(Kind, &str) -> Result<Option<&'static Plugin>>;
+
+static FINDER: OnceLock<Finder> = OnceLock::new();
+
+/// Who looks for plugins whose names are unknown. Only the first call does anything.
+pub fn set_finder(finder: Finder) {
+    let _ = FINDER.set(finder);
+}
+
+/// All plugins of this program, in no order.
+fn everything() -> Vec<&'static Plugin> {
+    let mut all: Vec<&'static Plugin> = inventory::iter::<Plugin>.into_iter().collect();
+    all.extend(ANNOUNCED.lock().unwrap_or_else(PoisonError::into_inner).iter());
+    all
+}
 
 impl Plugin {
     /// The plugin's kind.
@@ -130,7 +163,7 @@ impl Plugin {
     /// # Errors
     /// Defaults that are no TOML, and those of a wrapper whose inner strategy is not registered.
     pub fn default_section(&self) -> Result<Value> {
-        self.section_among(&inventory::iter::<Plugin>.into_iter().collect::<Vec<_>>())
+        self.section_among(&everything())
     }
 
     /// The same, with what it wraps among `plugins`.
@@ -198,13 +231,28 @@ impl Plugin {
     /// A section that the plugin refuses.
     pub fn kept_name(&self, section: &Value) -> Result<&'static str, ConfigError> {
         match self.parse {
-            Parse::Strategy(f) => f(section).map(|c| c.typetag_name()),
+            Parse::Strategy(_) => self.strategy(section).map(|c| c.typetag_name()),
             Parse::Space(f) => f(section).map(|c| c.typetag_name()),
             Parse::Dataset(f) => f(section).map(|c| c.typetag_name()),
             Parse::Benchmark(f) => f(section).map(|c| c.typetag_name()),
             Parse::Trainer(f) => f(section).map(|c| c.typetag_name()),
             Parse::Tracker(f) => f(section).map(|c| c.typetag_name()),
             Parse::Proxy(f) => f(section).map(|c| c.typetag_name()),
+        }
+    }
+
+    /// A section as the settings of a strategy.
+    ///
+    /// # Errors
+    /// A section that the plugin refuses, and a plugin of another kind.
+    pub fn strategy(&self, section: &Value) -> Result<Box<dyn StrategyConfig>, ConfigError> {
+        match self.parse {
+            Parse::Strategy(parse) => parse(&with_kept_base(section)?),
+            _ => Err(ConfigError::one(
+                "name",
+                format!("`{}` is no strategy", self.name),
+                None,
+            )),
         }
     }
 
@@ -248,11 +296,11 @@ impl Plugin {
     /// What is wrong with the name under which a section's settings are kept, if anything is. A run is read back by
     /// that name: with another one, it would go on as another plugin.
     pub fn misnamed(&self, kept: &str) -> Option<String> {
-        (kept != self.name).then(|| {
+        (kept != self.kept_as).then(|| {
             format!(
                 "it is registered as `{}`, but its typetag name is `{kept}`: a run would be kept under that name and read \
                  back as what is called so; write `#[typetag::serde(name = \"{}\")]`",
-                self.name, self.name
+                self.name, self.kept_as
             )
         })
     }
@@ -285,7 +333,7 @@ impl Registry {
     /// plugin's: each names the crates and files.
     pub fn load() -> Result<Self> {
         static CHECKED: OnceLock<Result<(), String>> = OnceLock::new();
-        let registry = Self::check(inventory::iter::<Plugin>.into_iter().collect())?;
+        let registry = Self::check(everything())?;
         // What is linked does not change.
         CHECKED
             .get_or_init(|| registry.check_names())
@@ -414,16 +462,56 @@ impl Registry {
 /// The plugin of a kind and name.
 fn find(plugins: &[&'static Plugin], kind: Kind, name: &str) -> Result<&'static Plugin> {
     let own = || plugins.iter().copied().filter(|p| p.kind() == kind);
-    own().find(|p| p.name == name).ok_or_else(|| {
-        let mut known: Vec<String> = own().map(|p| p.name.to_owned()).collect();
-        known.sort_unstable();
-        Error::UnknownPlugin {
-            kind: kind.name(),
-            name: name.to_owned(),
-            similar: similar(name, known.iter().map(String::as_str)),
-            known,
-        }
+    if let Some(plugin) = own().find(|p| p.name == name) {
+        return Ok(plugin);
+    }
+    if let Some(plugin) = found(kind, name)? {
+        return Ok(plugin);
+    }
+    let mut known: Vec<String> = own().map(|p| p.name.to_owned()).collect();
+    known.sort_unstable();
+    Err(Error::UnknownPlugin {
+        kind: kind.name(),
+        name: name.to_owned(),
+        similar: similar(name, known.iter().map(String::as_str)),
+        known,
     })
+}
+
+/// A plugin that was announced, or that can be found now.
+fn found(kind: Kind, name: &str) -> Result<Option<&'static Plugin>> {
+    let announced = ANNOUNCED.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = announced.iter().copied();
+    let known = known.filter(|p| p.kind() == kind).find(|p| p.name == name);
+    drop(announced);
+    match (known, FINDER.get()) {
+        (None, Some(find)) => find(kind, name),
+        (known, _) => Ok(known),
+    }
+}
+
+/// A strategy's section in which the strategy that it wraps, if that was announced, has the form in which it is kept:
+/// typetag knows linked plugins alone.
+fn with_kept_base(section: &Value) -> Result<Value, ConfigError> {
+    let Some(name) = section["base"]["name"].as_str() else {
+        return Ok(section.clone());
+    };
+    let refused = |e: String| ConfigError::one("base", e, None);
+    let announced = found(Kind::Strategy, name).map_err(|e| refused(e.to_string()))?;
+    let mut section = section.clone();
+    section["base"] = match announced {
+        Some(plugin) => {
+            let inner = plugin.strategy(&section["base"]).map_err(|mut e| {
+                for p in &mut e.problems {
+                    p.key = format!("base.{}", p.key);
+                }
+                e
+            })?;
+            serde_json::to_value(inner).map_err(|e| refused(e.to_string()))?
+        }
+        None => with_kept_base(&section["base"])?,
+    };
+    Ok(section)
 }
 
 /// Merges `over` into `base`, table by table.
@@ -529,6 +617,7 @@ macro_rules! register {
                 example: $example,
                 spaces: { let _s: &[&str] = &[]; $(let _s: &[&str] = $spaces;)? _s },
                 parse: $crate::register!(@parse $kind $config),
+                kept_as: $name,
                 crate_name: env!("CARGO_PKG_NAME"),
                 crate_version: env!("CARGO_PKG_VERSION"),
                 file: file!(),

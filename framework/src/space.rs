@@ -128,6 +128,11 @@ pub trait SpaceConfig: Send + Sync + std::fmt::Debug {
     /// Builds the space.
     fn build(&self) -> Result<Box<dyn SearchSpace>>;
 
+    /// The plugin's name, as people know it.
+    fn name(&self) -> &str {
+        self.typetag_name()
+    }
+
     /// Names of the settings that shape the network of the search and mean nothing for an architecture: how large it is,
     /// above all. All others come along when an architecture is trained alone; these have their defaults there.
     fn search_only(&self) -> &'static [&'static str] {

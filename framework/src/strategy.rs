@@ -340,6 +340,11 @@ pub trait StrategyConfig: Send + Sync + std::fmt::Debug {
     /// [`Error::Incompatible`] for a space that it can't search, with the reason.
     fn build(&self, cx: BuildContext<'_>) -> Result<Box<dyn Strategy>>;
 
+    /// The plugin's name, as people know it.
+    fn name(&self) -> &str {
+        self.typetag_name()
+    }
+
     /// Checks ranges before anything is built.
     fn validate(&self, _v: &mut Validator) {}
 

@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 
 use nasfw_framework::{Error, Result};
 use tracing_subscriber::filter::LevelFilter;
@@ -14,7 +14,7 @@ use tracing_subscriber::{EnvFilter, Layer};
 use super::render::shown;
 use super::{progress, view};
 
-static FILE: OnceLock<File> = OnceLock::new();
+static FILE: Mutex<Option<File>> = Mutex::new(None);
 
 /// Writes to standard error with the bar out of the way.
 struct Terminal;
@@ -57,13 +57,11 @@ struct RunFile;
 
 impl Write for RunFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match FILE.get() {
+        if let Some(file) = &mut *FILE.lock().unwrap_or_else(PoisonError::into_inner) {
             // A full disk must not end a search for the sake of a message; what matters is written elsewhere.
-            Some(mut file) => file
-                .write_all(bytes)
-                .map_or(Ok(bytes.len()), |()| Ok(bytes.len())),
-            None => Ok(bytes.len()),
+            let _ = file.write_all(bytes);
         }
+        Ok(bytes.len())
     }
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
@@ -101,6 +99,6 @@ pub fn to_file(path: &Path) -> Result<()> {
         .append(true)
         .open(path)
         .map_err(Error::io("open", path))?;
-    let _ = FILE.set(file);
+    *FILE.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
     Ok(())
 }

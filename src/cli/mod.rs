@@ -41,13 +41,15 @@ mod view;
 #[cfg(feature = "tui")]
 mod watch;
 
+use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use nasfw_framework::Result;
 use nasfw_framework::command::{by_own_name, set_program};
+use nasfw_framework::{Error, Result};
 
+use super::host::{Carried, Failure, Guest, Host};
 use super::memory;
 use super::program::Program;
 
@@ -125,16 +127,16 @@ impl Verb {
         })
     }
 
-    fn carry_out(self) -> Result<()> {
+    fn carry_out(self, host: &Host) -> Result<()> {
         match self {
-            Self::Run(v) => v.carry_out(),
-            Self::Resume(v) => v.carry_out(),
-            Self::Retrain(v) => v.carry_out(),
+            Self::Run(v) => v.carry_out(host),
+            Self::Resume(v) => v.carry_out(host),
+            Self::Retrain(v) => v.carry_out(host),
             Self::Eval(v) => v.carry_out(),
             Self::Export(v) => v.carry_out(),
             Self::ExportRuns(v) => v.carry_out(),
             Self::Track(v) => v.carry_out(),
-            Self::Compare(v) => v.carry_out(),
+            Self::Compare(v) => v.carry_out(host),
             Self::Score(v) => v.carry_out(),
             Self::Rank(v) => v.carry_out(),
             #[cfg(feature = "tui")]
@@ -158,53 +160,83 @@ const AFTER_HELP: &str = "Begin with: `nasfw run --strategy vim --space nasbench
                           Exit codes: 0 done, 2 wrong usage or configuration, 3 data, 4 run folder, 5 output, 6 device,\n\
                           7 not finite, 130 interrupted and saved, 1 a bug.";
 
-/// What was typed, read as a program of this name and version.
-fn typed(program: &Program) -> Result<Cli, clap::Error> {
+/// Words, the program's name first, read as those of a program of this name and version.
+fn typed(program: &Program, words: &[OsString]) -> Result<Cli, clap::Error> {
     let mut command = Cli::command()
         .name(program.name())
         .version(program.version())
         .after_help(by_own_name(AFTER_HELP).into_owned());
-    let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    let matches = command.try_get_matches_from_mut(words)?;
     Cli::from_arg_matches(&matches).map_err(|e| e.format(&mut command))
+}
+
+/// The message of an error with what to type, as plain text.
+pub(crate) fn error_text(error: &Error, elsewhere: Option<&str>) -> String {
+    render::text(error, elsewhere, false)
 }
 
 impl Program {
     /// Parses the command line, carries it out and turns errors into messages and exit codes.
     pub fn run(self) -> ExitCode {
         memory::keep_freed();
-        main(&self)
+        let words: Vec<_> = std::env::args_os().collect();
+        if let Some(program) = words.first() {
+            set_program(program);
+        }
+        ExitCode::from(self.exit_code(&words))
+    }
+
+    /// The same with words of whoever calls, of which the first is the program's name. Gives the exit code.
+    pub fn exit_code(&self, words: &[OsString]) -> u8 {
+        let cli = match typed(self, words) {
+            Ok(cli) => cli,
+            Err(e) if e.use_stderr() => {
+                // It repeats what was typed, so it is shown as any other text: without colours.
+                progress::line(e.render().to_string().trim_end());
+                return 2;
+            }
+            Err(help) => {
+                render::help(&help.render());
+                return 0;
+            }
+        };
+        panics::explain();
+        let elsewhere = cli.verb.elsewhere();
+        let host = Host::new(after_name(words), None);
+        match catch_unwind(AssertUnwindSafe(|| {
+            self.check().and_then(|()| cli.verb.carry_out(&host))
+        })) {
+            Ok(Ok(())) => 0,
+            Ok(Err(error)) => {
+                render::error(&error, elsewhere);
+                error.exit_code()
+            }
+            Err(_) => 1,
+        }
+    }
+
+    /// Carries words out inside another program, `guest`; the first word is the program's name. Nothing of the process is
+    /// changed: neither its handlers of signals nor how it shows panics, and nothing goes to standard output.
+    ///
+    /// # Errors
+    /// Words that are none of the command line, and what the verb says.
+    pub fn carry_out(&self, words: &[OsString], guest: Guest) -> Result<Carried, Failure> {
+        let cli = typed(self, words).map_err(|e| Failure::Usage(e.render().to_string()))?;
+        let elsewhere = cli.verb.elsewhere();
+        let host = Host::new(after_name(words), Some(guest));
+        let (outcome, said) =
+            output::kept(|| self.check().and_then(|()| cli.verb.carry_out(&host)));
+        outcome.map_err(|error| Failure::Verb(error, elsewhere))?;
+        Ok(Carried {
+            folder: host.made(),
+            said,
+        })
     }
 }
 
-/// Parses what was typed, carries it out and turns errors into messages and exit codes.
-fn main(own: &Program) -> ExitCode {
-    if let Some(program) = std::env::args_os().next() {
-        set_program(program);
-    }
-    let cli = match typed(own) {
-        Ok(cli) => cli,
-        Err(e) if e.use_stderr() => {
-            // It repeats what was typed, so it is shown as any other text: without colours.
-            progress::line(e.render().to_string().trim_end());
-            return ExitCode::from(2);
-        }
-        Err(help) => {
-            render::help(&help.render());
-            return ExitCode::SUCCESS;
-        }
-    };
-    panics::explain();
-    let elsewhere = cli.verb.elsewhere();
-    match catch_unwind(AssertUnwindSafe(|| {
-        own.check().and_then(|()| cli.verb.carry_out())
-    })) {
-        Ok(Ok(())) => ExitCode::SUCCESS,
-        Ok(Err(error)) => {
-            render::error(&error, elsewhere);
-            ExitCode::from(error.exit_code())
-        }
-        Err(_) => ExitCode::from(1),
-    }
+/// Words without the program's name.
+fn after_name(words: &[OsString]) -> Vec<OsString> {
+    words.iter().skip(1).cloned().collect()
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Standard output and files.
 
+use std::cell::RefCell;
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 
@@ -9,9 +10,30 @@ use nasfw_framework::{Error, Result};
 
 use super::render::{self, shown};
 
+thread_local! {
+    /// What this thread says, where that is kept.
+    static KEPT: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Keeps what is said meanwhile on this thread, instead of printing it.
+pub fn kept<T>(carry_out: impl FnOnce() -> T) -> (T, String) {
+    let before = KEPT.replace(Some(String::new()));
+    let result = carry_out();
+    (result, KEPT.replace(before).unwrap_or_default())
+}
+
 /// Prints text and a newline. A reader that has gone away (`| head`) is no error; a full disk ends the program.
 pub fn say(text: impl AsRef<str>) {
     let text = shown(text.as_ref().trim_end_matches('\n'));
+    let keeps = KEPT.with_borrow_mut(|kept| {
+        kept.as_mut().map(|kept| {
+            kept.push_str(&text);
+            kept.push('\n');
+        })
+    });
+    if keeps.is_some() {
+        return;
+    }
     let mut out = std::io::stdout().lock();
     let written = writeln!(out, "{text}").and_then(|()| out.flush());
     match written {

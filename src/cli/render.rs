@@ -124,7 +124,13 @@ impl Shown {
 pub fn error(error: &Error, elsewhere: Option<&str>) {
     view::restore();
     let terminal = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let theme = if terminal {
+    let text = text(error, elsewhere, terminal);
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// An error with what to type, with or without colours and box drawing.
+pub fn text(error: &Error, elsewhere: Option<&str>, rich: bool) -> String {
+    let theme = if rich {
         GraphicalTheme::unicode()
     } else {
         GraphicalTheme::none()
@@ -143,8 +149,7 @@ pub fn error(error: &Error, elsewhere: Option<&str>) {
     {
         text = format!("error: {}\n", shown(&error.to_string()));
     }
-    let text = text.replace(UNBROKEN, " ");
-    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+    text.replace(UNBROKEN, " ")
 }
 
 /// Prints the help that clap has made, with colours on a terminal.

@@ -12,6 +12,7 @@ use nasfw_framework::trainer::Outcome;
 
 use super::output::say;
 use super::{logging, searching, summary};
+use crate::host::Host;
 
 /// Options of `resume`.
 #[derive(Debug, Args)]
@@ -28,7 +29,7 @@ pub struct Resume {
 
 impl Resume {
     /// Goes on from the newest whole checkpoint. A finished run only says again what it found.
-    pub fn carry_out(self) -> Result<()> {
+    pub fn carry_out(self, host: &Host) -> Result<()> {
         searching::check_view(self.tui)?;
         load_cuda();
         logging::to_terminal();
@@ -37,27 +38,28 @@ impl Resume {
             Some(dir) => dir,
             None => RunConfig::of_run(&self.run)?.common.data_dir,
         };
-        go_on(&self.run, &data_dir, self.tui)
+        go_on(host, &self.run, &data_dir, self.tui)
     }
 }
 
 /// Goes on with the run in a folder, or says what it found.
-pub fn go_on(path: &Path, data_dir: &Path, tui: bool) -> Result<()> {
+pub fn go_on(host: &Host, path: &Path, data_dir: &Path, tui: bool) -> Result<()> {
     if path.join(RESULT).exists() {
-        return say_again(path);
+        return say_again(host, path);
     }
     let folder = RunFolder::open(path)?;
     if path.join(RESULT).exists() {
         // It ended while this process waited for it.
-        return say_again(path);
+        return say_again(host, path);
     }
     let mut config = RunConfig::of_run(path)?;
     config.common.data_dir = data_dir.to_owned();
-    searching::search(&config, &folder, tui)
+    searching::search(host, &config, &folder, tui)
 }
 
 /// What a finished run found.
-fn say_again(path: &Path) -> Result<()> {
+fn say_again(host: &Host, path: &Path) -> Result<()> {
+    host.works_in(path);
     say("this run is finished");
     let config = RunConfig::of_run(path)?;
     let outcome: Outcome = read_stored(path, RESULT)?;

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use super::origin::Origin;
 use super::selection::{Pair, Settings, pair, space_options};
 use super::{genotype, logging, run};
+use crate::host::Host;
 
 /// Options of `retrain`.
 #[derive(Debug, Args)]
@@ -43,7 +44,7 @@ pub struct Retrain {
 
 impl Retrain {
     /// Trains in a new run folder.
-    pub fn carry_out(self) -> Result<()> {
+    pub fn carry_out(self, host: &Host) -> Result<()> {
         load_cuda();
         logging::to_terminal();
         let registry = Registry::load()?;
@@ -58,7 +59,7 @@ impl Retrain {
         for doubt in origin.doubts(&genotype)? {
             tracing::warn!("{doubt}");
         }
-        run::begin(&config, &resolved, self.place, &parts, self.tui)
+        run::begin(host, &config, &resolved, self.place, &parts, self.tui)
     }
 
     /// All settings: those that are asked for, over those that the architecture was found with, over its recipe.

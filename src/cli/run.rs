@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use clap::Args;
-use nasfw_framework::command::{command, resume as resume_command};
+use nasfw_framework::command::resume as resume_command;
 use nasfw_framework::config::{Resolved, RunConfig};
 use nasfw_framework::device::load_cuda;
 use nasfw_framework::registry::{Kind, Registry};
@@ -13,6 +13,7 @@ use nasfw_framework::{Error, Result};
 use super::searching::{check_view, search};
 use super::selection::Selection;
 use super::{logging, resume};
+use crate::host::Host;
 
 /// Options of `run`.
 #[derive(Debug, Args)]
@@ -39,14 +40,14 @@ pub struct Place {
 
 impl Run {
     /// Searches in a new run folder.
-    pub fn carry_out(self) -> Result<()> {
+    pub fn carry_out(self, host: &Host) -> Result<()> {
         load_cuda();
         logging::to_terminal();
         let registry = Registry::load()?;
         let resolved = self.selection.resolve(&registry)?;
         let config = RunConfig::new(&registry, &resolved)?;
         let parts = [Kind::Strategy, Kind::Space, Kind::Dataset].map(|k| name_of(&resolved, k));
-        begin(&config, &resolved, self.place, &parts.join("-"), self.tui)
+        begin(host, &config, &resolved, self.place, &parts.join("-"), self.tui)
     }
 }
 
@@ -61,6 +62,7 @@ pub fn name_of(resolved: &Resolved, kind: Kind) -> String {
 /// Trains in a new run folder, called as the user says or else after `parts`, the seed and the time. Goes on with the
 /// run that is there already, if the user says so.
 pub fn begin(
+    host: &Host,
     config: &RunConfig,
     resolved: &Resolved,
     place: Place,
@@ -89,7 +91,7 @@ pub fn begin(
     // One that a process left before it wrote anything that matters is begun in.
     let torso = place.resume && path.is_dir();
     if torso && need_run(&path).is_ok() {
-        return go_on_with_same(&path, config, tui);
+        return go_on_with_same(host, &path, config, tui);
     }
     if torso && !RunFolder::is_torso(&path) {
         need_run(&path)?;
@@ -101,13 +103,13 @@ pub fn begin(
     // Somebody else may have begun it meanwhile.
     if place.resume && need_run(&path).is_ok() {
         drop(run);
-        return go_on_with_same(&path, config, tui);
+        return go_on_with_same(host, &path, config, tui);
     }
-    let header = format!("# Made by: {}\n\n", command(std::env::args_os().skip(1)));
+    let header = format!("# Made by: {}\n\n", host.typed());
     let outcome = run
         .write(CONFIG, (header + &resolved.to_toml()).as_bytes())
         .and_then(|()| run.write_json(RUN, config))
-        .and_then(|()| search(config, &run, tui));
+        .and_then(|()| search(host, config, &run, tui));
     if outcome.is_err() && !torso && !has_checkpoints(run.path()) {
         // Nothing was searched, so nothing is lost.
         let _ = run.discard();
@@ -116,7 +118,7 @@ pub fn begin(
 }
 
 /// Goes on with a run that must have the settings that were asked for.
-fn go_on_with_same(path: &Path, config: &RunConfig, tui: bool) -> Result<()> {
+fn go_on_with_same(host: &Host, path: &Path, config: &RunConfig, tui: bool) -> Result<()> {
     let begun = RunConfig::of_run(path)?;
     if begun.fingerprint()? != config.fingerprint()? {
         return Err(Error::Run {
@@ -128,13 +130,13 @@ fn go_on_with_same(path: &Path, config: &RunConfig, tui: bool) -> Result<()> {
             ),
         });
     }
-    resume::go_on(path, &config.common.data_dir, tui)
+    resume::go_on(host, path, &config.common.data_dir, tui)
 }
 
 /// Refuses a strategy that looks architectures up where it could not.
 pub fn need_benchmark(config: &RunConfig) -> Result<()> {
     if config.strategy.needs_benchmark() {
-        let name = config.strategy.typetag_name();
+        let name = config.strategy.name();
         config.need_benchmark(&format!("strategy `{name}`"))?;
     }
     Ok(())

@@ -14,6 +14,7 @@ use nasfw_framework::space::Task;
 use nasfw_framework::trainer::{Interrupt, Job};
 
 use super::{logging, progress, summary, view};
+use crate::host::Host;
 
 /// Refuses `--tui` where there is no terminal.
 pub fn check_view(tui: bool) -> Result<()> {
@@ -25,10 +26,14 @@ pub fn check_view(tui: bool) -> Result<()> {
 }
 
 /// Searches, or goes on, in a run folder, and says what was found; with `tui` it is shown on a screen of its own.
-pub fn search(config: &RunConfig, run: &RunFolder, tui: bool) -> Result<()> {
+pub fn search(host: &Host, config: &RunConfig, run: &RunFolder, tui: bool) -> Result<()> {
+    host.works_in(run.path());
     logging::to_file(&run.path().join("log.jsonl"))?;
-    let interrupt = Interrupt::on_signals(view::restore)?;
-    let listeners = vec![progress::listener(run.path(), tui)];
+    let interrupt = host.interrupt(view::restore)?;
+    let mut listeners = host.listeners().to_vec();
+    if host.shows_progress() {
+        listeners.push(progress::listener(run.path(), tui));
+    }
     let outcome = {
         let _live = tui.then(|| live(run.path(), &interrupt)).transpose()?;
         let outcome = config.trainer.search(Job {
@@ -83,7 +88,7 @@ pub fn next(run: &Path, config: &RunConfig, genotype: &Genotype) -> Vec<String> 
     let words = ["run", "--config"].map(OsStr::new).into_iter();
     let words = words.chain([file.as_os_str()]);
     let again = command(words.chain(["--seed", &seed].map(OsStr::new)));
-    if config.strategy.typetag_name() == "train" {
+    if config.strategy.name() == "train" {
         let files = [
             "--onnx",
             "network.onnx",

@@ -124,7 +124,7 @@ impl RunConfig {
     /// # Errors
     /// None that knows the space, none that is wanted, and a table that is not there or can't be read.
     pub fn need_benchmark(&self, what: &str) -> Result<Box<dyn Benchmark>> {
-        let space = self.space.typetag_name();
+        let space = self.space.name();
         let refused = |why: String, help: String| {
             Err(Error::Incompatible {
                 what: what.into(),

@@ -15,6 +15,7 @@ fn plugin(name: &'static str, crate_name: &'static str, version: &'static str) -
         example: "",
         spaces: &[],
         parse: Parse::Space(|_| Err(ConfigError::one("", "", None))),
+        kept_as: name,
         crate_name,
         crate_version: version,
         file: "lib.rs",

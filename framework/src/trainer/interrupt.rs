@@ -43,6 +43,15 @@ enum Answer {
 }
 
 impl Interrupt {
+    /// Requests that come from elsewhere alone: no signal is taken. `last` is called before the program ends at once.
+    pub fn by_hand(last: fn()) -> Self {
+        Self {
+            asked: Arc::new(AtomicBool::new(false)),
+            first: Arc::new(Mutex::new(None)),
+            last,
+        }
+    }
+
     /// Takes signals from now on. `last` is called before the program ends at once; it gives a terminal back, say. Call
     /// it once per program.
     ///
@@ -51,11 +60,7 @@ impl Interrupt {
     /// # Errors
     /// When signals can't be taken.
     pub fn on_signals(last: fn()) -> Result<Self> {
-        let interrupt = Self {
-            asked: Arc::new(AtomicBool::new(false)),
-            first: Arc::new(Mutex::new(None)),
-            last,
-        };
+        let interrupt = Self::by_hand(last);
         let failed = |e: std::io::Error| Error::Invalid {
             what: "signal handler".into(),
             why: e.to_string(),
@@ -144,11 +149,7 @@ mod tests {
 
     #[test]
     fn only_a_late_second_request_ends_at_once() {
-        let interrupt = Interrupt {
-            asked: Arc::default(),
-            first: Arc::default(),
-            last: || {},
-        };
+        let interrupt = Interrupt::by_hand(|| {});
         let now = Instant::now();
         interrupt.notice("SIGUSR1");
         assert!(interrupt.is_asked());

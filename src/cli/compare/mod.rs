@@ -7,18 +7,17 @@ use std::path::PathBuf;
 
 use clap::Args;
 use nasfw_analysis::compare::{BEGUN, COMPARISON, PlanFile, Trial, assemble, differences, text};
-use nasfw_framework::command::command;
 use nasfw_framework::config::{Layer, Origin, RunConfig, resolve};
 use nasfw_framework::printable::counted;
 use nasfw_framework::registry::Registry;
 use nasfw_framework::run::{RunFolder, read_json_if_there};
-use nasfw_framework::trainer::Interrupt;
 use nasfw_framework::{Error, Result};
 
 use super::output::say;
 use super::run::need_benchmark;
 use super::selection::space_options;
 use super::{logging, progress};
+use crate::host::Host;
 use runner::{Ended, Runner};
 
 /// File of the plan in a comparison's folder.
@@ -44,7 +43,7 @@ pub struct Compare {
 
 impl Compare {
     /// Carries out what of the plan is not done yet, and says what all of it amounts to.
-    pub fn carry_out(self) -> Result<()> {
+    pub fn carry_out(self, host: &Host) -> Result<()> {
         logging::to_terminal();
         let registry = Registry::load()?;
         let file = PlanFile::read(&self.plan)?;
@@ -83,11 +82,12 @@ impl Compare {
         same_plan(&folder, &begun, &trials)?;
         folder.write(PLAN, file.document.text().as_bytes())?;
         folder.write_json(BEGUN, &trials)?;
-        let interrupt = Interrupt::on_signals(|| {})?;
+        host.works_in(&path);
+        let interrupt = host.interrupt(|| {})?;
         let ended = runner.run(&trials, interrupt.flag())?;
         let comparison = assemble(&file, &trials, &path)?;
         folder.write_json(COMPARISON, &comparison)?;
-        let again = format!("type the same command again: {}", typed());
+        let again = format!("type the same command again: {}", host.typed());
         match ended {
             Ended::Interrupted { done, lost } => Err(Error::Stopped {
                 what: format!(
@@ -127,11 +127,6 @@ impl Compare {
             }
         }
     }
-}
-
-/// The command that this process was started by.
-fn typed() -> String {
-    command(std::env::args_os().skip(1))
 }
 
 /// Gives every trial its number of threads, once and for all: on a host with other cores it would be another one, and

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::HumanDuration;
 use nasfw_analysis::compare::{LOG_END, LOGS, RANKING, Rank, Ranking, TRIALS, Trial, error_file};
-use nasfw_framework::command::command;
+use nasfw_framework::command::{command, itself};
 use nasfw_framework::config::environment_key;
 use nasfw_framework::run::{RESULT, RUN, RunFolder, read_json, write_whole};
 use nasfw_framework::trainer::Outcome;
@@ -249,10 +249,10 @@ impl Runner<'_> {
         if error.exists() {
             fs::remove_file(&error).map_err(Error::io("remove", &error))?;
         }
-        let program = std::env::current_exe().map_err(Error::io("find", "this program"))?;
+        let mut command = itself().map_err(Error::io("find", "this program"))?;
         let log = self.log(trial);
         let file = File::create(&log).map_err(Error::io("create", &log))?;
-        let mut command = Command::new(&program);
+        let program = command.get_program().to_owned();
         command
             .args(&arguments)
             .env("NASFW_NO_PROGRESS", "1")

@@ -1,0 +1,217 @@
+"""What `import nasfw` offers."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import threading
+
+import torch  # first: the compiled module shares its libtorch
+
+from . import _options, _plugins
+from ._ambient import ambient
+from ._errors import ConfigError, DataError, DeviceError, Error, NotFiniteError, OutputError, RunError
+from ._native import native
+from ._options import Adam, Optimizer, Sgd
+from ._progress import Line, in_notebook, on_terminal
+from ._results import Run
+from ._start import started
+from ._strategy import (
+    Arch,
+    Batch,
+    Dirichlet,
+    Distribution,
+    GumbelSoftmax,
+    Rebuild,
+    Rollback,
+    Search,
+    Set,
+    Softmax,
+    Spec,
+    Strategy,
+)
+
+started()
+
+__all__ = [
+    "Adam", "Arch", "Batch", "ConfigError", "DataError", "DeviceError", "Dirichlet", "Distribution", "Error",
+    "GumbelSoftmax", "NotFiniteError", "Optimizer", "OutputError", "Rebuild", "Rollback", "Run", "RunError", "Search", "Set",
+    "Sgd", "Softmax", "Spec", "Strategy", "announce", "command", "compare", "evaluate", "load", "plugins", "resume",
+    "retrain", "run",
+]
+
+announce = _plugins.announce
+
+#: Settings that the command line has an option of its own for.
+_OPTIONS = ("seed", "epochs", "device", "threads", "data_dir", "out", "config", "preset", "name", "channels", "cells")
+
+
+def command(*words, on_event=None, progress: bool | None = None) -> str:
+    """Carries out a command of the command line in this process: `nasfw.command("list", "spaces")`.
+
+    Returns what it prints. Raises one of nasfw's errors, and KeyboardInterrupt when Ctrl-C made a run save and end.
+    """
+    return _carried(words, on_event, progress)[1]
+
+
+def _carried(words, on_event, progress):
+    if progress is None:
+        progress = on_terminal() or in_notebook()
+    show = progress
+    if progress and on_event is None and in_notebook():
+        on_event, show = Line(), False
+    main = threading.current_thread() is threading.main_thread()
+    with ambient():
+        return native.carry_out(["nasfw", *map(os.fspath, map(_word, words))], on_event, show, main)
+
+
+def _word(word):
+    return word if isinstance(word, (str, os.PathLike)) else str(word)
+
+
+def _settings(settings: dict) -> list:
+    """Keyword arguments as words: options by their names, tables as sections, the rest by `--set`."""
+    words = []
+
+    def put(key, value):
+        if isinstance(value, Optimizer):
+            value = value.settings()
+        if isinstance(value, dict):
+            for inner, of in value.items():
+                put(f"{key}.{inner}", of)
+        elif value is not None:
+            value = os.fspath(value) if isinstance(value, os.PathLike) else value
+            if isinstance(value, str) and key in ("benchmark", "trainer"):
+                key += ".name"
+            words.extend(("--set", f"{key}={_options.toml(list(value) if isinstance(value, tuple) else value)}"))
+
+    for key, value in settings.items():
+        if value is None:
+            continue
+        if key in _OPTIONS:
+            words.extend((f"--{key.replace('_', '-')}", _word(value)))
+        elif key == "track":
+            for name in [value] if isinstance(value, str) else value:
+                words.extend(("--track", name))
+        else:
+            put(key, value)
+    return words
+
+
+def _part(kind: str, part) -> list:
+    """A strategy or its like, by name, class, place of the class, or object with options."""
+    if part is None:
+        return []
+    if isinstance(part, (str, os.PathLike)):
+        return [f"--{kind}", os.fspath(part)]
+    cls = part if isinstance(part, type) else type(part)
+    announce(cls)
+    _plugins.warn_if_fleeting(cls)
+    options = {} if isinstance(part, type) else part.options()
+    return [f"--{kind}", cls.name, *_settings({kind: options})]
+
+
+def run(
+    strategy="vim",
+    space=None,
+    dataset=None,
+    *,
+    resume: bool = False,
+    on_event=None,
+    progress: bool | None = None,
+    **settings,
+) -> Run:
+    """Searches for an architecture in a new run folder.
+
+    strategy: a name, a class or an object of `Strategy`, or where a class is (`"module:Class"`, `"file.py:Class"`).
+    space, dataset: names, or a TOML file that declares a space.
+    settings: those of the command line: `epochs=2, seed=0, preset="…", data_dir="…", out="runs", name="…", device="cpu"`;
+        others as sections, `trainer={"batch_size": 64}, strategy.lr` as `{"strategy": {"lr": 0.1}}`.
+    resume: go on with the run called `name` if there is one.
+    on_event: called with every event of the run, a dict.
+
+    Raises ConfigError and its like; KeyboardInterrupt when Ctrl-C made it save and end (`nasfw.resume` goes on).
+    """
+    words = ["run", *_part("strategy", strategy), *_part("space", space), *_part("dataset", dataset)]
+    words += ["--resume"] if resume else []
+    return Run(_carried([*words, *_settings(settings)], on_event, progress)[0])
+
+
+def resume(path, *, data_dir=None, on_event=None, progress: bool | None = None) -> Run:
+    """Goes on with an interrupted search or training, with the same bits. A finished one is only loaded."""
+    words = ["resume", _path(path), *_settings({"data_dir": data_dir})]
+    return Run(_carried(words, on_event, progress)[0])
+
+
+def retrain(what, *, space=None, dataset=None, resume: bool = False, on_event=None, progress: bool | None = None, **settings) -> Run:
+    """Trains an architecture alone: a run, a file, a published cell's name, or a genotype (text or dict)."""
+    words = ["retrain", _architecture(what), *_part("space", space), *_part("dataset", dataset)]
+    words += ["--resume"] if resume else []
+    return Run(_carried([*words, *_settings(settings)], on_event, progress)[0])
+
+
+def evaluate(run, *, dataset=None, data_dir=None, device=None) -> dict:
+    """Measures a run, or one of its checkpoints, on the test images."""
+    words = ["eval", _path(run), "--json", *_part("dataset", dataset), *_settings({"data_dir": data_dir, "device": device})]
+    return json.loads(_carried(words, None, False)[1])
+
+
+def compare(plan, *, jobs: int = 1, out=None, progress: bool | None = None) -> dict:
+    """Carries out what of a comparison's plan (a TOML file, or a dict) is not done yet; returns what it amounts to.
+
+    Trials run as processes of their own; strategies in Python are named by the places of their classes.
+    """
+    if isinstance(plan, dict):
+        plan = _written(plan, pathlib.Path(out or plan.get("out", "runs")))
+    words = ["compare", _path(plan), "--jobs", jobs, *_settings({"out": out})]
+    folder = _carried(words, None, progress)[0]
+    return json.loads((pathlib.Path(folder) / "comparison.json").read_text())
+
+
+def _written(plan: dict, out: pathlib.Path) -> pathlib.Path:
+    """A plan as a file beside the comparison's folder."""
+    if "name" not in plan:
+        raise ConfigError("a plan needs a `name`: the comparison's folder is called so")
+    out.mkdir(parents=True, exist_ok=True)
+    plan = {**plan, "strategies": [_of_plan(s) for s in plan.get("strategies", [])]}
+    tables = {k: v for k, v in plan.items() if isinstance(v, dict)}
+    lines = [f"{k} = {_options.toml(v)}" for k, v in plan.items() if k not in tables]
+    lines += [f"{k} = {_options.toml(v)}" for k, v in tables.items()]
+    file = out / f"{plan['name']}.toml"
+    file.write_text("\n".join(lines) + "\n")
+    return file
+
+
+def _of_plan(strategy):
+    """A strategy of a plan: classes by their places."""
+    if isinstance(strategy, dict):
+        return {**strategy, "name": _of_plan(strategy["name"])}
+    if isinstance(strategy, type):
+        place = _plugins.place_of(strategy)
+        if not _plugins.is_lasting(place):
+            raise ConfigError(f"trials are processes of their own: put the class {strategy.__name__} into a file")
+        return place
+    return strategy
+
+
+def load(path) -> Run:
+    """A run folder. Raises RunError where there is none."""
+    return Run(path)
+
+
+def plugins(kind: str | None = None) -> list:
+    """All plugins, or those of a kind, as dicts with kind, name and summary."""
+    return [
+        {"kind": k, "name": n, "summary": s} for k, n, s in native.plugins() if kind is None or k == kind
+    ]
+
+
+def _path(what) -> str:
+    return os.fspath(what.path if isinstance(what, Run) else what)
+
+
+def _architecture(what) -> str:
+    if isinstance(what, dict):
+        return json.dumps(what)
+    return _path(what)

@@ -1,0 +1,185 @@
+//! nasfw for Python: the whole program as one module, `nasfw._nasfw`, and the border that strategies in Python cross.
+//!
+//! The package around it (python/nasfw) is what people import. Whatever may run autograd runs without the interpreter's
+//! lock: hooks of Python in a graph ask for it themselves.
+
+mod arch;
+mod distribution;
+mod errors;
+mod options;
+mod plain;
+mod search;
+mod signals;
+mod strategy;
+mod tensor;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use nasfw::framework::command::{set_itself, set_program};
+use nasfw::framework::events::Event;
+use nasfw::framework::listen::{Listener, shared};
+use nasfw::framework::space::SpaceConfig;
+use nasfw::framework::registry::{Kind, Plugin, Registry, set_finder};
+use nasfw::framework::trainer::Interrupt;
+use nasfw::framework::{Error, Result};
+use nasfw::{Guest, Program};
+use pyo3::prelude::*;
+
+use tensor::Shared;
+
+/// The command line: words begin with the program's name. Gives the exit code.
+#[pyfunction]
+fn main(py: Python<'_>, words: Vec<OsString>) -> PyResult<u8> {
+    py.detach(|| errors::guarded(|| Program::default().exit_code(&words)))
+}
+
+/// Says how the program is started: by which name people type it, and the words that start it once more.
+#[pyfunction]
+fn started_as(program: OsString, again: Vec<OsString>) {
+    set_program(program);
+    set_itself(again);
+    set_finder(find);
+}
+
+/// Whoever listens to a run in Python.
+struct Callback(Py<PyAny>);
+
+impl Listener for Callback {
+    fn event(&mut self, event: &Event) -> Result<()> {
+        let value = serde_json::to_value(event).map_err(|e| Error::Invalid {
+            what: "event".into(),
+            why: e.to_string(),
+        })?;
+        let called = Python::attach(|py| {
+            let event = plain::to_python(py, &value)?;
+            self.0.call1(py, (event,)).map(drop)
+        });
+        called.map_err(|e| errors::inward("on_event", e))
+    }
+}
+
+/// Carries words of the command line out in this process. Gives the folder that was worked in, if there is one, and what
+/// the command line would have printed. Signals ask a run to save and end, if they are to be taken; KeyboardInterrupt is
+/// raised then.
+#[pyfunction]
+#[pyo3(signature = (words, on_event=None, progress=false, signals=true))]
+fn carry_out(
+    py: Python<'_>,
+    words: Vec<OsString>,
+    on_event: Option<Py<PyAny>>,
+    progress: bool,
+    signals: bool,
+) -> PyResult<(Option<PathBuf>, String)> {
+    let interrupt = Interrupt::by_hand(|| {});
+    let callback = on_event.map(|f| shared(Callback(f)));
+    let guest = Guest {
+        interrupt: interrupt.clone(),
+        listeners: callback.into_iter().collect(),
+        progress,
+    };
+    let outcome = py.detach(|| {
+        let _taken = signals.then(|| signals::Taken::by(&interrupt));
+        errors::guarded(|| Program::default().carry_out(&words, guest))
+    });
+    let carried = outcome?.map_err(errors::of_verb)?;
+    Ok((carried.folder, carried.said))
+}
+
+/// Plugins that are named by the place of their code, `module:Class` or `file.py:Class`.
+fn find(kind: Kind, name: &str) -> Result<Option<&'static Plugin>> {
+    if !name.contains(':') {
+        return Ok(None);
+    }
+    let found = Python::attach(|py| -> PyResult<Option<String>> {
+        py.import("nasfw._plugins")?
+            .call_method1("find_and_announce", (kind.name(), name))?
+            .extract()
+    });
+    match found.map_err(|e| errors::inward(name, e))? {
+        Some(name) => Registry::load()?.get(kind, &name).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// All plugins as (kind, name, summary).
+#[pyfunction]
+fn plugins() -> PyResult<Vec<(String, String, String)>> {
+    let registry = Registry::load().map_err(errors::outward)?;
+    let all = registry.all().iter();
+    Ok(all
+        .map(|p| (p.kind().name().into(), p.name.into(), p.summary.into()))
+        .collect())
+}
+
+/// What the conformance suite finds of a strategy: (invariant, what it says, broken or none, why not applicable or none).
+#[pyfunction]
+#[allow(clippy::type_complexity)]
+fn conformance(
+    py: Python<'_>,
+    name: &str,
+) -> PyResult<Vec<(String, String, Option<String>, Option<String>)>> {
+    use nasfw_conformance::{Verdict, strategy};
+    let report = py.detach(|| {
+        errors::guarded(|| {
+            let registry = Registry::load()?;
+            Ok::<_, Error>(strategy(registry.get(Kind::Strategy, name)?))
+        })
+    })?;
+    let report = report.map_err(errors::outward)?;
+    let findings = report.findings.iter().map(|f| {
+        let (broken, idle) = match &f.verdict {
+            Verdict::Held => (None, None),
+            Verdict::Broken(why) => (Some(why.clone()), None),
+            Verdict::NotApplicable(why) => (None, Some(why.to_string())),
+        };
+        (f.invariant.into(), f.about.into(), broken, idle)
+    });
+    Ok(findings.collect())
+}
+
+/// Groups of decisions of a space, from its section of run.json.
+#[pyfunction]
+fn spec_of(py: Python<'_>, section: &str) -> PyResult<Py<PyAny>> {
+    let build = || -> Result<serde_json::Value> {
+        let wrong = |e: serde_json::Error| Error::Invalid {
+            what: "space of a run".into(),
+            why: e.to_string(),
+        };
+        let config: Box<dyn SpaceConfig> = serde_json::from_str(section).map_err(wrong)?;
+        serde_json::to_value(config.build()?.spec()).map_err(wrong)
+    };
+    let spec = py.detach(|| errors::guarded(build))?;
+    plain::to_python(py, &spec.map_err(errors::outward)?["groups"])
+}
+
+/// Gives a tensor back: a test of the border, and of what crossing it costs.
+#[pyfunction]
+fn same(tensor: Shared) -> Shared {
+    tensor
+}
+
+/// Version of the libtorch that this module was built for.
+#[pyfunction]
+fn libtorch_version() -> &'static str {
+    nasfw_kernels::libtorch_version()
+}
+
+#[pymodule]
+fn _nasfw(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add_function(wrap_pyfunction!(main, m)?)?;
+    m.add_function(wrap_pyfunction!(started_as, m)?)?;
+    m.add_function(wrap_pyfunction!(carry_out, m)?)?;
+    m.add_function(wrap_pyfunction!(plugins, m)?)?;
+    m.add_function(wrap_pyfunction!(conformance, m)?)?;
+    m.add_function(wrap_pyfunction!(spec_of, m)?)?;
+    m.add_function(wrap_pyfunction!(same, m)?)?;
+    m.add_function(wrap_pyfunction!(libtorch_version, m)?)?;
+    m.add_function(wrap_pyfunction!(strategy::announce_strategy, m)?)?;
+    m.add_class::<search::PySearch>()?;
+    m.add_class::<search::PyBatch>()?;
+    m.add_class::<arch::PyArch>()?;
+    m.add_class::<arch::PySpec>()?;
+    m.add_class::<distribution::PyRng>()?;
+    Ok(())
+}

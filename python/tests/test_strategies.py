@@ -1,0 +1,119 @@
+"""Strategies written in Python beside the same ones in Rust, and under the conformance suite."""
+
+import json
+import pathlib
+import subprocess
+
+import pytest
+import torch
+from conftest import PROGRAMS
+from safetensors.torch import load_file
+from strategies import AnnealedPy, DartsPy, HardPy, ScorePy, StagedPy
+
+import nasfw
+from nasfw import testing
+
+
+def newest(run) -> dict:
+    """All tensors of a run's newest checkpoint."""
+    return load_file(max(pathlib.Path(run).glob("checkpoints/*.safetensors")))
+
+
+def events(run) -> list:
+    """Events without what depends on the clock."""
+    kept = []
+    for line in (pathlib.Path(run) / "events.jsonl").read_text().splitlines():
+        event = json.loads(line)
+        for key in ("seconds", "time", "peak_memory", "images_per_second", "memory"):
+            event.pop(key, None)
+        kept.append(event)
+    return kept
+
+
+def same_bits(one, other):
+    """Events, θ, φ, and states of optimizers."""
+    a, b = newest(one), newest(other)
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+    assert events(one) == events(other)
+
+
+@pytest.mark.parametrize("space", ["toy-conv", "nasbench1shot1-s3"])
+@pytest.mark.parametrize(
+    ("mine", "program", "theirs"), [(DartsPy, "nasfw", "darts"), (AnnealedPy, "own-strategy", "annealed")]
+)
+def test_it_is_the_rust_strategy_bit_by_bit(mine, program, theirs, space, small, tmp_path):
+    if space != "toy-conv":
+        small |= {"epochs": 1, "trainer": {"batch_size": 8, "weights": {"lr": 0.01}}, "dataset": {"name": "synthetic", "train": 32}}
+        small |= {"trainer": {"batch_size": 8}}
+    ours = nasfw.run(mine, space=space, name="ours", **small)
+    words = [PROGRAMS / program, "run", "--strategy", theirs, "--space", space, "--name", "theirs", "--out", tmp_path / "runs"]
+    from nasfw._api import _settings
+
+    rest = {k: v for k, v in small.items() if k not in ("out", "progress")}
+    subprocess.run(list(map(str, [*words, *_settings(rest)])), check=True, capture_output=True)
+    same_bits(ours.path, tmp_path / "runs/theirs")
+
+
+@pytest.mark.parametrize("strategy", [AnnealedPy, DartsPy, HardPy, StagedPy, ScorePy])
+def test_the_suite_accepts_it(strategy):
+    testing.conforms(strategy)
+
+
+def test_the_suite_finds_a_step_that_lies():
+    class Wrong(DartsPy):
+        """The architecture climbs."""
+
+        def step(self, search):
+            train, val = search.batch("train"), search.batch("val")
+            loss = search.loss(search.theta.detach(), search.sample(), val)
+            search.descend_phi(*search.gradients(-loss, [search.phi]))
+            loss = search.weight_loss(search.sample().detach(), train)
+            search.descend_theta(*search.gradients(loss, [search.theta]))
+
+    with pytest.raises(AssertionError, match="Wrong breaks"):
+        testing.conforms(Wrong)
+
+
+def test_the_suite_finds_a_state_that_is_not_kept():
+    class Forgetful(ScorePy):
+        """The baseline is not kept."""
+
+        keeps = ()
+
+    with pytest.raises(AssertionError, match="resume"):
+        testing.conforms(Forgetful)
+
+
+@pytest.mark.parametrize("wrapper", ["sdarts-rs", "darts-es", "lambda-darts", "oles", "r-darts-l2"])
+def test_wrappers_wrap_it(wrapper, small):
+    nasfw.announce(DartsPy)
+    run = nasfw.run(wrapper, space="toy-conv", strategy={"base": {"name": "darts-py"}}, **small)
+    assert run.is_finished
+    assert run.config["strategy"]["base"]["plugin"] == "darts-py"
+
+
+def test_options_are_checked(small):
+    with pytest.raises(nasfw.ConfigError, match="did you mean `strategy.cold`"):
+        nasfw.run(AnnealedPy, space="toy-conv", strategy={"colt": 1.0}, **small)
+    with pytest.raises(nasfw.ConfigError, match="must be a number"):
+        nasfw.run(AnnealedPy, space="toy-conv", strategy={"cold": "warm"}, **small)
+    with pytest.raises(TypeError, match="has no option `warm`"):
+        AnnealedPy(warm=1.0)
+    run = nasfw.run(AnnealedPy(cold=0.5), space="toy-conv", **small)
+    assert run.config["strategy"]["cold"] == 0.5
+
+
+def test_it_is_found_by_its_place(command, tmp_path):
+    words = ["run", "--strategy", "strategies:AnnealedPy", "--space", "toy-quadratic", "--dataset", "synthetic", "--epochs", 1]
+    command(*words, "--name", "module", "--set", "strategy.cold=0.2")
+    file = pathlib.Path(__file__).parent / "strategies.py"
+    words[2] = f"{file}:AnnealedPy"
+    command(*words, "--name", "file")
+    config = json.loads((tmp_path / "runs/module/run.json").read_text())["strategy"]
+    assert (config["plugin"], config["class"], config["cold"]) == ("annealed-py", "strategies:AnnealedPy", 0.2)
+    done = command("run", "--strategy", "strategies:NoSuch", check=False)
+    assert done.returncode != 0 and "can't be imported" in done.stderr, done.stderr
+    done = command("run", "--strategy", "strategies:Rows", check=False)
+    assert "must be a class derived from nasfw.Strategy" in done.stderr, done.stderr
