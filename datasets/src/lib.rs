@@ -10,8 +10,10 @@
 //! | `imagenet16-120` | 151,700 + 6,000 of 3×16×16, 120 classes | eleven pickled batches |
 //! | `imagenet` | 1,281,167 + 50,000, 1,000 classes | folders of image files |
 //! | `image-folder` | your own | folders of image files |
+//! | `arrays` | your own | one `.npz` file of NumPy |
 //! | `synthetic` | any | a seed |
 
+pub mod arrays;
 pub mod cifar;
 pub mod download;
 pub mod fashion_mnist;
@@ -28,6 +30,7 @@ pub mod synthetic;
 #[cfg(test)]
 mod test_pickles;
 
+pub use arrays::Arrays;
 pub use cifar::{Cifar10, Cifar100};
 pub use fashion_mnist::FashionMnist;
 pub use fashion_mnist_mini::FashionMnistMini;

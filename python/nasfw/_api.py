@@ -12,6 +12,7 @@ import torch  # first: the compiled module shares its libtorch
 from . import _options, _plugins
 from ._ambient import ambient
 from ._errors import ConfigError, DataError, DeviceError, Error, NotFiniteError, OutputError, RunError
+from ._images import Images, images
 from ._native import native
 from ._options import Adam, Optimizer, Sgd
 from ._progress import Line, in_notebook, on_terminal
@@ -36,8 +37,8 @@ started()
 
 __all__ = [
     "Adam", "Arch", "Batch", "ConfigError", "DataError", "DeviceError", "Dirichlet", "Distribution", "Error",
-    "GumbelSoftmax", "NotFiniteError", "Optimizer", "OutputError", "Rebuild", "Rollback", "Run", "RunError", "Search", "Set",
-    "Sgd", "Softmax", "Spec", "Strategy", "announce", "command", "compare", "evaluate", "load", "plugins", "resume",
+    "GumbelSoftmax", "Images", "NotFiniteError", "Optimizer", "OutputError", "Rebuild", "Rollback", "Run", "RunError", "Search", "Set",
+    "Sgd", "Softmax", "Spec", "Strategy", "announce", "command", "compare", "evaluate", "images", "load", "plugins", "resume",
     "retrain", "run",
 ]
 
@@ -100,11 +101,13 @@ def _settings(settings: dict) -> list:
 
 
 def _part(kind: str, part) -> list:
-    """A strategy or its like, by name, class, place of the class, or object with options."""
+    """A strategy or its like, by name, class, place of the class, object with options, or table of settings."""
     if part is None:
         return []
     if isinstance(part, (str, os.PathLike)):
         return [f"--{kind}", os.fspath(part)]
+    if isinstance(part, (dict, Images)):
+        return _settings({kind: part if isinstance(part, dict) else part.settings()})
     cls = part if isinstance(part, type) else type(part)
     announce(cls)
     _plugins.warn_if_fleeting(cls)
@@ -124,10 +127,11 @@ def run(
 ) -> Run:
     """Searches for an architecture in a new run folder.
 
-    strategy: a name, a class or an object of `Strategy`, or where a class is (`"module:Class"`, `"file.py:Class"`).
-    space, dataset: names, or a TOML file that declares a space.
+    strategy: a name, a table of settings with a `name`, a class or an object of `Strategy`, or where a class is
+        (`"module:Class"`, `"file.py:Class"`).
+    space, dataset: names, tables of settings with a `name`, a TOML file that declares a space, `nasfw.images(…)`.
     settings: those of the command line: `epochs=2, seed=0, preset="…", data_dir="…", out="runs", name="…", device="cpu"`;
-        others as sections, `trainer={"batch_size": 64}, strategy.lr` as `{"strategy": {"lr": 0.1}}`.
+        others by their sections: `trainer={"batch_size": 64}`.
     resume: go on with the run called `name` if there is one.
     on_event: called with every event of the run, a dict.
 

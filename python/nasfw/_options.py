@@ -29,6 +29,11 @@ class Optimizer:
     weight_decay: float = 0.0
     clip: float = 0.0
 
+    def __post_init__(self):
+        for name, known in (("optimizer", ("adam", "sgd", "rmsprop")), ("schedule", ("constant", "linear", "cosine"))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} = {getattr(self, name)!r}: it must be one of {', '.join(known)}")
+
     def settings(self) -> dict:
         """As the framework has it."""
         return {**dataclasses.asdict(self), "betas": list(self.betas)}
@@ -43,7 +48,7 @@ _OPTIMIZER_COMMENTS = {
     "lr": "Learning rate at the start.",
     "optimizer": 'Rule: "adam", "sgd" or "rmsprop".',
     "lr_min": "Learning rate at the end of a decaying schedule.",
-    "schedule": 'How the rate moves: "constant" or "cosine".',
+    "schedule": 'How the rate moves: "constant", "linear" or "cosine".',
     "momentum": "SGD and RMSProp: momentum.",
     "nesterov": "SGD: Nesterov's form of momentum.",
     "betas": "Adam: decay rates of the moments.",

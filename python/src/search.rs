@@ -1,6 +1,5 @@
 //! What a step in Python may ask for.
 
-use std::collections::BTreeMap;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::thread::{self, ThreadId};

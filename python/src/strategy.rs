@@ -7,7 +7,7 @@ use nasfw_framework::arch::Choice;
 use nasfw_framework::config::{ConfigError, Validator};
 use nasfw_framework::distribution::ArchDistribution;
 use nasfw_framework::optim::OptimizerConfig;
-use nasfw_framework::registry::{Kind, Parse, Plugin, announce};
+use nasfw_framework::registry::{Parse, announce};
 use nasfw_framework::search::Search;
 use nasfw_framework::strategy::{
     ArchGradient, BuildContext, Changes, Claims, Control, DataPlan, Endpoints, Picture, Strategy,
@@ -389,11 +389,4 @@ pub fn announce_strategy(class: &str, about: crate::options::About) -> PyResult<
     drop(classes);
     announce(about.plugin(Parse::Strategy(parse)));
     Ok(())
-}
-
-/// The announced strategy whose class is at a place.
-pub fn at(class: &str) -> Option<String> {
-    let classes = CLASSES.lock().unwrap_or_else(PoisonError::into_inner);
-    let known = classes.iter().find(|(_, c)| *c == class);
-    known.map(|(name, _)| name.clone())
 }

@@ -181,11 +181,11 @@ class ScorePy(nasfw.Strategy):
 
     def step(self, search):
         train, val = search.batch("train"), search.batch("val")
-        loss = search.loss(search.theta, search.one_hot(search.draw("weights")), train)
-        search.descend_theta(*search.gradients(loss, [search.theta]))
         choice = search.draw("architecture")
         with torch.no_grad():
             reward = search.loss(search.theta.detach(), search.one_hot(choice), val).item()
         surrogate = (reward - self.baseline) * search.log_prob(choice)
         search.descend_phi(*search.gradients(surrogate, [search.phi]))
         self.baseline = self.decay * self.baseline + (1 - self.decay) * reward
+        loss = search.loss(search.theta, search.one_hot(search.draw("weights")), train)
+        search.descend_theta(*search.gradients(loss, [search.theta]))

@@ -12,6 +12,7 @@ from strategies import AnnealedPy, DartsPy, HardPy, ScorePy, StagedPy
 
 import nasfw
 from nasfw import testing
+from nasfw._api import _part, _settings
 
 
 def newest(run) -> dict:
@@ -45,11 +46,11 @@ def same_bits(one, other):
 )
 def test_it_is_the_rust_strategy_bit_by_bit(mine, program, theirs, space, small, tmp_path):
     if space != "toy-conv":
-        small |= {"epochs": 1, "trainer": {"batch_size": 8, "weights": {"lr": 0.01}}, "dataset": {"name": "synthetic", "train": 32}}
-        small |= {"trainer": {"batch_size": 8}}
+        small |= {"epochs": 1, "dataset": {"name": "synthetic", "images": 48}, "space_": {"channels": 4}}
+        space = {"name": space, "channels": small.pop("space_")["channels"]}
     ours = nasfw.run(mine, space=space, name="ours", **small)
-    words = [PROGRAMS / program, "run", "--strategy", theirs, "--space", space, "--name", "theirs", "--out", tmp_path / "runs"]
-    from nasfw._api import _settings
+    words = [PROGRAMS / program, "run", "--strategy", theirs, "--name", "theirs", "--out", tmp_path / "runs"]
+    words += _part("space", space)
 
     rest = {k: v for k, v in small.items() if k not in ("out", "progress")}
     subprocess.run(list(map(str, [*words, *_settings(rest)])), check=True, capture_output=True)
@@ -89,16 +90,17 @@ def test_the_suite_finds_a_state_that_is_not_kept():
 @pytest.mark.parametrize("wrapper", ["sdarts-rs", "darts-es", "lambda-darts", "oles", "r-darts-l2"])
 def test_wrappers_wrap_it(wrapper, small):
     nasfw.announce(DartsPy)
-    run = nasfw.run(wrapper, space="toy-conv", strategy={"base": {"name": "darts-py"}}, **small)
+    run = nasfw.run({"name": wrapper, "base": {"name": "darts-py"}}, space="toy-conv", **small)
     assert run.is_finished
     assert run.config["strategy"]["base"]["plugin"] == "darts-py"
 
 
 def test_options_are_checked(small):
+    nasfw.announce(AnnealedPy)
     with pytest.raises(nasfw.ConfigError, match="did you mean `strategy.cold`"):
-        nasfw.run(AnnealedPy, space="toy-conv", strategy={"colt": 1.0}, **small)
+        nasfw.run({"name": "annealed-py", "colt": 1.0}, space="toy-conv", **small)
     with pytest.raises(nasfw.ConfigError, match="must be a number"):
-        nasfw.run(AnnealedPy, space="toy-conv", strategy={"cold": "warm"}, **small)
+        nasfw.run({"name": "annealed-py", "cold": "warm"}, space="toy-conv", **small)
     with pytest.raises(TypeError, match="has no option `warm`"):
         AnnealedPy(warm=1.0)
     run = nasfw.run(AnnealedPy(cold=0.5), space="toy-conv", **small)
@@ -106,7 +108,7 @@ def test_options_are_checked(small):
 
 
 def test_it_is_found_by_its_place(command, tmp_path):
-    words = ["run", "--strategy", "strategies:AnnealedPy", "--space", "toy-quadratic", "--dataset", "synthetic", "--epochs", 1]
+    words = ["run", "--strategy", "strategies:AnnealedPy", "--space", "toy-quadratic", "--dataset", "synthetic", "--epochs", 1, "--device", "cpu"]
     command(*words, "--name", "module", "--set", "strategy.cold=0.2")
     file = pathlib.Path(__file__).parent / "strategies.py"
     words[2] = f"{file}:AnnealedPy"

@@ -1,0 +1,256 @@
+"""Runs in the interpreter: what they leave, what they change around them, how they end."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+import torch
+from conftest import HERE
+from strategies import AnnealedPy, DartsPy
+from test_strategies import same_bits
+
+import nasfw
+
+
+def test_a_run_is_there_as_an_object(small):
+    seen = []
+    run = nasfw.run("darts", space="toy-conv", on_event=seen.append, **small)
+    assert run.is_finished and run.genotype["space"] == "toy-conv"
+    assert [e["event"] for e in seen] == [e["event"] for e in run.records()]
+    assert nasfw.load(run.path).result == run.result
+    assert repr(run) == f"nasfw.load({str(run.path)!r})"
+    frame = run.events("progress")
+    assert {"step", "epoch", "meters.train.loss"} <= set(frame.columns)
+    weights = run.weights()
+    sums = weights.groupby(["step", "group", "row"]).weight.sum()
+    assert ((sums - 1).abs() < 1e-5).all() and len(weights) > 0
+    assert run._repr_svg_().lstrip().startswith("<svg") or "<svg" in run._repr_svg_()
+    assert "<svg" in run.figure("entropy")._repr_svg_()
+
+
+def test_the_command_line_gives_the_same_bits(small, command, tmp_path):
+    here = nasfw.run(AnnealedPy, space="toy-conv", name="here", **small)
+    from nasfw._api import _settings
+
+    rest = {k: v for k, v in small.items() if k not in ("out", "progress")}
+    command("run", "--strategy", "strategies:AnnealedPy", "--space", "toy-conv", "--name", "there", *_settings(rest))
+    same_bits(here.path, tmp_path / "runs/there")
+
+
+def modes():
+    return [
+        ("no_grad", torch.no_grad),
+        ("inference_mode", torch.inference_mode),
+        ("autocast", lambda: torch.autocast("cpu", dtype=torch.bfloat16)),
+    ]
+
+
+@pytest.mark.parametrize("mode", modes(), ids=lambda m: m[0])
+@pytest.mark.parametrize("strategy", [DartsPy, "darts"])
+def test_modes_around_a_run_change_nothing(mode, strategy, small):
+    plain = nasfw.run(strategy, space="toy-conv", name="plain", **small)
+    with mode[1]():
+        before = (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu"))
+        inside = nasfw.run(strategy, space="toy-conv", name="inside", **small)
+        assert before == (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu"))
+    same_bits(plain.path, inside.path)
+
+
+def test_everything_is_put_back(small):
+    torch.set_num_threads(2)
+    torch.use_deterministic_algorithms(False)
+    torch.manual_seed(1)
+    random.seed(1)
+    state, own = torch.get_rng_state(), random.getstate()
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        nasfw.run(DartsPy, space="toy-conv", **{**small, "threads": 1, "trainer": {"batch_size": 8, "deterministic": True}})
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(default)
+    assert torch.get_num_threads() == 2
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.equal(state, torch.get_rng_state()) and random.getstate() == own
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_threads_of_the_interpreter_change_nothing(small):
+    before = torch.get_num_threads()
+    runs = []
+    for n in (1, 2):
+        torch.set_num_threads(n)
+        runs.append(nasfw.run("darts", space="toy-conv", name=f"threads{n}", **small).path)
+    torch.set_num_threads(before)
+    same_bits(*runs)
+
+
+HOOKS = ["step", "distribution", "epoch_start", "epoch_end", "derive", "pictures", "state", "supernet_options", "claims"]
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_exceptions_come_out_as_they_were(hook, small):
+    class Mine(Exception):
+        pass
+
+    def fail(self, *_):
+        raise Mine(hook)
+
+    failing = type("Failing", (DartsPy,), {hook: fail, "__doc__": "Fails."})
+    with pytest.warns(UserWarning, match="put the class|Put the class"), pytest.raises(Mine, match=hook) as caught:
+        nasfw.run(failing, space="toy-conv", name="failing", **small)
+    assert any(entry.name == "fail" for entry in caught.traceback)
+    folder = small["out"] / "failing"
+    # Nothing is left of what never began; what had begun is a whole run.
+    if folder.exists():
+        assert json.loads((folder / "run.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (lambda s: s.loss(s.theta, [torch.zeros(2, 2)], s.batch("train")), "weights of an architecture of shapes"),
+        (lambda s: s.loss(s.theta[:-1], s.sample(), s.batch("train")), "."),
+        (lambda s: s.batch("valid"), "no part of the images"),
+        (lambda s: s.descend_phi(torch.zeros(3)), "."),
+        (lambda s: s.set_phi(torch.zeros(3)), "has the shape"),
+        (lambda s: s.spec.softmax(torch.zeros(3)), "a flat vector of shape"),
+        (lambda s: s.one_hot([[[99]]]), "."),
+        (lambda s: s.loss(s.theta.to("meta"), s.sample(), s.batch("train")), "."),
+    ],
+)
+def test_wrong_arguments_are_exceptions(wrong, says, small):
+    class Slip(DartsPy):
+        """A step with a slip."""
+
+        def step(self, search):
+            wrong(search)
+
+    with pytest.warns(UserWarning), pytest.raises(Exception, match=says):
+        nasfw.run(Slip, space="toy-conv", **small)
+
+
+def test_a_search_is_good_for_its_call_only(small):
+    kept = []
+
+    class Keeps(DartsPy):
+        """Keeps what was lent."""
+
+        def step(self, search):
+            kept.append(search)
+            super().step(search)
+
+    with pytest.warns(UserWarning):
+        nasfw.run(Keeps, space="toy-conv", **small)
+    with pytest.raises(RuntimeError, match="the call that it was given to is over"):
+        kept[0].theta
+
+
+SCRIPT = """
+    import sys, nasfw
+    sys.path.insert(0, {here!r})
+    from strategies import DartsPy
+    try:
+        nasfw.run(DartsPy, space="toy-conv", dataset="synthetic", epochs=100000, threads=1, name="long", out={out!r},
+                  on_event=lambda e: print(e["event"], flush=True))
+    except KeyboardInterrupt as e:
+        print("interrupted:", e, flush=True)
+"""
+
+
+def begun(out):
+    script = textwrap.dedent(SCRIPT).format(here=str(HERE), out=str(out))
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])}
+    child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=env)
+    for line in child.stdout:
+        if line.startswith("progress"):
+            return child
+    raise AssertionError("the run did not begin")
+
+
+def test_ctrl_c_saves_and_raises(tmp_path):
+    child = begun(tmp_path)
+    child.send_signal(signal.SIGINT)
+    said, _ = child.communicate(timeout=120)
+    assert "interrupted: " in said and child.returncode == 0, said
+    assert list((tmp_path / "long/checkpoints").iterdir())
+
+
+def test_sigterm_saves_and_ends(tmp_path):
+    child = begun(tmp_path)
+    child.terminate()
+    child.communicate(timeout=120)
+    assert child.returncode == -signal.SIGTERM
+    assert list((tmp_path / "long/checkpoints").iterdir())
+
+
+KILLED = """
+    import sys, nasfw
+    sys.path.insert(0, {here!r})
+    from strategies import {strategy}
+    words = dict(dataset="synthetic", epochs=4, threads=1, device="cpu", trainer={{"batch_size": 8, "checkpoint_every": 3}})
+    nasfw.run({strategy}, space="toy-conv", name="killed", resume=True, out={out!r}, progress=False, **words)
+"""
+
+
+@pytest.mark.parametrize("strategy", ["DartsPy", "ScorePy", "StagedPy"])
+def test_kill_and_resume_give_the_same_bits(strategy, tmp_path):
+    import strategies
+
+    words = {"dataset": "synthetic", "epochs": 4, "threads": 1, "device": "cpu", "progress": False}
+    words |= {"trainer": {"batch_size": 8, "checkpoint_every": 3}}
+    whole = nasfw.run(getattr(strategies, strategy), space="toy-conv", name="whole", out=tmp_path, **words)
+    script = textwrap.dedent(KILLED).format(here=str(HERE), strategy=strategy, out=str(tmp_path))
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])}
+    draw, kills = random.Random(strategy), int(os.environ.get("KILLS", 2))
+    begin = time.monotonic()
+    for _ in range(kills):
+        child = subprocess.Popen([sys.executable, "-c", script], env=env)
+        time.sleep(draw.uniform(0.5, 4.0))
+        child.kill()
+        child.wait()
+        if (tmp_path / "killed/result.json").exists():
+            break
+    subprocess.run([sys.executable, "-c", script], env=env, check=True)
+    same_bits(whole.path, tmp_path / "killed")
+    assert time.monotonic() - begin < 600
+
+
+def test_nothing_leaks(small):
+    """Steps leave no tensor behind, whatever they ask for."""
+    import gc
+
+    count = []
+
+    class Counts(AnnealedPy):
+        """Counts tensors."""
+
+        def epoch_end(self, search):
+            gc.collect()
+            count.append(sum(isinstance(o, torch.Tensor) for o in gc.get_objects()))
+
+    with pytest.warns(UserWarning):
+        nasfw.run(Counts, space="toy-quadratic", **{**small, "epochs": 6})
+    assert count[-1] <= count[1], count
+
+
+def test_a_comparison_of_python_and_rust(small, tmp_path):
+    plan = {
+        "name": "both",
+        "seeds": 2,
+        "strategies": [DartsPy, "darts"],
+        "spaces": ["toy-quadratic"],
+        "datasets": ["synthetic"],
+        "budgets": [{"unit": "steps", "amount": 4}],
+        "set": {"trainer": {"batch_size": 8}},
+    }
+    found = nasfw.compare(plan, out=tmp_path / "comparisons")
+    assert found
+    again = nasfw.compare(plan, out=tmp_path / "comparisons")
+    assert again == found
