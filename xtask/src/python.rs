@@ -38,7 +38,8 @@ pub const ALL: [Package; 3] = [
     },
 ];
 
-/// What the tests of the Python package need beside torch itself: what `import torch` imports, and what they use.
+/// What the tests of the Python package need beside torch itself: what `import torch` imports,
+/// what they use, and what runs a notebook.
 pub const TESTS: Package = Package {
     folder: "python",
     packages: &[
@@ -52,8 +53,11 @@ pub const TESTS: Package = Package {
         "jinja2>=3,<4",
         "filelock",
         "fsspec",
+        "nbformat>=5,<6",
+        "nbclient<1",
+        "ipykernel<8",
     ],
-    size: "270 MB",
+    size: "350 MB",
 };
 
 /// What builds a wheel, repairs it and edits its library.
