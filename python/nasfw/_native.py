@@ -76,8 +76,23 @@ def _explained(error):
     )
 
 
+def _cut(path):
+    """Whether the file of a library for this kind of machine ends before its own table of sections does, which linkers put last.
+    Loading it would not fail but end the process."""
+    with open(path, "rb") as file:
+        head = file.read(64)
+        size = file.seek(0, 2)
+    if len(head) < 64 or head[:6] != b"\x7fELF\x02\x01":
+        return False  # The loader says what it is.
+    table, length, entries = (int.from_bytes(head[a:b], "little") for a, b in ((40, 48), (58, 60), (60, 62)))
+    return size < table + length * entries
+
+
 def _load():
     _check_torch()
+    found = util.find_spec("nasfw._nasfw")
+    if found is not None and _cut(found.origin):
+        raise ImportError(_explained(ImportError(f"{found.origin}: file too short")), name="nasfw._nasfw")
     try:
         return importlib.import_module("nasfw._nasfw")
     except ImportError as error:

@@ -57,7 +57,7 @@ pub const TESTS: Package = Package {
         "nbclient<1",
         "ipykernel<8",
     ],
-    size: "350 MB",
+    size: "400 MB",
 };
 
 /// What builds a wheel, repairs it and edits its library.
