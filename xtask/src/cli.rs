@@ -15,14 +15,17 @@ usage: cargo xtask VERB
 
   nasfw ARGS...     sets up, builds and runs nasfw: `cargo xtask nasfw run --strategy vim`
   test [--all] [ARGS...]
-                    sets up, then rustfmt, clippy, all tests (ARGS go to `cargo test`), licences
-                    and sources of dependencies, rustdoc; with --all every strategy is tried on
-                    every space, otherwise on one space of every kind
+                    sets up, then rustfmt, clippy, all tests of Rust and Python, licences and
+                    sources of dependencies, rustdoc; with --all every strategy is tried on every
+                    space, otherwise on one space of every kind. ARGS go to `cargo test`; with them
+                    the tests of Python are left out (`cargo xtask python -m pytest python/tests`)
   setup [--lean|--full] [--into DIR]
                     puts libtorch 2.13.0 into target/libtorch: the lean form (CPU, about 1.3 GB),
                     or the full one (CUDA, about 5 GB) where an NVIDIA driver is found; afterwards
                     plain `cargo run` and `cargo test` work too. With --into it goes to DIR: then
                     set LIBTORCH=DIR/site-packages/torch
+  python [ARGS...]  sets up, builds the Python package and runs Python with it: target/python
+  wheel [--out DIR] sets up and builds the wheel of the Python package, by default into target/wheels
   peer [--space NAME]... [--repeats 3] [--batch N] [--json FILE] [--skip-equality]
                     nasfw against a plain PyTorch program: checks that both compute the same, then
                     times them in turn and prints ratios (benches/peer/README.md); puts PyTorch,
@@ -58,6 +61,15 @@ pub enum Verb {
         /// Whether every pair of strategy and space is tried.
         all: bool,
         args: Vec<OsString>,
+    },
+    Python {
+        form: Option<Form>,
+        args: Vec<OsString>,
+    },
+    Wheel {
+        form: Option<Form>,
+        /// Where the wheel goes, by default `target/wheels`.
+        out: Option<PathBuf>,
     },
     Peer {
         form: Option<Form>,
@@ -142,10 +154,21 @@ pub fn parse(
                 args: args.collect(),
             })
         }
+        Some("python") => Ok(Verb::Python {
+            form,
+            args: args.collect(),
+        }),
+        Some("wheel") => match folder("wheel", "--out", args)? {
+            Some(out) => Ok(Verb::Wheel { form, out }),
+            None => Ok(Verb::Help),
+        },
         Some("setup") => parse_setup(args, form),
         Some("peer") => parse_peer(args, form),
         Some("fuzz") => parse_fuzz(args, form),
-        Some("embedded-data") => parse_embedded_data(args),
+        Some("embedded-data") => match folder("embedded-data", "--from", args)? {
+            Some(from) => Ok(Verb::EmbeddedData { from }),
+            None => Ok(Verb::Help),
+        },
         _ => Err(Failure::usage(format!("unknown verb `{}`", verb.display()))),
     }
 }
@@ -238,16 +261,21 @@ fn count(option: &str, value: Option<OsString>) -> Result<usize, Failure> {
         .ok_or_else(|| Failure::usage(format!("{option} needs a number, at least 1")))
 }
 
-fn parse_embedded_data(mut args: impl Iterator<Item = OsString>) -> Result<Verb, Failure> {
-    let mut from = None;
+/// The folder that the verb's only option gives, if it is there; `None` where help is asked for.
+fn folder(
+    verb: &str,
+    option: &str,
+    mut args: impl Iterator<Item = OsString>,
+) -> Result<Option<Option<PathBuf>>, Failure> {
+    let mut folder = None;
     while let Some(arg) = args.next() {
         match arg.to_str() {
-            Some("--from") => from = Some(path("--from", "folder", args.next())?),
-            Some("--help" | "-h") => return Ok(Verb::Help),
-            _ => return Err(unexpected("embedded-data", &arg)),
+            Some(word) if word == option => folder = Some(path(option, "folder", args.next())?),
+            Some("--help" | "-h") => return Ok(None),
+            _ => return Err(unexpected(verb, &arg)),
         }
     }
-    Ok(Verb::EmbeddedData { from })
+    Ok(Some(folder))
 }
 
 fn path(option: &str, what: &str, value: Option<OsString>) -> Result<PathBuf, Failure> {
@@ -282,6 +310,7 @@ mod tests {
             "setup --help",
             "embedded-data -h",
             "peer --help",
+            "wheel --help",
         ] {
             assert_eq!(parsed(line, None).unwrap(), Verb::Help, "{line}");
         }
@@ -294,6 +323,14 @@ mod tests {
         assert_eq!(
             verb,
             Verb::Nasfw {
+                form: None,
+                args: args.clone()
+            }
+        );
+        let verb = parsed("python run --full --help", None).unwrap();
+        assert_eq!(
+            verb,
+            Verb::Python {
                 form: None,
                 args: args.clone()
             }
@@ -345,6 +382,14 @@ mod tests {
                 form: None,
                 into: Some("a/b".into())
             })
+        );
+        let verb = parsed("wheel --out a/b", Some("full")).unwrap();
+        assert_eq!(
+            verb,
+            Verb::Wheel {
+                form: Some(Form::Full),
+                out: Some("a/b".into())
+            }
         );
         let verb = parsed("embedded-data --from a/b", None).unwrap();
         assert_eq!(
@@ -404,6 +449,8 @@ mod tests {
             ("setup --into", None, "--into needs a folder"),
             ("embedded-data --from", None, "--from needs a folder"),
             ("embedded-data now", None, "`now`"),
+            ("wheel --out", None, "--out needs a folder"),
+            ("wheel now", None, "`now`"),
             ("setup", Some("slim"), "`slim`"),
             ("setup", Some("python"), "`python`"),
             ("peer --fast", None, "`--fast`"),

@@ -7,6 +7,7 @@
 
 mod cli;
 mod driver;
+mod elf;
 mod embedded_data;
 mod failure;
 mod fuzz;
@@ -15,11 +16,14 @@ mod machine;
 mod peer;
 mod python;
 mod setup;
+mod site;
 mod skips;
+mod stand_ins;
 #[cfg(all(test, unix))]
 #[allow(clippy::unwrap_used)]
 mod testing;
 mod verify;
+mod wheel;
 mod workspace;
 
 use std::process::ExitCode;
@@ -60,6 +64,16 @@ fn run() -> Result<ExitCode, Failure> {
             let workspace = Workspace::find()?;
             let libtorch = setup::setup(&workspace, &cli::SetupOptions { form, into: None })?;
             workspace.run_nasfw(&libtorch, args)
+        }
+        Verb::Python { form, args } => {
+            let workspace = Workspace::find()?;
+            let libtorch = setup::setup(&workspace, &cli::SetupOptions { form, into: None })?;
+            site::python(&workspace, &libtorch, args)
+        }
+        Verb::Wheel { form, out } => {
+            let workspace = Workspace::find()?;
+            let libtorch = setup::setup(&workspace, &cli::SetupOptions { form, into: None })?;
+            wheel::wheel(&workspace, &libtorch, out)
         }
         Verb::Peer { form, options } => {
             let workspace = Workspace::find()?;

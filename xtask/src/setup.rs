@@ -12,6 +12,7 @@ use crate::machine;
 use crate::workspace::Workspace;
 
 /// The libtorch that programs are built with.
+#[derive(Clone)]
 pub struct Libtorch {
     /// The folder that holds `include` and `lib`.
     pub torch: PathBuf,

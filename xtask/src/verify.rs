@@ -8,14 +8,16 @@ use std::time::Instant;
 use crate::failure::Failure;
 use crate::python;
 use crate::setup::Libtorch;
+use crate::site::{self, Site};
 use crate::skips::{self, SkipLog};
 use crate::workspace::{Workspace, cannot_run, exit_code};
 
 /// More test threads than this only fight for memory: each may hold a network and its gradients.
 const MOST_TEST_THREADS: usize = 4;
 
-/// Runs the formatter, the linter, all tests, checks of dependencies (deny.toml) and the documentation; stops at the first that fails,
-/// with its exit code. With `all`, tests try all pairs of strategies and spaces.
+/// Runs the formatter, the linter, all tests of Rust and of Python, checks of dependencies (deny.toml) and the documentation; stops at
+/// the first that fails, with its exit code. With `all`, tests try all pairs of strategies and spaces. With `test_args`, which
+/// choose tests of Rust, those of Python are left out.
 pub fn verify(
     workspace: &Workspace,
     libtorch: &Libtorch,
@@ -30,6 +32,7 @@ pub fn verify(
     };
     let skips = SkipLog::create(&workspace.root.join("target"))?;
     let mut counts = Counts::default();
+    let every_test = test_args.is_empty();
 
     let fmt = cargo(&["fmt", "--all", "--check"])?;
     let clippy = cargo(&[
@@ -67,13 +70,13 @@ pub fn verify(
             tests.env(name, value.to_string());
         }
     }
-    // They are fetched while the build computes.
-    let target = workspace.root.join("target");
-    let mut fetching = Some(std::thread::spawn(move || {
-        python::ALL
-            .iter()
-            .for_each(|package| package.ensure(&target));
-    }));
+    let module = cargo(&site::BUILD)?;
+    let site = Site::of(workspace);
+    let mut pytest = Command::new(site.python());
+    pytest.current_dir(&workspace.root);
+    pytest.args(["-m", "pytest", "python/tests", "-q", "-rs"]);
+    // Nothing of it lies in the checkout then.
+    pytest.args(["-p", "no:cacheprovider"]);
     let deny = workspace
         .root
         .join("target")
@@ -85,29 +88,65 @@ pub fn verify(
     let mut doc = cargo(&["doc", "--workspace", "--no-deps"])?;
     doc.env("RUSTDOCFLAGS", "-D warnings");
 
-    for (name, mut command) in [
+    let phases = vec![
         ("rustfmt", fmt),
         ("build", build),
+        ("python module", module),
         ("clippy", clippy),
         ("clippy without features", lean),
         ("tests", tests),
+        ("python", pytest),
         ("dependencies", dependencies),
         ("rustdoc", doc),
-    ] {
+    ];
+    // They are fetched while the build computes.
+    let (site_of, libtorch_of) = (workspace.clone(), libtorch.clone());
+    let fetching = std::thread::spawn(move || {
+        let python = Site::of(&site_of).ensure(&site_of, &libtorch_of);
+        let target = site_of.root.join("target");
+        python::ALL
+            .iter()
+            .for_each(|package| package.ensure(&target));
+        python
+    });
+    let mut fetching = Some(fetching);
+    let mut python = Ok(());
+    for (name, mut command) in phases {
+        if name == "tests"
+            && let Some(fetching) = fetching.take()
+        {
+            // A panic in there was told already, and the tests say what they miss.
+            python = fetching.join().unwrap_or_else(|_| {
+                Err(Failure::new(
+                    "it could not be set up",
+                    "type the same command again",
+                ))
+            });
+        }
         if name == "dependencies" && !deny.is_file() {
             println!("SKIPPED: dependencies: no cargo-deny in target/cargo-deny");
             continue;
         }
+        if name == "python" {
+            if !every_test {
+                println!("== python: left out, since tests of Rust were chosen");
+                continue;
+            }
+            let ready = std::mem::replace(&mut python, Ok(()))
+                .and_then(|()| site.link_nasfw(workspace, &site::programs()?));
+            if let Err(failure) = ready {
+                println!("SKIPPED: python: {}", failure.message);
+                counts.ignored += 1;
+                continue;
+            }
+        }
         let phase = Instant::now();
         println!("== {name}");
-        let status = if name == "tests" {
-            if let Some(fetching) = fetching.take() {
-                // A panic in there was told already, and the tests say what they miss.
-                let _ = fetching.join();
-            }
-            run_counting(&mut command, &mut counts, &mut io::stdout())
-        } else {
-            command.stdin(Stdio::null()).status()
+        let out = &mut io::stdout();
+        let status = match name {
+            "tests" => run_counting(&mut command, |line| counts.add(line), out),
+            "python" => run_counting(&mut command, |line| counts.add_pytest(line), out),
+            _ => command.stdin(Stdio::null()).status(),
         };
         let status = status.map_err(|error| cannot_run(command.get_program(), &error))?;
         let verdict = if status.success() { "ok" } else { "FAILED" };
@@ -119,6 +158,11 @@ pub fn verify(
             return Ok(exit_code(status));
         }
     }
+    summary(&skips, &counts, started)
+}
+
+/// The closing lines, when everything passed.
+fn summary(skips: &SkipLog, counts: &Counts, started: Instant) -> Result<ExitCode, Failure> {
     let skipped = skips.lines()?;
     for line in &skipped {
         println!("{line}");
@@ -165,10 +209,10 @@ fn threads(cores: usize) -> [(&'static str, usize); 2] {
     ]
 }
 
-/// Passes the command's output on to `out` as it comes and adds up its `test result:` lines.
+/// Passes the command's output on to `out` as it comes, and every line to `count`.
 fn run_counting(
     command: &mut Command,
-    counts: &mut Counts,
+    mut count: impl FnMut(&str),
     out: &mut impl Write,
 ) -> io::Result<ExitStatus> {
     let mut child = command
@@ -181,14 +225,14 @@ fn run_counting(
         while output.read_until(b'\n', &mut line)? > 0 {
             out.write_all(&line)?;
             out.flush()?;
-            counts.add(&String::from_utf8_lossy(&line));
+            count(&String::from_utf8_lossy(&line));
             line.clear();
         }
     }
     child.wait()
 }
 
-/// The sums of cargo's `test result:` lines.
+/// The sums of cargo's `test result:` lines and pytest's last one.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Counts {
     passed: usize,
@@ -215,6 +259,36 @@ impl Counts {
         self.passed += number("passed");
         self.failed += number("failed");
         self.ignored += number("ignored");
+    }
+
+    /// Adds pytest's last line, such as `1 failed, 12 passed, 2 skipped in 3.21s`; no other line has this form.
+    fn add_pytest(&mut self, line: &str) {
+        let line = line.trim().trim_matches('=').trim();
+        let Some((results, time)) = line.rsplit_once(" in ") else {
+            return;
+        };
+        let seconds = time.split([' ', 's']).next().unwrap_or_default();
+        if seconds.parse::<f64>().is_err() || !time.contains('s') {
+            return;
+        }
+        let mut sums = Counts::default();
+        for result in results.split(", ") {
+            let Some((Ok(number), what)) = result
+                .split_once(' ')
+                .map(|(n, what)| (n.parse::<usize>(), what))
+            else {
+                return;
+            };
+            match what {
+                "passed" => sums.passed += number,
+                "failed" | "error" | "errors" => sums.failed += number,
+                "skipped" | "xfailed" => sums.ignored += number,
+                _ => {}
+            }
+        }
+        self.passed += sums.passed;
+        self.failed += sums.failed;
+        self.ignored += sums.ignored;
     }
 
     /// The closing line. A skipped test ended without an error, so the harness counted it as
@@ -289,6 +363,30 @@ mod tests {
         assert_eq!(counts.with_skips(5), "11 passed, 2 failed, 6 skipped");
     }
 
+    #[test]
+    fn the_last_line_of_pytest_is_added_and_no_other() {
+        let sums = |lines: &[&str]| {
+            let mut counts = Counts::default();
+            lines.iter().for_each(|line| counts.add_pytest(line));
+            (counts.passed, counts.failed, counts.ignored)
+        };
+        assert_eq!(sums(&["57 passed in 3.21s\n"]), (57, 0, 0));
+        assert_eq!(
+            sums(&[
+                "== 1 failed, 12 passed, 2 skipped, 3 warnings, 1 error in 83.10s (0:01:23) ==\n"
+            ]),
+            (12, 2, 2)
+        );
+        let others = [
+            "no tests ran in 0.01s\n",
+            "SKIPPED [1] python/tests/test_install.py:12: no network\n",
+            "5 passed in a row\n",
+            "E   3 cells in 2 spaces\n",
+            ".................... [100%]\n",
+        ];
+        assert_eq!(sums(&others), (0, 0, 0));
+    }
+
     #[cfg(unix)]
     #[test]
     fn a_failing_test_command_keeps_its_exit_code() {
@@ -299,7 +397,7 @@ mod tests {
             "echo 'test result: FAILED. 1 passed; 2 failed; 0 ignored'; exit 101",
         ]);
         let mut out = Vec::new();
-        let status = run_counting(&mut command, &mut counts, &mut out).unwrap();
+        let status = run_counting(&mut command, |line| counts.add(line), &mut out).unwrap();
         assert!(out.ends_with(b"0 ignored\n"));
         assert_eq!(status.code(), Some(101));
         assert_eq!(

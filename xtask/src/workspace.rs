@@ -18,6 +18,7 @@ const LIBRARY_PATH: &str = if cfg!(target_os = "macos") {
 };
 
 /// The checkout of nasfw that this xtask belongs to.
+#[derive(Clone)]
 pub struct Workspace {
     pub root: PathBuf,
 }
@@ -39,7 +40,12 @@ impl Workspace {
 
     /// Cargo with the environment in which everything finds libtorch, in the caller's own folder.
     pub fn cargo(&self, libtorch: &Libtorch) -> Result<Command, Failure> {
-        let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        let cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        self.building(cargo, libtorch)
+    }
+
+    /// A program that calls cargo, with the same environment.
+    pub fn building(&self, mut cargo: Command, libtorch: &Libtorch) -> Result<Command, Failure> {
         // The private libtorch is named by .cargo/config.toml; a second spelling of the same path
         // would make Cargo compile torch-sys again whenever it is called directly.
         if libtorch.form.is_none() {
@@ -97,15 +103,17 @@ fn prepended(first: &Path, rest: Option<OsString>) -> Result<OsString, Failure> 
     })
 }
 
+/// Becomes the program: same process, so that exit code and signals are its own.
 #[cfg(unix)]
-fn become_it(mut command: Command) -> Result<ExitCode, Failure> {
+pub fn become_it(mut command: Command) -> Result<ExitCode, Failure> {
     use std::os::unix::process::CommandExt;
     let error = command.exec();
     Err(cannot_run(command.get_program(), &error))
 }
 
+/// Runs the program, with its exit code.
 #[cfg(not(unix))]
-fn become_it(mut command: Command) -> Result<ExitCode, Failure> {
+pub fn become_it(mut command: Command) -> Result<ExitCode, Failure> {
     let status = command.status();
     status
         .map(exit_code)
