@@ -19,6 +19,7 @@ mod cli;
 mod memory;
 mod program;
 
+pub use cli::network::{NetworkSize, network_source};
 pub use program::Program;
 
 /// The command line. Programs with plugins of their own call this from their `main`.
