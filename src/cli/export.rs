@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use nasfw_framework::Result;
 use nasfw_framework::device::load_cuda;
 use nasfw_framework::network::ONNX_OPSET;
@@ -18,12 +18,13 @@ use super::{eval, logging};
 
 /// Options of `export`.
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("file").args(["onnx", "safetensors", "pytorch"]).required(true).multiple(true))]
 pub struct Export {
     /// A run folder that `nasfw retrain` made, or one of its checkpoints; for `--pytorch` alone also an architecture: a run
     /// folder, a file, FILE:NAME where a file has several, a published cell's name, or a genotype as text
     what: OsString,
     /// Write an ONNX model here
-    #[arg(long, value_name = "FILE", required_unless_present_any = ["safetensors", "pytorch"])]
+    #[arg(long, value_name = "FILE")]
     onnx: Option<PathBuf>,
     /// Write the weights by name here
     #[arg(long, value_name = "FILE")]

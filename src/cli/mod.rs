@@ -117,7 +117,9 @@ impl Verb {
             Self::Run(_) | Self::Retrain(_) | Self::Compare(_) => "another folder with `--out DIR`",
             Self::Draw(_) | Self::Report(_) => "another file with `-o FILE`",
             Self::Figure(_) => "another place with `-o FILE` or `--all DIR`",
-            Self::Export(_) => "another file with `--onnx FILE`, `--safetensors FILE` or `--pytorch FILE.py`",
+            Self::Export(_) => {
+                "another file with `--onnx FILE`, `--safetensors FILE` or `--pytorch FILE.py`"
+            }
             Self::Bench(bench) => bench.elsewhere()?,
             Self::ExportRuns(_) => "another folder with `--csv DIR`",
             Self::Rank(_) => "another file with `--csv FILE`",

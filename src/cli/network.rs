@@ -230,12 +230,31 @@ fn of_genotype(
         auxiliary: size.auxiliary,
     };
     let space = builder(registry, &genotype, &origin, size.space.as_deref())?;
-    let network = space.network(&genotype, task, &options)?;
+    let network = space.network(&genotype, task, &options).map_err(helped)?;
     let notes = PyTorchNotes {
         genotype: written(&genotype)?,
         images: None,
     };
     Ok((network, notes))
+}
+
+/// An error of a network that is built, with what can be typed here: spaces think of a training.
+fn helped(error: Error) -> Error {
+    match error {
+        Error::Incompatible { what, why, help } => {
+            let help = match what.as_str() {
+                _ if what.starts_with("images of") => {
+                    "choose others with `--image CHANNELSxROWSxCOLUMNS`".into()
+                }
+                _ if what.starts_with("an auxiliary classifier") => {
+                    "leave `--auxiliary` out".into()
+                }
+                _ => help,
+            };
+            Error::Incompatible { what, why, help }
+        }
+        other => other,
+    }
 }
 
 fn notes(genotype: &Genotype, inputs: &Inputs) -> Result<PyTorchNotes> {

@@ -137,12 +137,12 @@ fn a_trained_network_is_written_as_it_is() {
     says(&text, &["--classes", "leave it out"]);
     assert!(!dir.join("x.py").exists() && !dir.join("x.onnx").exists());
     // Its architecture, in another size.
-    let other = ["--pytorch", "x.py", "--channels", "8", "--image", "1x9x7"];
+    let other = ["--pytorch", "x.py", "--channels", "8", "--image", "1x12x8"];
     good(dir, &[&["export", "run/result.json"], &other[..]].concat());
     let text = fs::read_to_string(dir.join("x.py")).unwrap();
     says(
         &text,
-        &["IMAGE = (1, 9, 7)", "logits [n, 10]", "It is not trained"],
+        &["IMAGE = (1, 12, 8)", "logits [n, 10]", "It is not trained"],
     );
 }
 
@@ -321,7 +321,7 @@ fn what_can_not_be_written_is_refused_with_what_to_type() {
                 "--space",
                 "darts-imagenet",
             ],
-            &["too small"],
+            &["at least 16×16 pixels", "`--image CHANNELSxROWSxCOLUMNS`"],
         ),
         (
             &["DARTS_V2", "--pytorch", "n.py", "--space", "darst"],
@@ -329,7 +329,7 @@ fn what_can_not_be_written_is_refused_with_what_to_type() {
         ),
         (
             &[CELL, "--pytorch", "n.py", "--auxiliary"],
-            &["an auxiliary classifier"],
+            &["an auxiliary classifier", "leave `--auxiliary` out"],
         ),
         (&[CELL, "--pytorch", "n.py", "--cells", "0"], &["--cells"]),
     ] {

@@ -23,6 +23,7 @@ def module_of(path):
 def distance(ours, theirs):
     """The largest difference, relative to the largest number."""
     assert ours.shape == theirs.shape, (ours.shape, theirs.shape)
+    ours, theirs = ours.detach(), theirs.detach()
     assert torch.isfinite(ours).all()
     return float((ours.double() - theirs.double()).abs().max() / theirs.double().abs().max().clamp_min(1e-30))
 

@@ -143,12 +143,14 @@ fn published_networks_are_the_same_in_pytorch() {
             if full {
                 assert_eq!(network.cost().params as u64, params, "{}", cell.name);
             }
+            // Noise in the place of all that sees the images, in cells of RobustDARTS's S4, leaves constants.
+            let sees = reference.sees_images();
             let case = Case::new(&cell.name, network, reference, i as u64);
             let answer = tally.check(&mut checker, kind, &case);
-            if full {
+            if full && sees {
                 assert!(answer["spread"].as_f64().unwrap() > 1e-3, "{answer}");
             }
-            if cell.name == "DARTS_V2" {
+            if full {
                 println!(
                     "{}, {kind}: {} bytes, {answer}",
                     cell.name,

@@ -97,6 +97,21 @@ fn names_that_torch_can_not_hold_are_refused() {
     }
 }
 
+/// A row that begins with the ReLU that another chain would end with: both need it, and the chain's own value.
+#[test]
+fn a_relu_between_two_chains_is_the_second_one_s() {
+    let (mut b, images) = NetworkBuilder::new(TASK);
+    let x = b.conv("first.conv", images, 3, Conv::same(3));
+    let x = b.batch_norm("first.bn", x, true);
+    let x = b.relu(x);
+    let x = b.conv("second.1", x, 3, Conv::same(3));
+    let x = b.batch_norm("second.2", x, true);
+    let logits = b.linear("classifier", x, 5);
+    let text = file(&b.finish(logits, None).unwrap());
+    assert_eq!(text.matches("nn.ReLU()").count(), 1, "{text}");
+    assert!(text.contains("second(self.first(images))"), "{text}");
+}
+
 /// What people write in names of classes and genotypes stays a text.
 #[test]
 fn notes_can_not_become_code() {
@@ -121,7 +136,7 @@ fn notes_can_not_become_code() {
         text.lines().all(|line| !line.starts_with("import os")),
         "{text}"
     );
-    let literal = r#""\"\"\"\u000aimport os\\\u2028""#;
+    let literal = r#"'"""\u000aimport os\\\u2028'"#;
     for part in [
         format!("GENOTYPE = {literal}\n"),
         format!("CLASSES = ({literal},)\n"),

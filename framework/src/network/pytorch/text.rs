@@ -90,17 +90,21 @@ pub(super) fn word(text: &str) -> String {
 
 /// A text as a literal, in ASCII.
 pub(super) fn quoted(text: &str) -> String {
-    let mut literal = String::from("\"");
+    let mark = match text.contains('"') && !text.contains('\'') {
+        true => '\'',
+        false => '"',
+    };
+    let mut literal = String::from(mark);
     for c in text.chars() {
         match c {
-            '"' => literal.push_str("\\\""),
+            '"' if mark == '"' => literal.push_str("\\\""),
             '\\' => literal.push_str("\\\\"),
             ' '..='~' => literal.push(c),
             _ if u32::from(c) <= 0xffff => literal.push_str(&format!("\\u{:04x}", u32::from(c))),
             _ => literal.push_str(&format!("\\U{:08x}", u32::from(c))),
         }
     }
-    literal.push('"');
+    literal.push(mark);
     literal
 }
 
@@ -136,7 +140,8 @@ mod tests {
 
     #[test]
     fn texts_are_ascii_and_can_not_end_their_literals() {
-        assert_eq!(quoted("a\"\\\n"), "\"a\\\"\\\\\\u000a\"");
+        assert_eq!(quoted("a'\"\\\n"), r#""a'\"\\\u000a""#);
+        assert_eq!(quoted("{\"a\": 1}"), r#"'{"a": 1}'"#);
         assert_eq!(
             quoted("é\u{202e}\u{1f600}"),
             "\"\\u00e9\\u202e\\U0001f600\""

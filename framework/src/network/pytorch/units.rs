@@ -76,6 +76,7 @@ pub(super) fn units(network: &Network) -> Result<Vec<Unit>> {
         }
     }
     let mut chains: Vec<Unit> = vec![];
+    let mut others: Vec<(&str, Chain<'_>)> = vec![];
     for (parent, members) in &families {
         let below = format!("{parent}.");
         let all = paths.iter().filter(|path| path.starts_with(&below));
@@ -87,8 +88,17 @@ pub(super) fn units(network: &Network) -> Result<Vec<Unit>> {
             readers: &readers,
             members,
         };
-        chains.extend(chain.row(parent).or_else(|| chain.named(parent)));
+        match chain.row(parent) {
+            Some(row) => chains.push(row),
+            None => others.push((parent, chain)),
+        }
     }
+    // Rows begin with ReLUs of their own: what they read must be there without.
+    let read: BTreeSet<usize> = chains.iter().map(|row| row.input).collect();
+    let named = others
+        .iter()
+        .filter_map(|(parent, chain)| chain.named(parent, &read));
+    chains.extend(named.collect::<Vec<_>>());
     let joined: BTreeSet<&str> = chains.iter().map(|chain| chain.path.as_str()).collect();
     let parent = |path: &str| path.rsplit_once('.').map(|(parent, _)| parent.to_owned());
     single.retain(|unit| parent(&unit.path).is_none_or(|p| !joined.contains(p.as_str())));
@@ -275,8 +285,9 @@ impl Chain<'_> {
         self.unit(path, input, output, Layers::Row(layers))
     }
 
-    /// All of it where the names are no positions: steps without names get names, the ReLU at the end too.
-    fn named(&self, path: &str) -> Option<Unit> {
+    /// All of it where the names are no positions: steps without names get names, the ReLU at the end too unless its input
+    /// is among the values that are `read`.
+    fn named(&self, path: &str, read: &BTreeSet<usize>) -> Option<Unit> {
         let names: Vec<&str> = self.names().collect();
         let number = |name: &&str| name.chars().all(|c| c.is_ascii_digit());
         let (first, rest) = self.members.split_first()?;
@@ -304,7 +315,7 @@ impl Chain<'_> {
             layers.push(((*name).to_owned(), Self::layer(member)?));
             output = member.output;
         }
-        if let Some(relu) = self.only_relu(output) {
+        if let Some(relu) = self.only_relu(output).filter(|_| !read.contains(&output)) {
             layers.push((free(&Layer::Relu)?, Layer::Relu));
             output = relu;
         }
