@@ -27,7 +27,7 @@ fn kept(plugin: &Plugin, section: &Value) -> Result<(Value, Value)> {
         Ok((first, serde_json::to_value(&again).map_err(wrong)?))
     }
     match plugin.parse {
-        Parse::Strategy(f) => twice::<Box<dyn StrategyConfig>>(f(section)),
+        Parse::Strategy(_) => twice::<Box<dyn StrategyConfig>>(plugin.strategy(section)),
         Parse::Space(f) => twice::<Box<dyn SpaceConfig>>(f(section)),
         Parse::Dataset(f) => twice::<Box<dyn Dataset>>(f(section)),
         Parse::Benchmark(f) => twice::<Box<dyn BenchmarkConfig>>(f(section)),
@@ -41,7 +41,7 @@ fn kept(plugin: &Plugin, section: &Value) -> Result<(Value, Value)> {
 fn check_ranges(plugin: &Plugin, section: &Value) -> Result<(), ConfigError> {
     let mut v = Validator::default();
     match plugin.parse {
-        Parse::Strategy(f) => f(section)?.validate(&mut v),
+        Parse::Strategy(_) => plugin.strategy(section)?.validate(&mut v),
         Parse::Space(f) => f(section)?.validate(&mut v),
         Parse::Dataset(f) => f(section)?.validate(&mut v),
         Parse::Trainer(f) => f(section)?.validate(&mut v),

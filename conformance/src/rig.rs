@@ -12,7 +12,7 @@ use super::trace::{Trace, Watch};
 use nasfw_framework::config::{Common, RunConfig, Validator};
 use nasfw_framework::events::Event;
 use nasfw_framework::listen::Vector;
-use nasfw_framework::registry::{Parse, Plugin};
+use nasfw_framework::registry::Plugin;
 use nasfw_framework::run::{self, RunFolder};
 use nasfw_framework::search::Search;
 use nasfw_framework::strategy::{Claims, Strategy, StrategyConfig};
@@ -82,13 +82,7 @@ impl<'a> Rig<'a> {
     /// # Errors
     /// Settings that the strategy refuses.
     pub fn strategy(&self) -> Result<Box<dyn StrategyConfig>> {
-        let Parse::Strategy(parse) = self.plugin.parse else {
-            return Err(Error::Registry(format!(
-                "`{}` is no strategy",
-                self.plugin.name
-            )));
-        };
-        let config = parse(&self.section).map_err(Box::new)?;
+        let config = self.plugin.strategy(&self.section).map_err(Box::new)?;
         let mut v = Validator::default();
         config.validate(&mut v);
         v.into_result().map_err(Box::new)?;

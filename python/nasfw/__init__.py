@@ -38,6 +38,7 @@ __all__ = [
     "evaluate",
     "images",
     "load",
+    "network",
     "plugins",
     "resume",
     "retrain",

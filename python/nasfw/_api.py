@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import tempfile
 import threading
 
 import torch  # first: the compiled module shares its libtorch
@@ -38,7 +39,7 @@ started()
 __all__ = [
     "Adam", "Arch", "Batch", "ConfigError", "DataError", "DeviceError", "Dirichlet", "Distribution", "Error",
     "GumbelSoftmax", "Images", "NotFiniteError", "Optimizer", "OutputError", "Rebuild", "Rollback", "Run", "RunError", "Search", "Set",
-    "Sgd", "Softmax", "Spec", "Strategy", "announce", "command", "compare", "evaluate", "images", "load", "plugins", "resume",
+    "Sgd", "Softmax", "Spec", "Strategy", "announce", "command", "compare", "evaluate", "images", "load", "network", "plugins", "resume",
     "retrain", "run",
 ]
 
@@ -197,6 +198,56 @@ def _of_plan(strategy):
             raise ConfigError(f"trials are processes of their own: put the class {strategy.__name__} into a file")
         return place
     return strategy
+
+
+def network(
+    what,
+    *,
+    weights=None,
+    space=None,
+    channels: int | None = None,
+    cells: int | None = None,
+    auxiliary: bool = False,
+    classes: int | None = None,
+    image: tuple | None = None,
+    drop_path_rate: float = 0.0,
+):
+    """An architecture as a plain `torch.nn.Module` of torch's own layers, under nasfw's own names, in training mode.
+
+    what: a run of a search (its result) or of a retraining, a file, a published cell's name (`"DARTS_V2"`), a genotype.
+    weights: trained ones: a run of a retraining or one of its checkpoints, a safetensors file, or tensors by name. None draws
+        fresh ones.
+    space, channels, cells, auxiliary, classes, image: another network than the space's usual one, as of `nasfw retrain`; `image`
+        is (channels, rows, columns).
+    drop_path_rate: the share of paths that training drops.
+
+    The source that it is made of is what `nasfw export --pytorch` writes.
+    """
+    from . import networks
+
+    if space is not None and not isinstance(space, (str, os.PathLike)):
+        space = _part("space", space)[1]
+    size = _settings({"channels": channels, "cells": cells})
+    size += ["--space", space] if space is not None else []
+    size += ["--auxiliary"] if auxiliary else []
+    size += ["--classes", classes] if classes is not None else []
+    size += ["--image", "x".join(map(str, image))] if image is not None else []
+    with tempfile.TemporaryDirectory() as folder:
+        file = os.path.join(folder, "network.py")
+        command("export", _architecture(what), "--pytorch", file, *size)
+        source = pathlib.Path(file).read_text()
+    weights = _path(weights) if isinstance(weights, (Run, os.PathLike)) else weights
+    return networks.make(source, weights=weights, drop_path_rate=drop_path_rate, of_run=_weights_of)
+
+
+def _weights_of(run) -> dict:
+    """The weights of a retraining, by name."""
+    from safetensors.torch import load_file
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = os.path.join(folder, "weights.safetensors")
+        command("export", run, "--safetensors", file)
+        return load_file(file)
 
 
 def load(path) -> Run:

@@ -17,7 +17,6 @@ import torch
 
 from . import _options
 from ._native import native
-from ._options import Optimizer
 
 
 class Plugin:
@@ -244,9 +243,6 @@ def problems(place: str, options: dict):
     """What the plugin itself says is wrong with its options."""
     plugin = make(place, options)
     found = [(str(k), str(v)) for k, v in dict(plugin.problems() or {}).items()]
-    for key, value in plugin.__dict__.items():
-        if isinstance(value, Optimizer) and not value.lr >= 0:
-            found.append((f"{key}.lr", f"{value.lr} is out of range, it must be at least 0"))
     return found
 
 

@@ -73,6 +73,11 @@ impl StrategyConfig for PythonStrategy {
             }
             Err(e) => v.problem("strategy", inward(&self.plugin, e).to_string()),
         }
+        for (key, value) in &self.options {
+            if let Ok(optimizer) = serde_json::from_value::<OptimizerConfig>(value.clone()) {
+                optimizer.validate(&format!("strategy.{key}"), v);
+            }
+        }
     }
 
     fn needs_benchmark(&self) -> bool {

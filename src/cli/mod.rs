@@ -1,6 +1,7 @@
 //! The command line: one file per verb.
 
 mod bench;
+mod builder;
 mod compare;
 mod comparison;
 mod config;
@@ -15,6 +16,7 @@ mod genotype;
 mod judged;
 mod list;
 mod logging;
+pub(crate) mod network;
 mod new;
 mod origin;
 mod output;
@@ -71,7 +73,7 @@ enum Verb {
     Retrain(retrain::Retrain),
     /// Measure a run on the test images.
     Eval(eval::Eval),
-    /// Write a trained network as ONNX model and safetensors file.
+    /// Write a network for other programs: as ONNX model, safetensors file, Python file for PyTorch.
     Export(export::Export),
     /// Write runs as CSV files, for other programs.
     ExportRuns(export_runs::ExportRuns),
@@ -117,7 +119,9 @@ impl Verb {
             Self::Run(_) | Self::Retrain(_) | Self::Compare(_) => "another folder with `--out DIR`",
             Self::Draw(_) | Self::Report(_) => "another file with `-o FILE`",
             Self::Figure(_) => "another place with `-o FILE` or `--all DIR`",
-            Self::Export(_) => "another file with `--onnx FILE` or `--safetensors FILE`",
+            Self::Export(_) => {
+                "another file with `--onnx FILE`, `--safetensors FILE` or `--pytorch FILE.py`"
+            }
             Self::Bench(bench) => bench.elsewhere()?,
             Self::ExportRuns(_) => "another folder with `--csv DIR`",
             Self::Rank(_) => "another file with `--csv FILE`",

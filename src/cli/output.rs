@@ -57,7 +57,7 @@ pub fn say_json(what: &str, value: &impl serde::Serialize) -> Result<()> {
 }
 
 /// Endings of files that say what is in them.
-const FORMATS: [&str; 27] = [
+const FORMATS: [&str; 28] = [
     "svg",
     "png",
     "dot",
@@ -84,6 +84,7 @@ const FORMATS: [&str; 27] = [
     "tex",
     "pt",
     "pth",
+    "py",
     "zip",
 ];
 

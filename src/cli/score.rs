@@ -3,15 +3,13 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
+use nasfw_framework::Result;
 use nasfw_framework::arch::Genotype;
-use nasfw_framework::config::typed_value;
 use nasfw_framework::device::load_cuda;
 use nasfw_framework::registry::{Kind, Registry};
-use nasfw_framework::space::SearchSpace;
-use nasfw_framework::{Error, Result};
 use serde::Serialize;
-use serde_json::{Map, Value, json};
 
+use super::builder::{builder, space_of};
 use super::origin::Origin;
 use super::output::{say, say_json};
 use super::scoring::Scoring;
@@ -60,7 +58,7 @@ impl Score {
             let origin = Origin::of(what, &genotype)?;
             architectures.push((what, genotype, origin));
         }
-        let of = self.space_of(&architectures[0].1)?;
+        let of = space_of(&architectures[0].1, self.space.as_deref())?;
         let of = match registry.get(Kind::Space, &of.0) {
             Ok(_) => space_options(
                 "space.name",
@@ -92,7 +90,7 @@ impl Score {
         }
         let mut all = vec![];
         for (what, genotype, origin) in architectures {
-            let space = self.builder(&registry, &genotype, &origin)?;
+            let space = builder(&registry, &genotype, &origin, self.space.as_deref())?;
             let network = space.network(&genotype, scorer.task, &scorer.options)?;
             let scores = scorer.scores(&network)?;
             if !self.json {
@@ -110,49 +108,5 @@ impl Score {
             true => say_json("scores", &all),
             false => Ok(()),
         }
-    }
-
-    /// Name of the space that builds an architecture's network, and its definition where it has one of its own.
-    fn space_of(&self, genotype: &Genotype) -> Result<(String, Option<String>)> {
-        let Some(asked) = &self.space else {
-            return Ok((genotype.space.clone(), None));
-        };
-        let options = space_options("of", "settings", asked)?;
-        let of = |wanted: &str| {
-            let found = options.iter().find(|(key, ..)| key == wanted)?;
-            Some(typed_value(&found.1).ok()?.as_str()?.to_owned())
-        };
-        Ok((of("of").unwrap_or_default(), of("settings.definition")))
-    }
-
-    /// The space that builds the network of an architecture alone, with the settings that it was found with.
-    fn builder(
-        &self,
-        registry: &Registry,
-        genotype: &Genotype,
-        origin: &Origin,
-    ) -> Result<Box<dyn SearchSpace>> {
-        let (of, definition) = self.space_of(genotype)?;
-        let mut settings = json!({});
-        if let Ok(space) = registry.get(Kind::Space, &of) {
-            for (key, value) in origin.carried(registry, space)? {
-                let parts = key.split('.');
-                *parts.fold(&mut settings, |at, part| &mut at[part]) = value;
-            }
-        }
-        if let Some(definition) = definition {
-            settings["definition"] = definition.into();
-        }
-        let text = serde_json::to_string(genotype).map_err(|e| Error::Invalid {
-            what: "genotype".into(),
-            why: e.to_string(),
-        })?;
-        let mut over = Map::new();
-        over.insert("genotype".into(), text.into());
-        over.insert("of".into(), of.into());
-        let plugin = registry.get(Kind::Space, "standalone")?;
-        let mut section = plugin.section_with(&over)?;
-        section["settings"] = Value::Object(settings.as_object().cloned().unwrap_or_default());
-        plugin.space(&section)?.build()
     }
 }

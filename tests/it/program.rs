@@ -86,6 +86,18 @@ pub fn python(package: &str, variable: &str) -> Option<PathBuf> {
     asked.is_ok_and(|s| s.success()).then_some(python)
 }
 
+/// A Python that has PyTorch and safetensors: that which the variable names, or what `cargo xtask test` makes in the target
+/// folder.
+pub fn pytorch() -> Option<PathBuf> {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/python/bin/python");
+    let python = std::env::var_os("PYTORCH_PYTHON").map_or(own, PathBuf::from);
+    let asked = Command::new(&python)
+        .args(["-c", "import torch, safetensors.torch"])
+        .stderr(Stdio::null())
+        .status();
+    asked.is_ok_and(|s| s.success()).then_some(python)
+}
+
 /// Says that a test could not run here, and in the file that `cargo xtask test` lists such tests from.
 pub fn skipped(test: &str, why: &str) {
     let line = format!("SKIPPED: {test}: {why}");

@@ -74,7 +74,15 @@ impl RunConfig {
         }
         let trainer = typed!(Trainer);
         let space = typed!(Space);
-        let strategy = typed!(Strategy);
+        // Through the plugin: what a wrapper wraps may have been announced while the program runs.
+        let strategy = {
+            let section = resolved.section(Kind::Strategy);
+            let name = section["name"].as_str().unwrap_or_default();
+            let plugin = registry.get(Kind::Strategy, name)?;
+            reader.read(Kind::Strategy.name(), section.clone(), |value| {
+                plugin.strategy(value)
+            })
+        };
         let dataset = typed!(Dataset);
         let mut problems = reader.problems;
         if let (

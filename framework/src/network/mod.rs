@@ -28,6 +28,7 @@ mod mixed;
 mod mixture;
 mod onnx;
 mod pool;
+mod pytorch;
 mod standalone;
 mod weights;
 
@@ -37,4 +38,5 @@ pub use graph::{Conv, Cost, Network, NetworkOptions};
 pub use mixed::Mixed;
 pub use onnx::{ONNX_OPSET, ONNX_OPSETS};
 pub use pool::average_pool;
+pub use pytorch::{PyTorchImages, PyTorchNotes};
 pub use standalone::{DROP_PATH, Standalone};
