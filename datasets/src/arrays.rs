@@ -1,13 +1,15 @@
 //! Images as NumPy arrays in one `.npz` file, as Keras and MedMNIST distribute them and `nasfw.Images` writes them.
 
-use std::io::{Read, Seek};
+use std::fs::File;
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use nasfw_framework::config::Validator;
 use nasfw_framework::dataset::{DataSource, Dataset, ImageData, Part};
 use nasfw_framework::space::Task;
 use nasfw_framework::{Error, Result, register};
-use npyz::npz::NpzArchive;
+use npyz::npz::{array_name_from_file_name, file_name_from_array_name};
+use npyz::zip::ZipArchive;
 use npyz::{DType, NpyFile, Order, TypeChar};
 use serde::{Deserialize, Serialize};
 
@@ -86,9 +88,9 @@ fn wrong(path: &Path, problem: impl Into<String>) -> Error {
 
 /// Reads and checks a file.
 fn read(path: &Path) -> Result<ImageData> {
-    let unreadable = |e: std::io::Error| wrong(path, format!("cannot be read: {e}"));
-    let mut archive = NpzArchive::open(path).map_err(unreadable)?;
-    let held: Vec<String> = archive.array_names().map(str::to_owned).collect();
+    let mut archive = open(path)?;
+    let held = archive.file_names().filter_map(array_name_from_file_name);
+    let held: Vec<String> = held.map(str::to_owned).collect();
     let holds = |names: &&[&str; 4]| names.iter().all(|n| held.iter().any(|h| h == n));
     let Some([x_train, y_train, x_test, y_test]) = USUAL.iter().find(holds) else {
         return Err(wrong(
@@ -172,35 +174,55 @@ fn statistics(planes: &[u8], channels: usize, pixels: usize) -> (Vec<f64>, Vec<f
     counts.iter().map(of).unzip()
 }
 
-/// An array of the archive: its shape, and the reader of its numbers.
-fn array<'a, R: Read + Seek>(
-    path: &Path,
-    archive: &'a mut NpzArchive<R>,
-    name: &str,
-) -> Result<NpyFile<impl Read + use<'a, R>>> {
-    let found = archive
-        .by_name(name)
-        .map_err(|e| wrong(path, format!("`{name}` cannot be read: {e}")))?
-        .ok_or_else(|| wrong(path, format!("it has no array `{name}`")))?;
+type Archive = ZipArchive<BufReader<File>>;
+
+fn open(path: &Path) -> Result<Archive> {
+    let file = File::open(path).map_err(|e| wrong(path, format!("cannot be read: {e}")))?;
+    ZipArchive::new(BufReader::new(file))
+        .map_err(|e| wrong(path, format!("this is no .npz file: {e}")))
+}
+
+/// The bytes of an array of the archive. What a file says of lengths is not believed: memory is taken for what there is.
+fn bytes_of(path: &Path, archive: &mut Archive, name: &str) -> Result<Vec<u8>> {
+    let unreadable = |e: String| wrong(path, format!("`{name}` cannot be read: {e}"));
+    let entry = archive.by_name(&file_name_from_array_name(name));
+    let entry = entry.map_err(|e| unreadable(e.to_string()))?;
+    let mut bytes = vec![];
+    let read = entry.take(MOST + 1).read_to_end(&mut bytes);
+    read.map_err(|e| unreadable(e.to_string()))?;
+    match bytes.len() as u64 > MOST {
+        true => Err(unreadable(format!("it has more than {MOST} bytes"))),
+        false => Ok(bytes),
+    }
+}
+
+/// The array in these bytes: its form, and its numbers to be read.
+fn array<'a>(path: &Path, name: &str, bytes: &'a [u8]) -> Result<NpyFile<&'a [u8]>> {
+    let bad = |why: String| wrong(path, format!("`{name}` {why}"));
+    let found = NpyFile::new(bytes).map_err(|e| bad(format!("cannot be read: {e}")))?;
     if found.order() != Order::C {
-        return Err(wrong(
-            path,
-            format!("`{name}` is in Fortran's order: numpy.ascontiguousarray mends that"),
+        return Err(bad(
+            "is in Fortran's order: numpy.ascontiguousarray mends that".into(),
         ));
     }
-    if found.shape().iter().try_fold(1u64, |n, d| n.checked_mul(*d)).is_none_or(|n| n > MOST) {
-        return Err(wrong(path, format!("`{name}` is too large")));
+    let size = match found.dtype() {
+        DType::Plain(kind) => kind.num_bytes(),
+        _ => None,
+    };
+    let size = size.ok_or_else(|| bad(format!("is {}, no array of numbers", found.dtype().descr())))?;
+    let numbers = found.shape().iter().try_fold(1u64, |n, d| n.checked_mul(*d));
+    let needed = numbers.and_then(|n| n.checked_mul(size as u64));
+    // The header is before them.
+    if needed.is_none_or(|needed| needed > bytes.len() as u64) {
+        return Err(bad(format!("is cut off: it should have the shape {:?}", found.shape())));
     }
     Ok(found)
 }
 
 /// Images as channels, rows, columns, and bytes in that order, image after image.
-fn images<R: Read + Seek>(
-    path: &Path,
-    archive: &mut NpzArchive<R>,
-    name: &str,
-) -> Result<([usize; 3], Vec<u8>)> {
-    let found = array(path, archive, name)?;
+fn images(path: &Path, archive: &mut Archive, name: &str) -> Result<([usize; 3], Vec<u8>)> {
+    let raw = bytes_of(path, archive, name)?;
+    let found = array(path, name, &raw)?;
     let shape: Vec<usize> = found.shape().iter().map(|d| *d as usize).collect();
     let bytes = matches!(found.dtype(), DType::Plain(t) if t.type_char() == TypeChar::Uint && t.size_field() == 1);
     let [_, height, width, channels] = match (bytes, shape.as_slice()) {
@@ -234,15 +256,12 @@ fn images<R: Read + Seek>(
 }
 
 /// One class an image.
-fn labels<R: Read + Seek>(
-    path: &Path,
-    archive: &mut NpzArchive<R>,
-    name: &str,
-) -> Result<Vec<u16>> {
-    let found = array(path, archive, name)?;
+fn labels(path: &Path, archive: &mut Archive, name: &str) -> Result<Vec<u16>> {
+    let raw = bytes_of(path, archive, name)?;
+    let found = array(path, name, &raw)?;
     let shape = found.shape().to_vec();
     let DType::Plain(kind) = found.dtype() else {
-        return Err(wrong(path, format!("`{name}` is a table of records")));
+        return Err(wrong(path, format!("`{name}` is no array of numbers")));
     };
     let column = matches!(shape.as_slice(), [_] | [_, 1]);
     if !column {
@@ -279,8 +298,9 @@ fn widened<T: Into<i128>>(numbers: Vec<T>) -> Vec<i128> {
 }
 
 /// Names of the classes, `[n]` of texts.
-fn names<R: Read + Seek>(path: &Path, archive: &mut NpzArchive<R>) -> Result<Vec<String>> {
-    let found = array(path, archive, CLASSES)?;
+fn names(path: &Path, archive: &mut Archive) -> Result<Vec<String>> {
+    let raw = bytes_of(path, archive, CLASSES)?;
+    let found = array(path, CLASSES, &raw)?;
     let shape = found.shape().to_vec();
     let text = matches!(found.dtype(), DType::Plain(t) if t.type_char() == TypeChar::UnicodeStr);
     if !text || shape.len() != 1 {

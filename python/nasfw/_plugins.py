@@ -145,6 +145,8 @@ def find(place: str):
 
 def find_and_announce(kind: str, place: str):
     """The name of the plugin of a kind whose class is at a place; none where this is no place of a class."""
+    from . import _strategy  # noqa: F401  (the kinds that there are)
+
     base = _KINDS.get(kind)
     if base is None:
         return None

@@ -166,7 +166,7 @@ SCRIPT = """
 
 def begun(out):
     script = textwrap.dedent(SCRIPT).format(here=str(HERE), out=str(out))
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])}
+    env = {**os.environ, "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
     child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=env)
     for line in child.stdout:
         if line.startswith("progress"):
@@ -207,7 +207,7 @@ def test_kill_and_resume_give_the_same_bits(strategy, tmp_path):
     words |= {"trainer": {"batch_size": 8, "checkpoint_every": 3}}
     whole = nasfw.run(getattr(strategies, strategy), space="toy-conv", name="whole", out=tmp_path, **words)
     script = textwrap.dedent(KILLED).format(here=str(HERE), strategy=strategy, out=str(tmp_path))
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])}
+    env = {**os.environ, "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
     draw, kills = random.Random(strategy), int(os.environ.get("KILLS", 2))
     begin = time.monotonic()
     for _ in range(kills):

@@ -217,6 +217,32 @@ pub fn idx(folder: &Path) -> Read {
     })
 }
 
+/// Parts of a `.npz` file of NumPy.
+pub const NPZ: &[&[u8]] = &[
+    b"PK\x03\x04",
+    b"PK\x01\x02",
+    b"PK\x05\x06",
+    b"\x93NUMPY\x01\0",
+    b"'descr': '|u1'",
+    b"'descr': '<i8'",
+    b"'descr': '<U4'",
+    b"'fortran_order': True",
+    b"'shape': (2, 2, 2)",
+    b"'shape': (99999999999,)",
+    b"x_train.npy",
+    b"classes.npy",
+];
+
+pub fn npz(folder: &Path) -> Read {
+    let folder = folder.to_owned();
+    let section = serde_json::json!({ "name": "arrays", "file": "images.npz", "split": 0 });
+    let dataset: Box<dyn Dataset> = serde_json::from_value(section).unwrap();
+    Box::new(move |bytes| {
+        fs::write(folder.join("images.npz"), bytes).unwrap();
+        loaded(dataset.load(&at(&folder)))
+    })
+}
+
 /// Two classes of one image in each part, one of which is replaced.
 fn folders(folder: &Path, ending: &'static str) -> Read {
     let folder = folder.to_owned();

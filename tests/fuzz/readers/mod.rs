@@ -90,6 +90,7 @@ pub static READERS: &[Reader] = readers! {
     "cifar-pickle" Plain / 2, images::PICKLE => images::cifar_pickle;
     "imagenet16" Plain / 2, images::PICKLE => images::imagenet16;
     "idx" Gzip / 1, &[b"\0\0\x08\x03", b"\0\0\x08\x01", b"\x1f\x8b\x08"] => images::idx;
+    "npz" Plain / 1, images::NPZ => images::npz;
     "image-png" Png / 2, images::PNG => images::png;
     "image-jpeg" Plain / 2, images::JPEG => images::jpeg;
     "image-bmp" Plain / 2, images::OTHERS => images::bmp;
