@@ -17,7 +17,7 @@ def command(tmp_path):
     """Runs `python -m nasfw …` in a process of its own; gives what it ended with."""
 
     def run(*words, cwd=tmp_path, check=True, **more):
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE), os.environ.get("PYTHONPATH", "")])}
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])}
         words = [sys.executable, "-m", "nasfw", *map(str, words)]
         done = subprocess.run(words, cwd=cwd, env=env, capture_output=True, text=True, **more)
         assert not check or done.returncode == 0, done.stderr

@@ -113,6 +113,8 @@ def test_another_torch_that_is_imported_already(place):
 def test_how_torch_was_built_does_not_matter(place, local):
     place.module(MODULE)
     place.torch(_native.TORCH + local)
+    (place.folder / "torch").mkdir()
+    (place.folder / "torch/lib").symlink_to(LIBRARIES)
     done = place.run()
     assert done.stdout == f"{_native.TORCH}\n", done.stderr
 
