@@ -139,6 +139,16 @@ def test_a_module_for_another_processor(place):
     assert "damaged or for another machine" in told and f"on {platform.machine()}" in told
 
 
+def test_an_older_c_library(place):
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("this C library has no versions")
+    data, changed = re.subn(rb"\0GLIBC_2\.(\d+)\0", rb"\0GLIBC_9.\1\0", MODULE.read_bytes())
+    assert changed
+    place.module(data)
+    told = place.told()
+    assert "needs a newer C library" in told and "GLIBC_9." in told and "cargo xtask wheel" in told
+
+
 def test_a_torch_that_can_not_be_imported(place):
     place.module(MODULE)
     place.torch(_native.TORCH)
