@@ -36,23 +36,22 @@ pub struct Carried {
 pub enum Failure {
     /// They are no words of the command line; what is wrong with them.
     Usage(String),
-    /// What a verb says, and where its output could go instead, if that is what it is about.
-    Verb(Error, Option<&'static str>),
+    /// What a verb says, and the same as text with what to type.
+    Verb(Error, String),
 }
 
 impl Failure {
     /// The message with what to type, as plain text.
-    pub fn text(&self) -> String {
+    pub fn text(&self) -> &str {
         match self {
-            Self::Usage(text) => text.clone(),
-            Self::Verb(error, elsewhere) => crate::cli::error_text(error, *elsewhere),
+            Self::Usage(text) | Self::Verb(_, text) => text,
         }
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text())
+        f.write_str(self.text())
     }
 }
 

@@ -20,6 +20,7 @@ mod host;
 mod memory;
 mod program;
 
+pub use cli::error_text;
 pub use cli::network::{NetworkSize, network_source};
 pub use host::{Carried, Failure, Guest};
 pub use program::Program;

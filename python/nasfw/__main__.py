@@ -4,7 +4,10 @@ import sys
 
 
 def main():
-    from ._native import native  # finds libtorch by its own path: torch need not be imported
+    try:
+        from ._native import native  # finds libtorch by its own path: torch need not be imported
+    except ImportError as error:
+        sys.exit(f"error: {error}")
     from ._start import started
 
     started()

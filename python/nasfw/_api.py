@@ -191,12 +191,12 @@ def _written(plan: dict, out: pathlib.Path) -> pathlib.Path:
 def _of_plan(strategy):
     """A strategy of a plan: classes by their places."""
     if isinstance(strategy, dict):
-        return {**strategy, "name": _of_plan(strategy["name"])}
+        named = _of_plan(strategy["name"])
+        return {**named, **strategy, "name": named["name"]} if isinstance(named, dict) else strategy
     if isinstance(strategy, type):
-        place = _plugins.place_of(strategy)
-        if not _plugins.is_lasting(place):
+        if not _plugins.is_lasting(strategy):
             raise ConfigError(f"trials are processes of their own: put the class {strategy.__name__} into a file")
-        return place
+        return {"name": _plugins.place_of(strategy), "label": strategy.name}
     return strategy
 
 

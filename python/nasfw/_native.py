@@ -45,6 +45,12 @@ def _check_torch():
         )
 
 
+def _lacking(error):
+    """The library that the loader looked for in vain, or None. It says the same of a module for another processor."""
+    name, _, words = str(error).partition(":")
+    return name if "cannot open shared object file" in words and "_nasfw" not in name else None
+
+
 def _explained(error):
     """What is to be done about what the loader says."""
     words = str(error)
@@ -64,10 +70,9 @@ def _explained(error):
             f"nasfw's compiled module and the libtorch that it found do not fit ({words}). "
             f"If LD_LIBRARY_PATH names another libtorch, unset it; else: pip install --force-reinstall torch=={TORCH}"
         )
-    if "cannot open shared object file" in words and "_nasfw" not in words.split(":")[0]:
-        library = words.split(":")[0]
+    if _lacking(error) is not None:
         return (
-            f"nasfw's compiled module needs {library}, which is not found ({words}). It is part of torch: "
+            f"nasfw's compiled module needs {_lacking(error)}, which is not found ({words}). It is part of torch: "
             f"pip install --force-reinstall torch=={TORCH}"
         )
     return (
@@ -97,7 +102,7 @@ def _load():
         return importlib.import_module("nasfw._nasfw")
     except ImportError as error:
         failed = error
-    if "cannot open shared object file" in str(failed) and "torch" not in sys.modules:
+    if _lacking(failed) is not None and "torch" not in sys.modules:
         # torch lies in another folder than nasfw. Once it is imported, its libraries are there.
         try:
             importlib.import_module("torch")

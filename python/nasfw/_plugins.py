@@ -100,10 +100,15 @@ def _importable(module: str) -> bool:
         return False
 
 
-def is_lasting(place: str) -> bool:
+def is_lasting(cls) -> bool:
     """Whether another process finds the class."""
-    module, _, name = place.rpartition(":")
-    return module != "__main__" and "<locals>" not in name
+    module, _, name = place_of(cls).rpartition(":")
+    if module == "__main__" or "<locals>" in name:
+        return False
+    found = sys.modules.get(cls.__module__)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found is cls
 
 
 def find(place: str):
@@ -153,9 +158,9 @@ def find_and_announce(kind: str, place: str):
     try:
         cls = find(place)
     except (ImportError, AttributeError, FileNotFoundError) as e:
-        raise ImportError(f"{kind} `{place}` can't be imported: {e}") from e
+        raise ImportError(f"it can't be imported: {e}") from e
     if not (isinstance(cls, type) and issubclass(cls, base)):
-        raise TypeError(f"`{place}` is no {kind}: it must be a class derived from nasfw.{base.__name__}")
+        raise TypeError(f"it is no {kind}: it must be a class derived from nasfw.{base.__name__}")
     return announce(cls).name
 
 
@@ -186,8 +191,7 @@ def announce(cls):
 
 def warn_if_fleeting(cls):
     """Says at the start of a run that no other process could go on with it."""
-    place = place_of(cls)
-    if not is_lasting(place):
+    if not is_lasting(cls):
         warnings.warn(
             f"{cls.__name__} was defined in a notebook, a prompt or a function: this process can resume the run, another one "
             f"can't. Put the class into a file to change that.",

@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
-use nasfw::Failure;
+use nasfw::{Failure, error_text};
 use nasfw_framework::Error;
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
@@ -43,23 +43,23 @@ fn original(error: &Error) -> Option<PyErr> {
 pub fn outward(error: Error) -> PyErr {
     match original(&error) {
         Some(e) => e,
-        None => raised(error.exit_code(), Failure::Verb(error, None).text()),
+        None => raised(error.exit_code(), &error_text(&error)),
     }
 }
 
 /// What a verb failed with as an exception.
 pub fn of_verb(failure: Failure) -> PyErr {
     match failure {
-        Failure::Verb(error, elsewhere) => match original(&error) {
+        Failure::Verb(error, text) => match original(&error) {
             Some(e) => e,
-            None => raised(error.exit_code(), Failure::Verb(error, elsewhere).text()),
+            None => raised(error.exit_code(), &text),
         },
-        Failure::Usage(text) => raised(2, text),
+        Failure::Usage(text) => raised(2, &text),
     }
 }
 
 /// The exception for an exit code of the command line.
-fn raised(code: u8, text: String) -> PyErr {
+fn raised(code: u8, text: &str) -> PyErr {
     let text = text.trim().to_owned();
     if code == 130 {
         return PyKeyboardInterrupt::new_err(text);
@@ -87,7 +87,7 @@ pub fn guarded<T>(f: impl FnOnce() -> T) -> PyResult<T> {
     let outer = CAUGHT.replace(true);
     let outcome = catch_unwind(AssertUnwindSafe(f));
     CAUGHT.set(outer);
-    outcome.map_err(|panic| raised(1, said(panic.as_ref())))
+    outcome.map_err(|panic| raised(1, &said(panic.as_ref())))
 }
 
 /// What a panic said, without libtorch's C++ stack.

@@ -96,7 +96,12 @@ fn find(kind: Kind, name: &str) -> Result<Option<&'static Plugin>> {
             .call_method1("find_and_announce", (kind.name(), name))?
             .extract()
     });
-    match found.map_err(|e| errors::inward(name, e))? {
+    let found = found.map_err(|e| Error::Incompatible {
+        what: format!("{} `{name}`", kind.name()),
+        why: Python::attach(|py| e.value(py).to_string()),
+        help: "name a class as `module:Class`, of a module that Python finds, or as `path/file.py:Class`".into(),
+    });
+    match found? {
         Some(name) => Registry::load()?.get(kind, &name).map(Some),
         None => Ok(None),
     }

@@ -113,6 +113,8 @@ def test_another_torch_that_is_imported_already(place):
 def test_how_torch_was_built_does_not_matter(place, local):
     place.module(MODULE)
     place.torch(_native.TORCH + local)
+    (place.folder / "torch").mkdir()
+    (place.folder / "torch/lib").symlink_to(LIBRARIES)
     done = place.run()
     assert done.stdout == f"{_native.TORCH}\n", done.stderr
 
@@ -135,6 +137,16 @@ def test_a_module_for_another_processor(place):
     place.module(whole_head(machine=aarch64 if platform.machine() == "x86_64" else x86_64))
     told = place.told()
     assert "damaged or for another machine" in told and f"on {platform.machine()}" in told
+
+
+def test_an_older_c_library(place):
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("this C library has no versions")
+    data, changed = re.subn(rb"\0GLIBC_2\.(\d+)\0", rb"\0GLIBC_9.\1\0", MODULE.read_bytes())
+    assert changed
+    place.module(data)
+    told = place.told()
+    assert "needs a newer C library" in told and "GLIBC_9." in told and "cargo xtask wheel" in told
 
 
 def test_a_torch_that_can_not_be_imported(place):

@@ -174,9 +174,9 @@ fn typed(program: &Program, words: &[OsString]) -> Result<Cli, clap::Error> {
     Cli::from_arg_matches(&matches).map_err(|e| e.format(&mut command))
 }
 
-/// The message of an error with what to type, as plain text.
-pub(crate) fn error_text(error: &Error, elsewhere: Option<&str>) -> String {
-    render::text(error, elsewhere, false)
+/// The message of an error with what to type, as plain text: what the command line prints.
+pub fn error_text(error: &Error) -> String {
+    render::text(error, None, false)
 }
 
 impl Program {
@@ -230,7 +230,10 @@ impl Program {
         let host = Host::new(after_name(words), Some(guest));
         let (outcome, said) =
             output::kept(|| self.check().and_then(|()| cli.verb.carry_out(&host)));
-        outcome.map_err(|error| Failure::Verb(error, elsewhere))?;
+        outcome.map_err(|error| {
+            let text = render::text(&error, elsewhere, false);
+            Failure::Verb(error, text)
+        })?;
         Ok(Carried {
             folder: host.made(),
             said,

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::resolved::Resolved;
 use crate::benchmark::Benchmark;
-use crate::command::command;
+use crate::command::{command, quoted};
 use crate::error::{Error, Result};
 use crate::job::{Common, RunConfig};
 use crate::registry::{Kind, Parse, Registry};
@@ -174,7 +174,7 @@ impl RunConfig {
     /// A folder that is no run, a file that can't be read or understood, values out of range.
     pub fn of_run(run: &Path) -> Result<Self> {
         need_run(run)?;
-        let mut config: Self = read_stored(run, RUN)?;
+        let mut config: Self = read_stored(run, RUN).map_err(|e| in_python(run, e))?;
         if std::mem::take(&mut config.common.tensorboard) {
             let plugin = Registry::load()?.get(Kind::Tracker, "tensorboard")?;
             let tracker = plugin.tracker(&plugin.default_section()?)?;
@@ -222,6 +222,21 @@ impl RunConfig {
         ]
         .into_iter()
         .chain(benchmark)
+    }
+}
+
+/// The error of a `run.json` that this program can't read because its plugins are written in Python.
+fn in_python(run: &Path, error: Error) -> Error {
+    if !error.to_string().contains("unknown variant `python`") {
+        return error;
+    }
+    Error::Run {
+        path: run.join(RUN),
+        problem: "the strategy of this run is written in Python, and this program has none".into(),
+        help: format!(
+            "`python -m nasfw resume {}` goes on with it, where the package nasfw is installed",
+            quoted(run)
+        ),
     }
 }
 
