@@ -182,9 +182,31 @@ const KEEPERS: [&str; 8] = [
     "vim",
 ];
 
+/// More of them: a controller, a natural gradient, switches, states of wrappers, trainings that are set aside. All others
+/// are killed where all pairs are asked for (`cargo xtask test --all`).
+const MORE_KEEPERS: [&str; 6] = [
+    "asng",
+    "bayesnas",
+    "darts-pt",
+    "enas",
+    "ista-nas",
+    "rank-nosh",
+];
+
+/// Strategies that are killed: all of them where that is asked for.
+fn killed() -> Vec<&'static str> {
+    let mut names = searches();
+    if !super::spaces::all_pairs() {
+        names.retain(|name| KEEPERS.contains(name) || MORE_KEEPERS.contains(name));
+    }
+    names
+}
+
 #[test]
-fn every_strategy_survives_kill_9_bit_by_bit() {
-    for strategy in searches() {
+fn strategies_survive_kill_9_bit_by_bit() {
+    let strategies = killed();
+    assert!(strategies.len() >= KEEPERS.len() + MORE_KEEPERS.len());
+    for strategy in strategies {
         let seeds: &[u64] = if KEEPERS.contains(&strategy) {
             &[1, 2]
         } else {
