@@ -18,12 +18,7 @@ const MOST: u64 = 16 << 30;
 /// Names of the four arrays, in the order of [`Names`]: those of Keras's files, and those of MedMNIST's.
 const USUAL: [[&str; 4]; 2] = [
     ["x_train", "y_train", "x_test", "y_test"],
-    [
-        "train_images",
-        "train_labels",
-        "test_images",
-        "test_labels",
-    ],
+    ["train_images", "train_labels", "test_images", "test_labels"],
 ];
 /// What may stand beside them.
 const CLASSES: &str = "classes";
@@ -111,7 +106,9 @@ fn read(path: &Path) -> Result<ImageData> {
     if shape != test_shape {
         return Err(wrong(
             path,
-            format!("images of {shape:?} in `{x_train}` and of {test_shape:?} in `{x_test}` (channels, rows, columns)"),
+            format!(
+                "images of {shape:?} in `{x_train}` and of {test_shape:?} in `{x_test}` (channels, rows, columns)"
+            ),
         ));
     }
     let train = Part {
@@ -209,12 +206,19 @@ fn array<'a>(path: &Path, name: &str, bytes: &'a [u8]) -> Result<NpyFile<&'a [u8
         DType::Plain(kind) => kind.num_bytes(),
         _ => None,
     };
-    let size = size.ok_or_else(|| bad(format!("is {}, no array of numbers", found.dtype().descr())))?;
-    let numbers = found.shape().iter().try_fold(1u64, |n, d| n.checked_mul(*d));
+    let size =
+        size.ok_or_else(|| bad(format!("is {}, no array of numbers", found.dtype().descr())))?;
+    let numbers = found
+        .shape()
+        .iter()
+        .try_fold(1u64, |n, d| n.checked_mul(*d));
     let needed = numbers.and_then(|n| n.checked_mul(size as u64));
     // The header is before them.
     if needed.is_none_or(|needed| needed > bytes.len() as u64) {
-        return Err(bad(format!("is cut off: it should have the shape {:?}", found.shape())));
+        return Err(bad(format!(
+            "is cut off: it should have the shape {:?}",
+            found.shape()
+        )));
     }
     Ok(found)
 }
@@ -267,7 +271,9 @@ fn labels(path: &Path, archive: &mut Archive, name: &str) -> Result<Vec<u16>> {
     if !column {
         return Err(wrong(
             path,
-            format!("`{name}` has the shape {shape:?}: one class an image, [n] or [n, 1], is needed"),
+            format!(
+                "`{name}` has the shape {shape:?}: one class an image, [n] or [n, 1], is needed"
+            ),
         ));
     }
     let unreadable = |e: std::io::Error| wrong(path, format!("`{name}` cannot be read: {e}"));
@@ -283,12 +289,20 @@ fn labels(path: &Path, archive: &mut Archive, name: &str) -> Result<Vec<u16>> {
         _ => {
             return Err(wrong(
                 path,
-                format!("`{name}` is {}: labels must be whole numbers", found.dtype().descr()),
+                format!(
+                    "`{name}` is {}: labels must be whole numbers",
+                    found.dtype().descr()
+                ),
             ));
         }
     };
     let class = |(at, n): (usize, i128)| {
-        u16::try_from(n).map_err(|_| wrong(path, format!("`{name}` has the label {n} at {at}: classes are 0 to 65535")))
+        u16::try_from(n).map_err(|_| {
+            wrong(
+                path,
+                format!("`{name}` has the label {n} at {at}: classes are 0 to 65535"),
+            )
+        })
     };
     numbers.into_iter().enumerate().map(class).collect()
 }
@@ -306,7 +320,10 @@ fn names(path: &Path, archive: &mut Archive) -> Result<Vec<String>> {
     if !text || shape.len() != 1 {
         return Err(wrong(
             path,
-            format!("`{CLASSES}` is {} of shape {shape:?}: names are texts [n]", found.dtype().descr()),
+            format!(
+                "`{CLASSES}` is {} of shape {shape:?}: names are texts [n]",
+                found.dtype().descr()
+            ),
         ));
     }
     found

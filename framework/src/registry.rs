@@ -132,7 +132,12 @@ pub fn set_finder(finder: Finder) {
 /// All plugins of this program, in no order.
 fn everything() -> Vec<&'static Plugin> {
     let mut all: Vec<&'static Plugin> = inventory::iter::<Plugin>.into_iter().collect();
-    all.extend(ANNOUNCED.lock().unwrap_or_else(PoisonError::into_inner).iter());
+    all.extend(
+        ANNOUNCED
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter(),
+    );
     all
 }
 

@@ -92,7 +92,8 @@ impl PySpec {
     /// Groups with their rows and candidates, as plain data.
     #[getter]
     fn groups(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let value = serde_json::to_value(&self.0).map_err(|e| PyValueError::new_err(e.to_string()))?;
+        let value =
+            serde_json::to_value(&self.0).map_err(|e| PyValueError::new_err(e.to_string()))?;
         plain::to_python(py, &value["groups"])
     }
 

@@ -39,10 +39,7 @@ enum Known {
 }
 
 /// The distribution that `distribution()` of a strategy in Python returned.
-pub fn of(
-    given: Bound<'_, PyAny>,
-    spec: &ArchSpec,
-) -> PyResult<Option<Box<dyn ArchDistribution>>> {
+pub fn of(given: Bound<'_, PyAny>, spec: &ArchSpec) -> PyResult<Option<Box<dyn ArchDistribution>>> {
     if given.is_none() {
         return Ok(None);
     }
@@ -115,14 +112,20 @@ impl PyRng {
 
     /// A seed for generators of Python.
     fn seed(&self) -> u64 {
-        let mut rng = self.rng.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut rng = self
+            .rng
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         rng.next_u64() >> 1
     }
 }
 
 impl PyRng {
     fn with(&self, draw: impl FnOnce(&mut Rng) -> Tensor) -> Shared {
-        let mut rng = self.rng.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut rng = self
+            .rng
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         Shared(draw(&mut rng))
     }
 }

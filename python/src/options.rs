@@ -64,7 +64,9 @@ pub fn typed(class: &str, options: Map<String, Value>) -> Result<Map<String, Val
     if let Some((key, what)) = problems.next() {
         let mut error = ConfigError::one(key, what, None);
         for (key, what) in problems {
-            error.problems.extend(ConfigError::one(key, what, None).problems);
+            error
+                .problems
+                .extend(ConfigError::one(key, what, None).problems);
         }
         return Err(error);
     }

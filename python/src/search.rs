@@ -366,13 +366,16 @@ impl PySearch {
     ) -> PyResult<Shared> {
         let arch = arch.arch();
         self.check(&arch.weights)?;
-        self.try_change(py, |s| {
-            s.smooth_loss(&theta.0, &arch, &batch.0).map(Shared)
-        })
+        self.try_change(py, |s| s.smooth_loss(&theta.0, &arch, &batch.0).map(Shared))
     }
 
     /// Gradients of a scalar with respect to leaves; zero where it does not depend on one.
-    fn gradients(&self, py: Python<'_>, loss: Shared, leaves: Vec<Shared>) -> PyResult<Vec<Shared>> {
+    fn gradients(
+        &self,
+        py: Python<'_>,
+        loss: Shared,
+        leaves: Vec<Shared>,
+    ) -> PyResult<Vec<Shared>> {
         let leaves = taken(leaves);
         self.try_look(py, |s, _| {
             let leaves: Vec<&Tensor> = leaves.iter().collect();
@@ -469,7 +472,10 @@ impl PySearch {
         let choice = self.choice(choice)?;
         let genotype = self.look(py, |s, _| s.space().genotype(&choice))?;
         let value = serde_json::to_value(genotype);
-        plain::to_python(py, &value.map_err(|e| PyValueError::new_err(e.to_string()))?)
+        plain::to_python(
+            py,
+            &value.map_err(|e| PyValueError::new_err(e.to_string()))?,
+        )
     }
 
     /// Loss, accuracy, top-5 accuracy (or none) and number of images of an architecture, without training: on plain
@@ -543,7 +549,10 @@ impl PySearch {
 
     fn __repr__(&self) -> String {
         let spec = &self.spec.get().0;
-        format!("<nasfw.Search with {} groups of decisions>", spec.groups().len())
+        format!(
+            "<nasfw.Search with {} groups of decisions>",
+            spec.groups().len()
+        )
     }
 }
 

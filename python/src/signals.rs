@@ -30,7 +30,10 @@ impl Taken {
     /// Takes the signals for a run.
     pub fn by(interrupt: &Interrupt) -> Self {
         LAST.store(0, Ordering::SeqCst);
-        ASKED.store(std::ptr::from_ref(interrupt.flag()).cast_mut(), Ordering::SeqCst);
+        ASKED.store(
+            std::ptr::from_ref(interrupt.flag()).cast_mut(),
+            Ordering::SeqCst,
+        );
         let take = |signal: c_int| {
             // SAFETY: plain structures; the handler only stores to atomics.
             unsafe {

@@ -237,7 +237,8 @@ impl PythonSearch {
     /// run came to it.
     fn call_seeded(&self, hook: &str, search: &mut Search) -> Result<Value> {
         let seed = search.rng(hook).next_u64() >> 1;
-        let seeded = Python::attach(|py| py.import(PLUGINS)?.call_method1("seed", (seed,)).map(drop));
+        let seeded =
+            Python::attach(|py| py.import(PLUGINS)?.call_method1("seed", (seed,)).map(drop));
         seeded.map_err(|e| inward(&self.name, e))?;
         self.call(hook, Access::Whole(search), |r| plain::from_python(&r))
     }
@@ -250,8 +251,8 @@ impl PythonSearch {
             let options = plain::from_python(&object.call_method0("supernet_options")?)?;
             if !options.is_null() {
                 let options = serde_json::from_value(options);
-                self.supernet = options
-                    .map_err(|e| PyValueError::new_err(format!("supernet_options: {e}")))?;
+                self.supernet =
+                    options.map_err(|e| PyValueError::new_err(format!("supernet_options: {e}")))?;
             }
             Ok(())
         })

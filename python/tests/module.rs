@@ -26,8 +26,22 @@ fn it_needs_libtorch_and_the_system_alone() {
         .map(|d| String::from_utf8_lossy(d.string(endian, names).unwrap()).into_owned())
         .collect();
     for name in &needed {
-        let known = ["libtorch_cpu.so", "libtorch.so", "libc10.so", "libgomp", "libstdc++.so", "libgcc_s.so", "libc.so"];
-        let system = ["libm.so", "libdl.so", "libpthread.so", "librt.so", "ld-linux"];
+        let known = [
+            "libtorch_cpu.so",
+            "libtorch.so",
+            "libc10.so",
+            "libgomp",
+            "libstdc++.so",
+            "libgcc_s.so",
+            "libc.so",
+        ];
+        let system = [
+            "libm.so",
+            "libdl.so",
+            "libpthread.so",
+            "librt.so",
+            "ld-linux",
+        ];
         let fine = known.iter().chain(&system).any(|k| name.starts_with(k));
         assert!(fine, "{name} among {needed:?}");
     }

@@ -47,7 +47,14 @@ impl Run {
         let resolved = self.selection.resolve(&registry)?;
         let config = RunConfig::new(&registry, &resolved)?;
         let parts = [Kind::Strategy, Kind::Space, Kind::Dataset].map(|k| name_of(&resolved, k));
-        begin(host, &config, &resolved, self.place, &parts.join("-"), self.tui)
+        begin(
+            host,
+            &config,
+            &resolved,
+            self.place,
+            &parts.join("-"),
+            self.tui,
+        )
     }
 }
 

@@ -62,7 +62,11 @@ fn loaded(dir: &Path) -> Result<ImageData> {
 /// Four arrays of `n` and `m` images under the names of a convention.
 fn four(names: [&'static str; 4], shape: [u64; 3], n: u64, m: u64) -> Vec<Array<'static>> {
     let [h, w, c] = shape;
-    let bytes = |n: u64, first: u64| (0..n * h * w * c).map(|i| ((first + i * 7) % 251) as u8).collect();
+    let bytes = |n: u64, first: u64| {
+        (0..n * h * w * c)
+            .map(|i| ((first + i * 7) % 251) as u8)
+            .collect()
+    };
     vec![
         Array::Bytes(names[0], vec![n, h, w, c], bytes(n, 0)),
         Array::Numbers(names[1], vec![n, 1], (0..n as i64).map(|i| i % 3).collect()),
@@ -126,7 +130,10 @@ fn what_is_wrong_is_said() {
     };
     let good = || four(USUAL[0], [2, 2, 1], 4, 2);
     says(&[], "no arrays");
-    says(&good()[..3], "x_train, y_train, x_test; x_train, y_train, x_test, y_test are needed");
+    says(
+        &good()[..3],
+        "x_train, y_train, x_test; x_train, y_train, x_test, y_test are needed",
+    );
     let with = |at: usize, array: Array<'static>| {
         let mut arrays = good();
         arrays[at] = array;
