@@ -44,6 +44,7 @@ pub const TESTS: Package = Package {
     folder: "python",
     packages: &[
         "pytest==9.2.0",
+        "pytest-xdist>=3.8,<4",
         "numpy>=2,<3",
         "pandas>=2,<4",
         "safetensors==0.8.0",

@@ -15,6 +15,9 @@ use crate::workspace::{Workspace, cannot_run, exit_code};
 /// More test threads than this only fight for memory: each may hold a network and its gradients.
 const MOST_TEST_THREADS: usize = 4;
 
+/// Processes of pytest: each has torch in memory.
+const PYTEST_PROCESSES: &str = "2";
+
 /// Runs the formatter, the linter, all tests of Rust and of Python, checks of dependencies (deny.toml) and the documentation; stops at
 /// the first that fails, with its exit code. With `all`, tests try all pairs of strategies and spaces. With `test_args`, which
 /// choose tests of Rust, those of Python are left out.
@@ -77,6 +80,11 @@ pub fn verify(
     pytest.args(["-m", "pytest", "python/tests", "-q", "-rs"]);
     // Nothing of it lies in the checkout then.
     pytest.args(["-p", "no:cacheprovider"]);
+    pytest.args(["-n", PYTEST_PROCESSES, "--dist", "worksteal"]);
+    pytest.env("OMP_NUM_THREADS", "1");
+    if all {
+        pytest.env("ALL_PAIRS", "1");
+    }
     let deny = workspace
         .root
         .join("target")
