@@ -119,6 +119,8 @@ def test_it_is_found_by_its_place(command, tmp_path):
     command(*words, "--name", "file")
     config = json.loads((tmp_path / "runs/module/run.json").read_text())["strategy"]
     assert (config["plugin"], config["class"], config["cold"]) == ("annealed-py", "strategies:AnnealedPy", 0.2)
+    said = command("describe", "strategies:AnnealedPy").stdout
+    assert "# Temperature at the end.\ncold = 0.1" in said and "Softmax with a temperature" in said, said
     done = command("run", "--strategy", "strategies:NoSuch", check=False)
     assert done.returncode != 0 and "can't be imported" in done.stderr, done.stderr
     done = command("run", "--strategy", "strategies:Rows", check=False)

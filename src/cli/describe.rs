@@ -2,7 +2,7 @@
 
 use clap::Args;
 use nasfw_framework::command::by_own_name;
-use nasfw_framework::registry::{Registry, similar};
+use nasfw_framework::registry::{Kind, Registry, similar};
 use nasfw_framework::{Error, Result};
 
 use super::output::say;
@@ -18,11 +18,12 @@ impl Describe {
     /// Prints everything that the plugins of this name say of themselves.
     pub fn carry_out(self) -> Result<()> {
         let registry = Registry::load()?;
-        let found: Vec<_> = registry
-            .all()
-            .iter()
-            .filter(|p| p.name == self.name)
-            .collect();
+        let named = registry.all().iter().copied();
+        let mut found: Vec<_> = named.filter(|p| p.name == self.name).collect();
+        // The place of a class, where plugins are found so.
+        if found.is_empty() && self.name.contains(':') {
+            found.push(registry.get(Kind::Strategy, &self.name)?);
+        }
         if found.is_empty() {
             let known: Vec<String> = registry.all().iter().map(|p| p.name.to_owned()).collect();
             let similar = similar(&self.name, known.iter().map(String::as_str));
