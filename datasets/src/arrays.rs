@@ -85,7 +85,8 @@ fn wrong(path: &Path, problem: impl Into<String>) -> Error {
 fn read(path: &Path) -> Result<ImageData> {
     let mut archive = open(path)?;
     let held = archive.file_names().filter_map(array_name_from_file_name);
-    let held: Vec<String> = held.map(str::to_owned).collect();
+    let mut held: Vec<String> = held.map(str::to_owned).collect();
+    held.sort_unstable();
     let holds = |names: &&[&str; 4]| names.iter().all(|n| held.iter().any(|h| h == n));
     let Some([x_train, y_train, x_test, y_test]) = USUAL.iter().find(holds) else {
         return Err(wrong(

@@ -132,7 +132,7 @@ fn what_is_wrong_is_said() {
     says(&[], "no arrays");
     says(
         &good()[..3],
-        "x_train, y_train, x_test; x_train, y_train, x_test, y_test are needed",
+        "x_test, x_train, y_train; x_train, y_train, x_test, y_test are needed",
     );
     let with = |at: usize, array: Array<'static>| {
         let mut arrays = good();
