@@ -170,7 +170,8 @@ def compare(plan, *, jobs: int = 1, out=None, progress: bool | None = None) -> d
     if isinstance(plan, dict):
         plan = _written(plan, pathlib.Path(out or plan.get("out", "runs")))
     words = ["compare", _path(plan), "--jobs", jobs, *_settings({"out": out})]
-    folder = _carried(words, None, progress)[0]
+    with _plugins.found_by_children():
+        folder = _carried(words, None, progress)[0]
     return json.loads((pathlib.Path(folder) / "comparison.json").read_text())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import importlib.metadata
@@ -146,6 +147,20 @@ def find(place: str):
     for part in name.split("."):
         found = getattr(found, part)
     return found
+
+
+@contextlib.contextmanager
+def found_by_children():
+    """Processes that are begun meanwhile look for modules where this one does."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(os.path.abspath(folder) for folder in sys.path)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
 
 
 def find_and_announce(kind: str, place: str):

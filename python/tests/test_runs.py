@@ -263,5 +263,7 @@ def test_a_comparison_of_python_and_rust(small, tmp_path):
     }
     found = nasfw.compare(plan, out=tmp_path / "comparisons")
     assert found
+    environment = dict(os.environ)
     again = nasfw.compare(plan, out=tmp_path / "comparisons")
     assert again == found
+    assert dict(os.environ) == environment
