@@ -53,6 +53,19 @@ pub fn itself() -> std::io::Result<Command> {
     }
 }
 
+/// A line of a shell that starts this program once more with words, also in another folder and on another machine.
+///
+/// # Errors
+/// As [`itself`].
+pub fn itself_with<W: AsRef<OsStr>>(words: impl IntoIterator<Item = W>) -> std::io::Result<String> {
+    let itself = itself()?;
+    let own = std::iter::once(itself.get_program()).chain(itself.get_args());
+    let own = own.map(quoted).collect::<Vec<_>>();
+    Ok(words
+        .into_iter()
+        .fold(own.join(" "), |line, word| line + " " + &quoted(word)))
+}
+
 /// A command of this program that can be pasted into a shell.
 ///
 /// ```

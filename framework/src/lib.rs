@@ -28,6 +28,7 @@ mod error;
 pub mod arch;
 pub mod budget;
 pub mod device;
+pub mod engine;
 pub mod gradients;
 pub mod observe;
 pub mod optim;

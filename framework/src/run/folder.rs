@@ -24,6 +24,8 @@ pub(super) const HELP: &str = "it was made by another version of nasfw, by plugi
 pub struct RunFolder {
     pub(super) path: PathBuf,
     pub(super) lock: lock::Lock,
+    /// Whether this process made it.
+    made: bool,
 }
 
 impl RunFolder {
@@ -52,7 +54,7 @@ impl RunFolder {
     /// A folder that is no run, or that another process works on.
     pub fn open(path: &Path) -> Result<Self> {
         need_run(path)?;
-        Self::lock(path.to_owned())
+        Self::lock(path.to_owned(), false)
     }
 
     /// Opens a folder of the caller's own, or makes it. Nothing need be in it.
@@ -63,7 +65,7 @@ impl RunFolder {
         if make(path)? {
             return Self::begin(path.to_owned());
         }
-        Self::lock(path.to_owned())
+        Self::lock(path.to_owned(), false)
     }
 
     /// Whether a folder holds nothing but what a process writes before [`RUN`]: nothing in it is lost when a run begins
@@ -86,18 +88,18 @@ impl RunFolder {
 
     /// Locks a folder that was just made. On a full disk nothing of it stays.
     fn begin(path: PathBuf) -> Result<Self> {
-        Self::lock(path.clone()).inspect_err(|_| {
+        Self::lock(path.clone(), true).inspect_err(|_| {
             // A folder that anything is in can't be removed like this.
             let _ = fs::remove_dir(&path);
         })
     }
 
-    fn lock(path: PathBuf) -> Result<Self> {
+    fn lock(path: PathBuf, made: bool) -> Result<Self> {
         let lock = lock::Lock::take(&path)?;
         for folder in [&path, &path.join(CHECKPOINTS)] {
             whole::remove_leftovers(folder);
         }
-        Ok(Self { path, lock })
+        Ok(Self { path, lock, made })
     }
 
     /// The folder.
@@ -111,6 +113,14 @@ impl RunFolder {
     /// A folder that was moved, removed, or taken over by another process.
     pub fn check(&self) -> Result<()> {
         self.lock.check(&self.path)
+    }
+
+    /// The same for what is written all the time: it asks only where another process may have taken this one for dead.
+    ///
+    /// # Errors
+    /// As [`RunFolder::check`].
+    pub fn check_after_silence(&self) -> Result<()> {
+        self.lock.check_after_silence(&self.path)
     }
 
     /// Writes a file so that it is either there whole or as it was: temporary name, sync, rename.
@@ -144,12 +154,15 @@ impl RunFolder {
         read_stored(&self.path, name)
     }
 
-    /// Removes it with all that is in it.
+    /// Removes it with all that is in it, if this process made it: one that was there before stays.
     ///
     /// # Errors
     /// As [`RunFolder::check`], so that nobody else's folder goes; whatever the disk has to say.
     pub fn discard(self) -> Result<()> {
         self.check()?;
+        if !self.made {
+            return Ok(());
+        }
         fs::remove_dir_all(&self.path).map_err(Error::io("remove", &self.path))
     }
 }

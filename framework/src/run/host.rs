@@ -1,8 +1,11 @@
 //! Where a process runs: what tells two processes, and two machines, apart.
 
 use std::fs;
+use std::hash::{BuildHasher, Hasher, RandomState};
 
 use serde::{Deserialize, Serialize};
+
+use crate::engine::Job;
 
 /// A process, told apart from every other one on any host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +25,12 @@ pub struct Process {
     /// When the process was started, in ticks since the boot: numbers are given again.
     #[serde(default)]
     ticks: u64,
+    /// The job of a cluster's engine that it belongs to.
+    #[serde(default)]
+    pub job: Option<Job>,
+    /// A number that nobody else has.
+    #[serde(default)]
+    token: u64,
 }
 
 impl Process {
@@ -35,6 +44,8 @@ impl Process {
             boot: boot(),
             namespace: namespace(),
             ticks: ticks(process).unwrap_or_default(),
+            job: Job::this(),
+            token: RandomState::new().build_hasher().finish(),
         }
     }
 
@@ -51,7 +62,11 @@ impl std::fmt::Display for Process {
             f,
             "process {} on host {}, since {}",
             self.process, self.host, self.since
-        )
+        )?;
+        match &self.job {
+            Some(job) => write!(f, ", {job}"),
+            None => Ok(()),
+        }
     }
 }
 

@@ -513,6 +513,7 @@ impl<'a> Session<'a> {
     }
 
     fn emit(&mut self, event: Event) -> Result<()> {
+        self.job.run.check_after_silence()?;
         self.log.event(&event)?;
         self.tell(&event)?;
         self.shares.lap(Part::Reports);
