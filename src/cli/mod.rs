@@ -33,6 +33,7 @@ mod score;
 mod scoring;
 mod searching;
 mod selection;
+mod submission;
 mod summary;
 mod track;
 #[cfg(feature = "tui")]
@@ -40,6 +41,7 @@ mod view;
 #[cfg(not(feature = "tui"))]
 #[path = "view/off.rs"]
 mod view;
+mod waiting;
 #[cfg(feature = "tui")]
 mod watch;
 
@@ -81,6 +83,8 @@ enum Verb {
     Track(track::Track),
     /// Compare strategies over spaces, datasets, seeds and budgets, with tests.
     Compare(compare::Compare),
+    /// Carry out one trial of a comparison, wherever it stands: for any engine that starts jobs.
+    Trial(compare::OneTrial),
     /// Score architectures before any training, by zero-cost proxies.
     Score(score::Score),
     /// Compare a trained supernet's or zero-cost proxies' ranking of architectures with a benchmark's.
@@ -116,7 +120,9 @@ impl Verb {
     /// Where the verb's output can be sent instead, for an error about the place.
     fn elsewhere(&self) -> Option<&'static str> {
         Some(match self {
-            Self::Run(_) | Self::Retrain(_) | Self::Compare(_) => "another folder with `--out DIR`",
+            Self::Run(_) | Self::Retrain(_) | Self::Compare(_) | Self::Trial(_) => {
+                "another folder with `--out DIR`"
+            }
             Self::Draw(_) | Self::Report(_) => "another file with `-o FILE`",
             Self::Figure(_) => "another place with `-o FILE` or `--all DIR`",
             Self::Export(_) => {
@@ -141,6 +147,7 @@ impl Verb {
             Self::ExportRuns(v) => v.carry_out(),
             Self::Track(v) => v.carry_out(),
             Self::Compare(v) => v.carry_out(host),
+            Self::Trial(v) => v.carry_out(host),
             Self::Score(v) => v.carry_out(),
             Self::Rank(v) => v.carry_out(),
             #[cfg(feature = "tui")]

@@ -7,11 +7,12 @@ use nasfw_framework::Result;
 use nasfw_framework::config::RunConfig;
 use nasfw_framework::device::load_cuda;
 use nasfw_framework::registry::Registry;
-use nasfw_framework::run::{RESULT, RunFolder, read_stored};
+use nasfw_framework::run::{RESULT, RunFolder, need_run, read_stored};
 use nasfw_framework::trainer::Outcome;
 
 use super::output::say;
-use super::{logging, searching, summary};
+use super::submission::Submission;
+use super::{logging, searching, summary, waiting};
 use crate::host::Host;
 
 /// Options of `resume`.
@@ -22,8 +23,13 @@ pub struct Resume {
     /// Where the dataset's files are now, if they have moved
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Show the search on a screen of its own: curves, entropy per edge, the architecture so far
+    /// Wait for some time for another process that works on the run; for jobs that may be started again
     #[arg(long)]
+    wait: bool,
+    #[command(flatten)]
+    submission: Submission,
+    /// Show the search on a screen of its own: curves, entropy per edge, the architecture so far
+    #[arg(long, conflicts_with = "on")]
     tui: bool,
 }
 
@@ -34,6 +40,14 @@ impl Resume {
         load_cuda();
         logging::to_terminal();
         Registry::load()?;
+        if let Some(engine) = self.submission.engine() {
+            need_run(&self.run)?;
+            let data_dir = self.data_dir.as_deref();
+            return self.submission.submit(host, engine, &self.run, data_dir);
+        }
+        if self.wait {
+            waiting::until_free(&self.run, || false);
+        }
         let data_dir = match self.data_dir {
             Some(dir) => dir,
             None => RunConfig::of_run(&self.run)?.common.data_dir,

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use super::origin::Origin;
 use super::selection::{Pair, Settings, pair, space_options};
+use super::submission::Submission;
 use super::{genotype, logging, run};
 use crate::host::Host;
 
@@ -35,8 +36,10 @@ pub struct Retrain {
     cells: Option<u64>,
     #[command(flatten)]
     place: run::Place,
+    #[command(flatten)]
+    submission: Submission,
     /// Show the training on a screen of its own
-    #[arg(long)]
+    #[arg(long, conflicts_with = "on")]
     tui: bool,
     #[command(flatten)]
     settings: Settings,
@@ -51,7 +54,8 @@ impl Retrain {
         let genotype = genotype::load(&self.what, &[])?;
         let origin = Origin::of(&self.what, &genotype)?;
 
-        let resolved = self.resolve(&registry, &genotype, &origin)?;
+        let mut resolved = self.resolve(&registry, &genotype, &origin)?;
+        self.submission.fix_threads(&mut resolved);
         let config = RunConfig::new(&registry, &resolved)?;
         let dataset = run::name_of(&resolved, Kind::Dataset);
         let parts = format!("retrain-{}-{dataset}", genotype.space);
@@ -59,7 +63,15 @@ impl Retrain {
         for doubt in origin.doubts(&genotype)? {
             tracing::warn!("{doubt}");
         }
-        run::begin(host, &config, &resolved, self.place, &parts, self.tui)
+        run::begin(
+            host,
+            &config,
+            &resolved,
+            self.place,
+            &parts,
+            self.tui,
+            &self.submission,
+        )
     }
 
     /// All settings: those that are asked for, over those that the architecture was found with, over its recipe.

@@ -12,6 +12,7 @@ use nasfw_framework::{Error, Result};
 
 use super::searching::{check_view, search};
 use super::selection::Selection;
+use super::submission::Submission;
 use super::{logging, resume};
 use crate::host::Host;
 
@@ -22,8 +23,10 @@ pub struct Run {
     selection: Selection,
     #[command(flatten)]
     place: Place,
+    #[command(flatten)]
+    submission: Submission,
     /// Show the search on a screen of its own: curves, entropy per edge, the architecture so far
-    #[arg(long)]
+    #[arg(long, conflicts_with = "on")]
     tui: bool,
 }
 
@@ -44,7 +47,8 @@ impl Run {
         load_cuda();
         logging::to_terminal();
         let registry = Registry::load()?;
-        let resolved = self.selection.resolve(&registry)?;
+        let mut resolved = self.selection.resolve(&registry)?;
+        self.submission.fix_threads(&mut resolved);
         let config = RunConfig::new(&registry, &resolved)?;
         let parts = [Kind::Strategy, Kind::Space, Kind::Dataset].map(|k| name_of(&resolved, k));
         begin(
@@ -54,6 +58,7 @@ impl Run {
             self.place,
             &parts.join("-"),
             self.tui,
+            &self.submission,
         )
     }
 }
@@ -66,8 +71,8 @@ pub fn name_of(resolved: &Resolved, kind: Kind) -> String {
         .to_owned()
 }
 
-/// Trains in a new run folder, called as the user says or else after `parts`, the seed and the time. Goes on with the
-/// run that is there already, if the user says so.
+/// Trains in a new run folder, called as the user says or else after `parts`, the seed and the time, or hands that to a
+/// cluster's engine. Goes on with the run that is there already, if the user says so.
 pub fn begin(
     host: &Host,
     config: &RunConfig,
@@ -75,6 +80,7 @@ pub fn begin(
     place: Place,
     parts: &str,
     tui: bool,
+    submission: &Submission,
 ) -> Result<()> {
     check_view(tui)?;
     let name = match place.name {
@@ -95,13 +101,22 @@ pub fn begin(
     need_benchmark(config)?;
     let out = &config.common.out;
     let path = out.join(&name);
-    // One that a process left before it wrote anything that matters is begun in.
-    let torso = place.resume && path.is_dir();
-    if torso && need_run(&path).is_ok() {
-        return go_on_with_same(host, &path, config, tui);
-    }
-    if torso && !RunFolder::is_torso(&path) {
-        need_run(&path)?;
+    let go_on = || {
+        same_settings(&path, config)?;
+        let data_dir = &config.common.data_dir;
+        match submission.engine() {
+            Some(engine) => submission.submit(host, engine, &path, Some(data_dir)),
+            None => resume::go_on(host, &path, data_dir, tui),
+        }
+    };
+    if place.resume && path.is_dir() {
+        if need_run(&path).is_ok() {
+            return go_on();
+        }
+        // One that a process left before it wrote anything that matters is begun in.
+        if !RunFolder::is_torso(&path) {
+            need_run(&path)?;
+        }
     }
     let run = match place.resume {
         true => RunFolder::at(&path)?,
@@ -110,34 +125,37 @@ pub fn begin(
     // Somebody else may have begun it meanwhile.
     if place.resume && need_run(&path).is_ok() {
         drop(run);
-        return go_on_with_same(host, &path, config, tui);
+        return go_on();
     }
     let header = format!("# Made by: {}\n\n", host.typed());
     let outcome = run
         .write(CONFIG, (header + &resolved.to_toml()).as_bytes())
         .and_then(|()| run.write_json(RUN, config))
-        .and_then(|()| search(host, config, &run, tui));
-    if outcome.is_err() && !torso && !has_checkpoints(run.path()) {
+        .and_then(|()| match submission.engine() {
+            Some(engine) => submission.submit(host, engine, run.path(), None),
+            None => search(host, config, &run, tui),
+        });
+    if outcome.is_err() && !has_checkpoints(run.path()) {
         // Nothing was searched, so nothing is lost.
         let _ = run.discard();
     }
     outcome
 }
 
-/// Goes on with a run that must have the settings that were asked for.
-fn go_on_with_same(host: &Host, path: &Path, config: &RunConfig, tui: bool) -> Result<()> {
+/// Refuses to go on with a run that has other settings than were asked for.
+fn same_settings(path: &Path, config: &RunConfig) -> Result<()> {
     let begun = RunConfig::of_run(path)?;
-    if begun.fingerprint()? != config.fingerprint()? {
-        return Err(Error::Run {
-            path: path.to_owned(),
-            problem: "this run was begun with other settings".into(),
-            help: format!(
-                "`{}` goes on with it as it was begun; give other settings another `--name`",
-                resume_command(path)
-            ),
-        });
+    if begun.fingerprint()? == config.fingerprint()? {
+        return Ok(());
     }
-    resume::go_on(host, path, &config.common.data_dir, tui)
+    Err(Error::Run {
+        path: path.to_owned(),
+        problem: "this run was begun with other settings".into(),
+        help: format!(
+            "`{}` goes on with it as it was begun; give other settings another `--name`",
+            resume_command(path)
+        ),
+    })
 }
 
 /// Refuses a strategy that looks architectures up where it could not.

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Waits until something is so.
-pub fn wait_for(what: &str, so: impl Fn() -> bool) {
+pub fn wait_for(what: &str, mut so: impl FnMut() -> bool) {
     let began = Instant::now();
     while !so() {
         assert!(began.elapsed() < PATIENCE, "waited in vain for {what}");
@@ -132,7 +132,7 @@ ReturnToService=2
 SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0
 PropagateResourceLimits=NONE
 KillWait=20
-NodeName={host} NodeAddr=127.0.0.1 CPUs=4 CoresPerSocket=4 State=UNKNOWN
+NodeName={host} NodeAddr=127.0.0.1 CPUs=16 CoresPerSocket=16 State=UNKNOWN
 PartitionName=all Nodes={host} Default=YES MaxTime=INFINITE State=UP
 "
         )
@@ -161,7 +161,8 @@ PartitionName=all Nodes={host} Default=YES MaxTime=INFINITE State=UP
         command.spawn().unwrap();
     }
 
-    fn command(&self, program: &str) -> Command {
+    /// A program that finds this Slurm.
+    pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         let path = std::env::var("PATH").unwrap_or_default();
         command
@@ -181,6 +182,12 @@ PartitionName=all Nodes={host} Default=YES MaxTime=INFINITE State=UP
         let out = self.command(program).args(arguments).output().unwrap();
         assert!(out.status.success(), "{program} {arguments:?}: {out:?}");
         String::from_utf8_lossy(&out.stdout).into_owned()
+    }
+
+    /// Jobs that wait or work, a line each: number in its array, state, name.
+    pub fn queue(&self) -> Vec<String> {
+        let said = self.good("squeue", &["-h", "-r", "-o", "%K %T %j"]);
+        said.lines().map(str::to_owned).collect()
     }
 
     /// Submits a script, and gives the job's number.

@@ -1,5 +1,5 @@
-//! A search inside real Slurm jobs that are cancelled, requeued, warned and timed out: no step is lost or done twice, and
-//! the end has the bits of a search that was never disturbed.
+//! Searches and comparisons inside real Slurm jobs that are cancelled, requeued, warned, killed and timed out: no step is
+//! lost or done twice, and the end has the bits of one that was never disturbed.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -11,9 +11,11 @@
 use nasfw as _;
 
 mod cluster;
+mod compare;
 #[expect(dead_code, reason = "the program's other tests need more")]
 #[path = "../it/program.rs"]
 mod program;
+mod run;
 
 use std::fs;
 use std::path::Path;
@@ -43,23 +45,37 @@ fn events(run: &Path, kind: &str) -> usize {
     text.matches(&format!("\"event\":\"{kind}\"")).count()
 }
 
+/// All at once: Slurm looks at limits twice a minute only.
 #[test]
-fn jobs_that_are_cancelled_requeued_warned_and_timed_out_lose_nothing() {
+fn jobs_that_are_cancelled_requeued_warned_killed_and_timed_out_lose_nothing() {
     if let Some(why) = Cluster::missing() {
         return program::skipped(
-            "jobs_that_are_cancelled_requeued_warned_and_timed_out_lose_nothing",
+            "jobs_that_are_cancelled_requeued_warned_killed_and_timed_out_lose_nothing",
             &why,
         );
     }
     let dir = tempfile::tempdir().unwrap();
     let cluster = Cluster::up(dir.path());
-    let run = |name: &str| dir.path().join("runs").join(name);
+    let folder = |name: &str| {
+        let folder = dir.path().join(name);
+        fs::create_dir(&folder).unwrap();
+        folder
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| searches_lose_nothing(&cluster, dir.path()));
+        scope.spawn(|| compare::a_comparison_loses_nothing(&cluster, &folder("compare")));
+        scope.spawn(|| run::a_run_is_never_begun_twice(&cluster, &folder("run")));
+    });
+}
+
+fn searches_lose_nothing(cluster: &Cluster, dir: &Path) {
+    let run = |name: &str| dir.join("runs").join(name);
     let submit = |name: &str, options: &[&str]| {
-        fs::write(dir.path().join(format!("{name}.sh")), script(name)).unwrap();
+        fs::write(dir.join(format!("{name}.sh")), script(name)).unwrap();
         cluster.submit(&format!("{name}.sh"), options)
     };
     let signal = |name: &str, signal: i32| {
-        let pid = fs::read_to_string(dir.path().join(format!("{name}.pid"))).unwrap();
+        let pid = fs::read_to_string(dir.join(format!("{name}.pid"))).unwrap();
         // SAFETY: a job of this test that is known to run.
         unsafe { libc::kill(pid.trim().parse().unwrap(), signal) };
     };
@@ -90,12 +106,12 @@ fn jobs_that_are_cancelled_requeued_warned_and_timed_out_lose_nothing() {
     std::thread::sleep(std::time::Duration::from_secs(2));
     cluster.scontrol(&["update", &format!("JobId={requeued}"), "StartTime=now"]);
     cluster.wait_for(&requeued, "COMPLETED");
-    assert_goes_on(dir.path(), "requeued", steps);
+    assert_goes_on(dir, "requeued", steps);
 
     let whole = Command::new(env!("CARGO_BIN_EXE_nasfw"))
         .args(["run", "--name", "whole"])
         .args(SEARCH.split_whitespace())
-        .current_dir(dir.path())
+        .current_dir(dir)
         .output()
         .unwrap();
     assert!(whole.status.success());
@@ -108,12 +124,19 @@ fn jobs_that_are_cancelled_requeued_warned_and_timed_out_lose_nothing() {
         let steps = events(&run(name), "progress");
         let again = submit(name, &[]);
         cluster.wait_for(&again, "COMPLETED");
-        assert_goes_on(dir.path(), name, steps);
+        assert_goes_on(dir, name, steps);
     }
     let result = |name: &str| fs::read(run(name).join("result.json")).unwrap();
     for name in ["cancelled", "requeued", "limit", "warned"] {
         assert_eq!(result(name), result("whole"), "{name}");
     }
+}
+
+/// Stops a process of a job, or lets it go on.
+fn going(process: u32, on: bool) {
+    let signal = if on { libc::SIGCONT } else { libc::SIGSTOP };
+    // SAFETY: a process of a job of this test that is known to run.
+    unsafe { libc::kill(process as libc::pid_t, signal) };
 }
 
 /// What a job's second process says is where its first one ended.

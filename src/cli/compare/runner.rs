@@ -28,6 +28,8 @@ const LAST_LINES: usize = 15;
 const SAVE: libc::c_int = libc::SIGUSR1;
 /// Exit code of a process that was stopped and has saved.
 const SAVED: i32 = 130;
+/// Exit code of a process that found another one at work, among others.
+const HELD: i32 = 4;
 /// A signal that is sent to several processes reaches all of them within this.
 const MOMENT: Duration = Duration::from_secs(1);
 /// How often processes are looked after.
@@ -138,6 +140,7 @@ impl Runner<'_> {
                     return Ok(Ended::Interrupted { done, lost });
                 }
                 match self.next(&ended, status)? {
+                    Next::Wait => waiting.push_back((ended.trial, Instant::now())),
                     Next::Step(arguments) => {
                         running.push(self.start(ended.trial, arguments, ended.began)?);
                         i += 1;
@@ -147,7 +150,9 @@ impl Runner<'_> {
                         let each =
                             began.elapsed() / u32::try_from(done - before).unwrap_or(u32::MAX);
                         let left = trials.len() - done - failed.len();
-                        self.report(&ended, done, trials.len(), each * left as u32);
+                        let took = format!(": {:.1} s", ended.began.elapsed().as_secs_f64());
+                        let left = (done < trials.len()).then(|| each * left as u32);
+                        self.report(ended.trial, &took, done, trials.len(), left);
                     }
                     Next::Failed(lines) => {
                         let last = lines
@@ -165,12 +170,17 @@ impl Runner<'_> {
         Ok(Ended::All { failed })
     }
 
-    /// What to type next for a trial, for people.
-    pub fn next_command(&self, trial: &Trial) -> Result<String> {
-        let Some(arguments) = self.arguments(trial)? else {
-            return Ok(format!("# {} is done", trial.id));
-        };
-        Ok(command(arguments))
+    /// What to type next for a trial, for people, with its number.
+    pub fn next_command(&self, number: usize, trial: &Trial) -> Result<String> {
+        Ok(match self.arguments(trial)? {
+            Some(arguments) => format!("{}  # trial {number}", command(arguments)),
+            None => format!("# trial {number} is done: {}", trial.id),
+        })
+    }
+
+    /// Whether there is nothing left to do for a trial.
+    pub fn is_done(&self, trial: &Trial) -> Result<bool> {
+        Ok(self.arguments(trial)?.is_none())
     }
 
     /// The arguments of the next process of a trial; none when it is done.
@@ -251,7 +261,10 @@ impl Runner<'_> {
         }
         let mut command = itself().map_err(Error::io("find", "this program"))?;
         let log = self.log(trial);
-        let file = File::create(&log).map_err(Error::io("create", &log))?;
+        // Where two processes begin the same trial, and one of them has to leave it, both can be read.
+        let file = File::options().create(true).append(true).open(&log);
+        let file = file.map_err(Error::io("create", &log))?;
+        file.set_len(0).map_err(Error::io("shorten", &log))?;
         let program = command.get_program().to_owned();
         command
             .args(&arguments)
@@ -284,7 +297,7 @@ impl Runner<'_> {
 
     /// What comes after a process that has ended.
     fn next(&self, ended: &Running<'_>, status: ExitStatus) -> Result<Next> {
-        let mut lines = last_lines(&self.log(ended.trial));
+        let mut lines = self.said_last(ended.trial);
         if status.success() {
             match self.arguments(ended.trial)? {
                 None => return Ok(Next::Done),
@@ -293,14 +306,41 @@ impl Runner<'_> {
                 }
                 Some(_) => lines += "\nit ended well but left no result",
             }
+        } else if status.code() == Some(HELD) && self.is_others(ended)? {
+            return Ok(Next::Wait);
         } else if let Some(signal) = status.signal() {
             lines += &format!("\nended by signal {signal}");
         }
         Ok(Next::Failed(lines))
     }
 
-    fn report(&self, ended: &Running<'_>, done: usize, all: usize, left: Duration) {
-        let result = run_folder(self.folder, ended.trial).join(RESULT);
+    /// Whether another process was faster, and works on the trial or is through with the run.
+    fn is_others(&self, ended: &Running<'_>) -> Result<bool> {
+        let run = run_folder(self.folder, ended.trial);
+        let over = self.arguments(ended.trial)?.is_none_or(|a| a[0] == "rank");
+        Ok(over && ended.arguments[0] != "rank" || RunFolder::holder(&run).is_some())
+    }
+
+    /// What a trial said last, and how it failed if it did.
+    pub fn said_last(&self, trial: &Trial) -> String {
+        let error = error_file(self.folder, &trial.id);
+        let read = |file: &Path| input::last_lines(file, LOG_END);
+        let text = read(&error).or_else(|_| read(&self.log(trial)));
+        let text = text.unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
+    }
+
+    /// Says that a trial is done, `took` how long it took, and `left` how long the others will.
+    pub fn report(
+        &self,
+        trial: &Trial,
+        took: &str,
+        done: usize,
+        all: usize,
+        left: Option<Duration>,
+    ) {
+        let result = run_folder(self.folder, trial).join(RESULT);
         let regret = read_json::<Outcome>(&result, "")
             .ok()
             .and_then(|o| o.regret)
@@ -312,29 +352,18 @@ impl Runner<'_> {
                 r.into_iter().find(|(name, _)| shown(name))
             });
         let regret = regret.map_or(String::new(), |(name, r)| format!(", {name} regret {r:.4}"));
-        let left = if done < all {
+        let left = left.map_or(String::new(), |left| {
             format!(", about {} left", HumanDuration(left))
-        } else {
-            String::new()
-        };
-        progress::line(&format!(
-            "{done}/{all} {}: {:.1} s{regret}{left}",
-            ended.trial.id,
-            ended.began.elapsed().as_secs_f64(),
-        ));
+        });
+        progress::line(&format!("{done}/{all} {}{took}{regret}{left}", trial.id));
     }
 }
 
 enum Next {
+    Wait,
     Step(Vec<String>),
     Done,
     Failed(String),
-}
-
-fn last_lines(log: &Path) -> String {
-    let text = input::last_lines(log, LOG_END).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
 }
 
 /// Asks all processes to save and end, and waits until they have. Gives those that did something else.
