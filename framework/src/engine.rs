@@ -170,7 +170,11 @@ pub struct Queued {
 impl Engine {
     /// The name of the jobs that work in a folder: of the folder, and no other folder's.
     pub fn name_of(self, folder: &Path) -> String {
-        let whole = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+        // One that is not there yet is called as it will be.
+        let whole = folder
+            .canonicalize()
+            .or_else(|_| std::path::absolute(folder));
+        let whole = whole.unwrap_or_else(|_| folder.to_owned());
         let name = whole.file_name().unwrap_or_default().to_string_lossy();
         let plain = |c: char| {
             if c.is_ascii_alphanumeric() || c == '.' {

@@ -267,13 +267,11 @@ mod tests {
         assert_eq!((begun.len(), grown.len()), (6, 12));
         assert!(grown.iter().all(|t| threads(t) == Some(4)));
         // The plan's own number is stronger.
-        let own = plan("{ name = \"darts\", settings = { threads = 2 } }", 1);
-        assert_eq!(
-            settle(&own, &[], &here("4"))
-                .iter()
-                .filter_map(threads)
-                .collect::<Vec<_>>(),
-            [2, 4, 4]
+        let own = planned(
+            "seeds = 1\nstrategies = [\"darts\"]\nspaces = [\"toy-planted\"]\n\
+             budgets = [{ unit = \"steps\", amount = 5 }]\nset = { threads = 2 }\n",
         );
+        let own = settle(&own, &begun, &here("4"));
+        assert!(own.iter().all(|t| threads(t) == Some(2)));
     }
 }
