@@ -3,9 +3,9 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use nasfw_analysis::compare::{BEGUN, COMPARISON, Comparison, PlanFile, Trial, assemble};
+use nasfw_analysis::compare::{BEGUN, COMPARISON, Comparison, PlanFile, TRIALS, Trial, assemble};
 use nasfw_framework::command::command;
-use nasfw_framework::run::{RunFolder, read_json};
+use nasfw_framework::run::{RunFolder, read_json_if_there};
 use nasfw_framework::{Error, Result};
 
 use super::compare::PLAN;
@@ -41,16 +41,27 @@ pub fn load(path: &Path) -> Result<Option<(Comparison, PathBuf)>> {
         return Ok(None);
     };
     let file = folder.join(COMPARISON);
-    let comparison = if file.is_file() && RunFolder::holder(&folder).is_none() {
-        read_json(&file, HELP)?
-    } else if folder.join(BEGUN).is_file() {
-        let mut plan = PlanFile::read(&folder.join(PLAN))?;
-        let name = folder.file_name().unwrap_or(folder.as_os_str());
-        plan.plan.name = name.to_string_lossy().into_owned();
-        let trials: Vec<Trial> = read_json(&folder.join(BEGUN), HELP)?;
-        assemble(&plan, &trials, &folder)?
-    } else {
-        return Ok(None);
+    let kept: Option<Comparison> = match RunFolder::holder(&folder) {
+        None => read_json_if_there(&file, HELP)?,
+        Some(_) => None,
+    };
+    let begun: Option<Vec<Trial>> = read_json_if_there(&folder.join(BEGUN), HELP)?;
+    let comparison = match (kept, begun) {
+        // Trials can have gone on since, where nobody watched them: as jobs of a cluster.
+        (kept, Some(trials)) if is_old(kept.as_ref(), &trials, &folder) => {
+            let mut plan = PlanFile::read(&folder.join(PLAN))?;
+            let name = folder.file_name().unwrap_or(folder.as_os_str());
+            plan.plan.name = name.to_string_lossy().into_owned();
+            assemble(&plan, &trials, &folder)?
+        }
+        (Some(kept), _) => kept,
+        (None, _) => return Ok(None),
     };
     Ok(Some((comparison, folder)))
+}
+
+/// Whether what was kept of a comparison may be less than its trials amount to now.
+fn is_old(kept: Option<&Comparison>, trials: &[Trial], folder: &Path) -> bool {
+    let old = |kept: &Comparison| kept.partial || kept.trials.len() != trials.len();
+    kept.is_none_or(|kept| old(kept) && folder.join(TRIALS).is_dir())
 }

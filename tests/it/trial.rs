@@ -103,6 +103,25 @@ fn trials_by_their_numbers_amount_to_the_comparison() {
     );
 }
 
+/// Nobody watches, and `comparison.json` says less than there is.
+#[test]
+fn a_report_is_of_the_trials_that_are_done_by_now() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    fs::write(dir.join("plan.toml"), PLAN).unwrap();
+    let report = || {
+        good(dir, &["report", "runs/toys", "-o", "toys.html"]);
+        fs::read_to_string(dir.join("toys.html")).unwrap()
+    };
+    good(dir, &["trial", "plan.toml", "0"]);
+    good(dir, &["compare", "plan.toml", "--collect"]);
+    assert!(report().contains("of 6 trials 1 are done"));
+    for number in ["1", "2", "3"] {
+        good(dir, &["trial", "runs/toys", number]);
+    }
+    assert!(report().contains("of 6 trials 4 are done"));
+}
+
 /// The engine of a job is asked about a process elsewhere that has been silent for a while, and not before.
 #[test]
 fn the_claim_of_a_job_that_is_over_counts_no_more() {
