@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 /// Longer than anything takes here; Slurm looks at limits every 30 seconds.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// The most numbers of an array here: an ordinary comparison has more on other clusters.
+pub const ARRAY: usize = 6;
+
 /// Waits until something is so.
 pub fn wait_for(what: &str, mut so: impl FnMut() -> bool) {
     let began = Instant::now();
@@ -129,6 +132,7 @@ AccountingStorageType=accounting_storage/none
 MpiDefault=none
 SwitchType=switch/none
 ReturnToService=2
+MaxArraySize={ARRAY}
 SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0
 PropagateResourceLimits=NONE
 KillWait=20
