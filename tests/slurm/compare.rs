@@ -153,7 +153,12 @@ pub fn a_comparison_loses_nothing(cluster: &Cluster, dir: &Path) {
     // One thread, as `cpus-per-task` said.
     let plan = PLAN.replace("[set]", "[set]\nthreads = 1");
     fs::write(local.join("toys.toml"), plan).unwrap();
-    assert!(compare(&mut nasfw(), &local, &[]).wait().unwrap().success());
+    assert!(
+        compare(&mut nasfw(), &local, &["--jobs", "2"])
+            .wait()
+            .unwrap()
+            .success()
+    );
 
     // One is warned when the other one is ended, and has itself requeued. So may the other: this close to its limit it
     // was warned in the same moment.

@@ -119,11 +119,13 @@ fn searches_lose_nothing(cluster: &Cluster, dir: &Path) {
     cluster.wait_for(&limit, "TIMEOUT");
     cluster.wait_for(&warned, "FAILED");
     assert!(cluster.show(&warned).contains("ExitCode=130:0"));
-    for name in ["cancelled", "limit", "warned"] {
+    let again = ["cancelled", "limit", "warned"].map(|name| {
         assert_eq!(events(&run(name), "interrupted"), 1, "{name}");
         let steps = events(&run(name), "progress");
-        let again = submit(name, &[]);
-        cluster.wait_for(&again, "COMPLETED");
+        (name, steps, submit(name, &[]))
+    });
+    for (name, steps, job) in again {
+        cluster.wait_for(&job, "COMPLETED");
         assert_goes_on(dir, name, steps);
     }
     let result = |name: &str| fs::read(run(name).join("result.json")).unwrap();
