@@ -184,7 +184,8 @@ def _written(plan: dict, out: pathlib.Path) -> pathlib.Path:
     if "name" not in plan:
         raise ConfigError("a plan needs a `name`: the comparison's folder is called so")
     out.mkdir(parents=True, exist_ok=True)
-    plan = {**plan, **{key: [_of_plan(part) for part in plan.get(key, [])] for key in ("strategies", "spaces")}}
+    plan = {**plan, "strategies": [_of_plan(s) for s in plan.get("strategies", [])]}
+    plan["spaces"] = [_lasting(s) if isinstance(s, type) else s for s in plan.get("spaces", [])]
     tables = {k: v for k, v in plan.items() if isinstance(v, dict)}
     lines = [f"{k} = {_options.toml(v)}" for k, v in plan.items() if k not in tables]
     lines += [f"{k} = {_options.toml(v)}" for k, v in tables.items()]
@@ -193,16 +194,21 @@ def _written(plan: dict, out: pathlib.Path) -> pathlib.Path:
     return file
 
 
-def _of_plan(part):
-    """A strategy or space of a plan: classes by their places."""
-    if isinstance(part, dict):
-        named = _of_plan(part["name"])
-        return {**named, **part, "name": named["name"]} if isinstance(named, dict) else part
-    if isinstance(part, type):
-        if not _plugins.is_lasting(part):
-            raise ConfigError(f"trials are processes of their own: put the class {part.__name__} into a file")
-        return {"name": _plugins.place_of(part), "label": part.name}
-    return part
+def _of_plan(strategy):
+    """A strategy of a plan: classes by their places."""
+    if isinstance(strategy, dict):
+        named = _of_plan(strategy["name"])
+        return {**named, **strategy, "name": named["name"]} if isinstance(named, dict) else strategy
+    if isinstance(strategy, type):
+        return {"name": _lasting(strategy), "label": strategy.name}
+    return strategy
+
+
+def _lasting(cls) -> str:
+    """Where other processes find a class."""
+    if not _plugins.is_lasting(cls):
+        raise ConfigError(f"trials are processes of their own: put the class {cls.__name__} into a file")
+    return _plugins.place_of(cls)
 
 
 def network(

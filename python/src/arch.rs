@@ -143,9 +143,10 @@ impl PySpec {
 
 /// Refuses weights of an architecture that have other shapes than a space's.
 pub fn check_shapes(spec: &ArchSpec, weights: &[Tensor]) -> PyResult<()> {
-    let wanted: Vec<[i64; 2]> = spec.groups().iter().map(|g| g.shape()).collect();
+    let shapes: Vec<[i64; 2]> = spec.groups().iter().map(|g| g.shape()).collect();
+    let wanted: Vec<&[i64]> = shapes.iter().map(|s| s.as_slice()).collect();
     let given: Vec<Vec<i64>> = weights.iter().map(Tensor::size).collect();
-    match wanted.iter().eq(given.iter()) {
+    match wanted.iter().copied().eq(given.iter().map(Vec::as_slice)) {
         true => Ok(()),
         false => Err(PyValueError::new_err(format!(
             "weights of an architecture of shapes {given:?}; those of this space are {wanted:?}"

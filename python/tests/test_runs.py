@@ -17,6 +17,13 @@ from test_strategies import same_bits
 import nasfw
 
 
+def test_all_that_there_is_can_be_had():
+    from nasfw import _api
+
+    assert sorted(nasfw.__all__) == sorted(_api.__all__)
+    assert all(getattr(nasfw, name) is not None for name in nasfw.__all__)
+
+
 def test_a_run_is_there_as_an_object(small):
     seen = []
     run = nasfw.run("darts", space="toy-conv", on_event=seen.append, **small)

@@ -1,8 +1,9 @@
 //! What `nasfw new` begins, outside the workspace: it passes its own tests, and its program takes a plugin through a search,
 //! a kill, a resume, a training of what was found and an export.
 //!
-//! The crates share the workspace's target folder, so that nasfw is not built again. Their programs are run from another
-//! place, where only the rpath of their own build script finds libtorch.
+//! The crates share the workspace's target folder and what it has built. With `ALL_PAIRS=1`, which `cargo xtask test --all` sets,
+//! they are built exactly as begun, and nasfw once more with them. Their programs are run from another place, where only the
+//! rpath of their own build script finds libtorch.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -49,6 +50,36 @@ fn flags(workspace: &Path) -> String {
     flags.join("\u{1f}")
 }
 
+/// Lets a crate depend on whatever the workspace depends on: then all crates have the features that they were built with, and
+/// none is built again.
+fn share(workspace: &Path, begun: &Path) {
+    let read = |file: &Path| -> toml::Table {
+        toml::from_str(&fs::read_to_string(file).unwrap()).unwrap()
+    };
+    let root = read(&workspace.join("Cargo.toml"));
+    let mut manifest = read(&begun.join("Cargo.toml"));
+    let own = manifest["dependencies"].as_table_mut().unwrap();
+    for (name, of) in root["workspace"]["dependencies"].as_table().unwrap() {
+        let mut of = match of {
+            toml::Value::String(version) => {
+                toml::Table::from_iter([("version".to_owned(), version.as_str().into())])
+            }
+            of => of.as_table().unwrap().clone(),
+        };
+        if let Some(path) = of.get("path").and_then(|path| path.as_str()) {
+            let path = workspace.join(path).to_str().unwrap().to_owned();
+            of.insert("path".into(), path.into());
+            of.remove("default-features");
+        }
+        // A build script's.
+        if name != "cc" && !own.contains_key(name) {
+            own.insert(name.clone(), of.into());
+        }
+    }
+    fs::write(begun.join("Cargo.toml"), manifest.to_string()).unwrap();
+    fs::copy(workspace.join("Cargo.lock"), begun.join("Cargo.lock")).unwrap();
+}
+
 /// Begins a crate with a plugin of a kind in an empty folder, tests it and builds its program.
 fn begin(kind: &str) -> Begun {
     let began = Instant::now();
@@ -62,6 +93,10 @@ fn begin(kind: &str) -> Begun {
         told.contains(&format!("cd {name}\n    cargo test")),
         "{told}"
     );
+    let as_begun = std::env::var("ALL_PAIRS").is_ok_and(|v| v == "1");
+    if !as_begun {
+        share(workspace, &dir.path().join(&name));
+    }
     let cargo = |args: &[&str]| {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
         cargo
