@@ -17,7 +17,10 @@ const X86: [(&str, u32, &[&str]); 3] = [
     ),
 ];
 
-fn main() -> Result<(), Box<dyn Error>> {
+/// Threads hand these on.
+type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+fn main() -> Outcome<()> {
     println!("cargo:rerun-if-changed=native");
     if cfg!(feature = "doc-only") {
         return Ok(());
@@ -44,10 +47,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         })
     })?;
     println!("cargo:rustc-link-lib=static=nasfw_native");
+    let out = PathBuf::from(env::var("OUT_DIR")?);
     for (isa, ..) in isas {
         println!("cargo:rustc-link-lib=static=nasfw_kernels_{isa}");
+        println!("cargo:rustc-link-search=native={}", out.join(isa).display());
     }
-    println!("cargo:rustc-link-search=native={}", env::var("OUT_DIR")?);
+    println!("cargo:rustc-link-search=native={}", out.display());
     let apple = env::var("CARGO_CFG_TARGET_VENDOR").is_ok_and(|vendor| vendor == "apple");
     println!(
         "cargo:rustc-link-lib={}",
@@ -66,7 +71,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// What calls libtorch.
-fn native(include: &Path, x86: bool) -> Result<(), cc::Error> {
+fn native(include: &Path, x86: bool) -> Outcome<()> {
     let mut native = cpp();
     native
         .include(include)
@@ -78,13 +83,18 @@ fn native(include: &Path, x86: bool) -> Result<(), cc::Error> {
     if x86 {
         native.define("NASFW_X86", None);
     }
-    native.try_compile("nasfw_native")
+    native.try_compile("nasfw_native")?;
+    Ok(())
 }
 
-/// The fused kernels for one instruction set; they know no libtorch.
-fn kernels((isa, vector, flags): &(&str, u32, &[&str])) -> Result<(), cc::Error> {
+/// The fused kernels for one instruction set; they know no libtorch. All are of one source, whose object has one name: each is
+/// made in a folder of its own, since they are made at the same time.
+fn kernels((isa, vector, flags): &(&str, u32, &[&str])) -> Outcome<()> {
+    let folder = PathBuf::from(env::var("OUT_DIR")?).join(isa);
+    fs::create_dir_all(&folder)?;
     let mut kernels = cpp();
     kernels
+        .out_dir(folder)
         .define("ISA", *isa)
         .define("VECTOR", vector.to_string().as_str())
         .flag_if_supported("-ffp-contract=fast")
@@ -94,7 +104,8 @@ fn kernels((isa, vector, flags): &(&str, u32, &[&str])) -> Result<(), cc::Error>
     }
     kernels
         .file("native/fused/kernels.cpp")
-        .try_compile(&format!("nasfw_kernels_{isa}"))
+        .try_compile(&format!("nasfw_kernels_{isa}"))?;
+    Ok(())
 }
 
 fn cpp() -> cc::Build {
@@ -108,7 +119,7 @@ fn cpp() -> cc::Build {
 }
 
 /// The OpenMP library that comes with libtorch.
-fn openmp(lib: &Path) -> Result<Option<String>, Box<dyn Error>> {
+fn openmp(lib: &Path) -> Outcome<Option<String>> {
     for entry in fs::read_dir(lib)? {
         let name = entry?.file_name().to_string_lossy().into_owned();
         if name.starts_with("libgomp") {

@@ -7,10 +7,10 @@ use tch::{Device, Kind};
 
 use super::report::{Report, Verdict};
 use nasfw_framework::arch::{ArchSpec, Choice, Genotype, Marginals, RelaxedArch};
-use nasfw_framework::network::{NetworkOptions, Standalone};
+use nasfw_framework::network::{LossOptions, NetworkOptions};
 use nasfw_framework::rng::{self, Streams};
 use nasfw_framework::space::{SearchSpace, Task};
-use nasfw_framework::supernet::{Mode, Supernet, Weights};
+use nasfw_framework::supernet::{Mode, Weights};
 
 const CHOICES: u64 = 30;
 const RIVALS: u64 = 300;
@@ -149,23 +149,24 @@ pub fn space(name: &str, space: &dyn SearchSpace, task: Task) -> Report {
             };
             for i in 0..3 {
                 let genotype = space.genotype(&choice(i));
-                let network = match space.network(&genotype, task, &options) {
-                    Ok(network) => network,
+                let network = space.network(&genotype, task, &options);
+                let net = match space.alone(&genotype, task, &options, LossOptions::default()) {
+                    Ok(net) => net,
+                    // There is a network, of which nothing can be trained.
+                    Err(_) if network.is_ok() => continue,
                     Err(e) => return Ok(Verdict::NotApplicable(e.to_string())),
                 };
-                let (counted, trained) = (network.cost().params, network.layout().numel());
-                if counted != trained {
-                    return Ok(Verdict::Broken(format!(
-                        "{genotype} counts {counted} parameters and trains {trained}"
-                    )));
+                if let Ok(network) = network {
+                    let (counted, trained) = (network.cost().params, net.layout().numel());
+                    if counted != trained {
+                        return Ok(Verdict::Broken(format!(
+                            "{genotype} counts {counted} parameters and trains {trained}"
+                        )));
+                    }
                 }
-                let net = Standalone::new(network, 0.0, 0.0);
                 let (kind, device) = (Kind::Double, Device::Cpu);
-                let params = net
-                    .layout()
-                    .init(streams, kind, device)
-                    .set_requires_grad(true);
-                let stats = net.stats_layout().init(streams, kind, device);
+                let params = net.init(streams, kind, device)?.set_requires_grad(true);
+                let stats = net.init_stats(streams, kind, device)?;
                 let shape = [2, task.channels, task.height, task.width];
                 let images = rng::normal(&mut streams.at("images", i), &shape, kind, device);
                 let weights = Weights {

@@ -61,8 +61,8 @@ fn seen(plugin: &Plugin, section: &Value, task: Task) -> Result<Value> {
     let streams = Streams::new(4);
     let net = space.supernet(task, &SupernetOptions::default())?;
     let (kind, device) = (Kind::Double, Device::Cpu);
-    let params = net.layout().init(streams, kind, device);
-    let stats = net.stats_layout().init(streams, kind, device);
+    let params = net.init(streams, kind, device)?;
+    let stats = net.init_stats(streams, kind, device)?;
     let shape = [4, task.channels, task.height, task.width];
     let images = rng::normal(&mut streams.at("images", 0), &shape, kind, device);
     let labels = tch::Tensor::arange(4, (Kind::Int64, device)).remainder(task.classes);
@@ -86,7 +86,7 @@ fn seen(plugin: &Plugin, section: &Value, task: Task) -> Result<Value> {
     };
     let tracked = match space.supernet(task, &running) {
         Ok(net) => {
-            let stats = net.stats_layout().init(streams, kind, device);
+            let stats = net.init_stats(streams, kind, device)?;
             let weights = Weights {
                 params: &params,
                 stats: &stats,

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::arch::{ArchSpec, Choice, Genotype, Marginals};
 use crate::error::{Error, Result};
-use crate::network::{Network, NetworkOptions};
+use crate::network::{LossOptions, Network, NetworkOptions, Standalone};
 use crate::rng::Rng;
 use crate::settings::Validator;
 use crate::supernet::{Supernet, SupernetOptions};
@@ -89,6 +89,22 @@ pub trait SearchSpace: Send + Sync {
             why: "this space has no standalone network".into(),
             help: "choose another space; `nasfw list spaces` shows all".into(),
         })
+    }
+
+    /// The same network as what the trainer trains: its parameters, its forward pass, its loss. The default is
+    /// [`SearchSpace::network`]; a space whose networks are no graphs of known operations, but code, implements this one.
+    ///
+    /// # Errors
+    /// As [`SearchSpace::network`]; networks to which no path leads from the images.
+    fn alone(
+        &self,
+        genotype: &Genotype,
+        task: Task,
+        options: &NetworkOptions,
+        loss: LossOptions,
+    ) -> Result<Box<dyn Supernet>> {
+        let network = self.network(genotype, task, options)?;
+        Ok(Box::new(Standalone::new(network, loss)?))
     }
 
     /// How this space's networks are trained alone unless something else is asked for (`nasfw retrain`): TOML with the

@@ -1,7 +1,7 @@
 //! The weight-sharing supernet: a pure function of its weights, a batch and an architecture.
 
 use serde::{Deserialize, Serialize};
-use tch::{Kind, Reduction, Tensor};
+use tch::{Device, Kind, Reduction, Tensor};
 
 use crate::arch::{ArchSpec, RelaxedArch};
 use crate::error::{Error, Result};
@@ -193,6 +193,22 @@ pub trait Supernet: Send {
     /// Layout of the running statistics; most supernets have none.
     fn stats_layout(&self) -> ParamLayout {
         ParamLayout::new()
+    }
+
+    /// Fresh parameters, as a training begins with: drawn as the layout says, unless a supernet draws them itself.
+    ///
+    /// # Errors
+    /// A supernet that can't draw them.
+    fn init(&self, streams: Streams, kind: Kind, device: Device) -> Result<Tensor> {
+        Ok(self.layout().init(streams, kind, device))
+    }
+
+    /// The same of the running statistics.
+    ///
+    /// # Errors
+    /// As [`Supernet::init`].
+    fn init_stats(&self, streams: Streams, kind: Kind, device: Device) -> Result<Tensor> {
+        Ok(self.stats_layout().init(streams, kind, device))
     }
 
     /// How many cells take weights of the architecture of their own, [`RelaxedArch::cells`], numbered from input to output.

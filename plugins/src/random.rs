@@ -185,7 +185,7 @@ impl Strategy for Random {
             let score = search.evaluate(&arch, Some(Split::Val), batches)?.accuracy;
             self.scored(score, search);
             if !last {
-                search.restart_weights();
+                search.restart_weights()?;
             }
         }
         Ok(())

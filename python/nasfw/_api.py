@@ -18,6 +18,7 @@ from ._native import native
 from ._options import Adam, Optimizer, Sgd
 from ._progress import Line, in_notebook, on_terminal
 from ._results import Run
+from ._space import Group, Space, Task, found_by
 from ._start import started
 from ._strategy import (
     Arch,
@@ -37,9 +38,9 @@ from ._strategy import (
 started()
 
 __all__ = [
-    "Adam", "Arch", "Batch", "ConfigError", "DataError", "DeviceError", "Dirichlet", "Distribution", "Error",
+    "Adam", "Arch", "Batch", "ConfigError", "DataError", "DeviceError", "Dirichlet", "Distribution", "Error", "Group",
     "GumbelSoftmax", "Images", "NotFiniteError", "Optimizer", "OutputError", "Rebuild", "Rollback", "Run", "RunError", "Search", "Set",
-    "Sgd", "Softmax", "Spec", "Strategy", "announce", "command", "compare", "evaluate", "images", "load", "network", "plugins", "resume",
+    "Sgd", "Softmax", "Space", "Spec", "Strategy", "Task", "announce", "command", "compare", "evaluate", "images", "load", "network", "plugins", "resume",
     "retrain", "run",
 ]
 
@@ -101,8 +102,9 @@ def _settings(settings: dict) -> list:
     return words
 
 
-def _part(kind: str, part) -> list:
-    """A strategy or its like, by name, class, place of the class, object with options, or table of settings."""
+def _part(kind: str, part, *, lasting: bool = False) -> list:
+    """A strategy or a space, by name, class, place of the class, object with options, or table of settings. `lasting`: other processes must find it by what
+    stands here."""
     if part is None:
         return []
     if isinstance(part, (str, os.PathLike)):
@@ -113,7 +115,7 @@ def _part(kind: str, part) -> list:
     announce(cls)
     _plugins.warn_if_fleeting(cls)
     options = {} if isinstance(part, type) else part.options()
-    return [f"--{kind}", cls.name, *_settings({kind: options})]
+    return [f"--{kind}", _plugins.place_of(cls) if lasting else cls.name, *_settings({kind: options})]
 
 
 def run(
@@ -130,7 +132,9 @@ def run(
 
     strategy: a name, a table of settings with a `name`, a class or an object of `Strategy`, or where a class is
         (`"module:Class"`, `"file.py:Class"`).
-    space, dataset: names, tables of settings with a `name`, a TOML file that declares a space, `nasfw.images(…)`.
+    space: a name, a table of settings with a `name`, a TOML file that declares one, a class or an object of `Space`, or where a
+        class is.
+    dataset: a name, a table of settings with a `name`, `nasfw.images(…)`.
     settings: those of the command line: `epochs=2, seed=0, preset="…", data_dir="…", out="runs", name="…", device="cpu"`;
         others by their sections: `trainer={"batch_size": 64}`.
     resume: go on with the run called `name` if there is one.
@@ -151,7 +155,7 @@ def resume(path, *, data_dir=None, on_event=None, progress: bool | None = None) 
 
 def retrain(what, *, space=None, dataset=None, resume: bool = False, on_event=None, progress: bool | None = None, **settings) -> Run:
     """Trains an architecture alone: a run, a file, a published cell's name, or a genotype (text or dict)."""
-    words = ["retrain", _architecture(what), *_part("space", space), *_part("dataset", dataset)]
+    words = ["retrain", _architecture(what), *_part("space", space, lasting=True), *_part("dataset", dataset)]
     words += ["--resume"] if resume else []
     return Run(_carried([*words, *_settings(settings)], on_event, progress)[0])
 
@@ -181,6 +185,7 @@ def _written(plan: dict, out: pathlib.Path) -> pathlib.Path:
         raise ConfigError("a plan needs a `name`: the comparison's folder is called so")
     out.mkdir(parents=True, exist_ok=True)
     plan = {**plan, "strategies": [_of_plan(s) for s in plan.get("strategies", [])]}
+    plan["spaces"] = [_lasting(s) if isinstance(s, type) else s for s in plan.get("spaces", [])]
     tables = {k: v for k, v in plan.items() if isinstance(v, dict)}
     lines = [f"{k} = {_options.toml(v)}" for k, v in plan.items() if k not in tables]
     lines += [f"{k} = {_options.toml(v)}" for k, v in tables.items()]
@@ -195,10 +200,15 @@ def _of_plan(strategy):
         named = _of_plan(strategy["name"])
         return {**named, **strategy, "name": named["name"]} if isinstance(named, dict) else strategy
     if isinstance(strategy, type):
-        if not _plugins.is_lasting(strategy):
-            raise ConfigError(f"trials are processes of their own: put the class {strategy.__name__} into a file")
-        return {"name": _plugins.place_of(strategy), "label": strategy.name}
+        return {"name": _lasting(strategy), "label": strategy.name}
     return strategy
+
+
+def _lasting(cls) -> str:
+    """Where other processes find a class."""
+    if not _plugins.is_lasting(cls):
+        raise ConfigError(f"trials are processes of their own: put the class {cls.__name__} into a file")
+    return _plugins.place_of(cls)
 
 
 def network(
@@ -222,10 +232,18 @@ def network(
         is (channels, rows, columns).
     drop_path_rate: the share of paths that training drops.
 
-    The source that it is made of is what `nasfw export --pytorch` writes.
+    The source that it is made of is what `nasfw export --pytorch` writes. Of a space in Python it is the module that
+    `Space.network` makes.
     """
     from . import networks
 
+    weights = _path(weights) if isinstance(weights, (Run, os.PathLike)) else weights
+    task = None if classes is None or image is None else Task(*image, classes)
+    made = found_by(what.path if isinstance(what, Run) else what, _space(space), {"channels": channels, "cells": cells}, task)
+    if made is not None:
+        if auxiliary or drop_path_rate:
+            raise ConfigError("networks of a space in Python have neither an auxiliary classifier nor paths that nasfw drops")
+        return made.module(None if weights is None else networks.tensors_of(weights, _weights_of))
     if space is not None and not isinstance(space, (str, os.PathLike)):
         space = _part("space", space)[1]
     size = _settings({"channels": channels, "cells": cells})
@@ -237,8 +255,12 @@ def network(
         file = os.path.join(folder, "network.py")
         command("export", _architecture(what), "--pytorch", file, *size)
         source = pathlib.Path(file).read_text()
-    weights = _path(weights) if isinstance(weights, (Run, os.PathLike)) else weights
     return networks.make(source, weights=weights, drop_path_rate=drop_path_rate, of_run=_weights_of)
+
+
+def _space(space):
+    """A space in Python as it is given; None of others."""
+    return space if isinstance(space, Space) or isinstance(space, type) and issubclass(space, Space) else None
 
 
 def _weights_of(run) -> dict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib
 import importlib.metadata
@@ -165,7 +166,7 @@ def found_by_children():
 
 def find_and_announce(kind: str, place: str):
     """The name of the plugin of a kind whose class is at a place; none where this is no place of a class."""
-    from . import _strategy  # noqa: F401  (the kinds that there are)
+    from . import _space, _strategy  # noqa: F401  (the kinds that there are)
 
     base = _KINDS.get(kind)
     if base is None:
@@ -200,7 +201,7 @@ def announce(cls):
         "version": _version_of(cls),
         "file": _file_of(cls) or "",
     }
-    {"strategy": native.announce_strategy}[cls.kind](place, about)
+    {"strategy": native.announce_strategy, "space": native.announce_space}[cls.kind](place, about)
     return cls
 
 
@@ -221,10 +222,16 @@ def _file_of(cls):
         return None
 
 
+@functools.cache
+def _distributions() -> dict:
+    """Installed packages by the modules that they bring: looking through all takes a while."""
+    return importlib.metadata.packages_distributions()
+
+
 def _version_of(cls) -> str:
     """The version of the installed package, or a digest of the source file: a run keeps it."""
     top = cls.__module__.split(".")[0]
-    for name in importlib.metadata.packages_distributions().get(top, []):
+    for name in _distributions().get(top, []):
         return importlib.metadata.version(name)
     file = _file_of(cls)
     try:

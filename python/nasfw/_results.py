@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import pathlib
+import tempfile
 
 from ._errors import RunError
 
@@ -81,23 +82,11 @@ class Run:
 
     def figure(self, name: str):
         """A figure of the run (docs/figures.md), which shows itself in a notebook."""
-        from ._api import command
-        import tempfile
-
-        with tempfile.TemporaryDirectory() as folder:
-            file = pathlib.Path(folder) / "figure.svg"
-            command("figure", self.path, name, "-o", file)
-            return Svg(file.read_text())
+        return _drawn("figure", self.path, name)
 
     def cell(self):
         """The architecture that was found as a drawing, which shows itself in a notebook."""
-        from ._api import command
-        import tempfile
-
-        with tempfile.TemporaryDirectory() as folder:
-            file = pathlib.Path(folder) / "cell.svg"
-            command("draw", self.path, "-o", file)
-            return Svg(file.read_text())
+        return _drawn("draw", self.path)
 
     def _repr_svg_(self):
         return self.cell().text if self.is_finished else None
@@ -115,6 +104,16 @@ class Svg:
     def save(self, path):
         """Writes it as an SVG file."""
         pathlib.Path(path).write_text(self.text)
+
+
+def _drawn(*words) -> Svg:
+    """What a verb of the command line draws."""
+    from ._api import command
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = pathlib.Path(folder) / "drawing.svg"
+        command(*words, "-o", file)
+        return Svg(file.read_text())
 
 
 def _pandas():

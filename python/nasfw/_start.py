@@ -7,8 +7,8 @@ from ._native import native
 
 _started = False
 
-#: Groups of entry points by which installed packages announce plugins, and the kind that each is of.
-GROUPS = {"nasfw.strategies": "strategy"}
+#: Groups of entry points by which installed packages announce plugins.
+GROUPS = ("nasfw.strategies", "nasfw.spaces")
 
 
 def started():

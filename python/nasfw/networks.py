@@ -78,20 +78,29 @@ def load_weights(
         TypeError: Weights that are none of the three.
         FileNotFoundError: A file that there is not.
     """
-    if isinstance(weights, Mapping):
-        where, tensors = "the given tensors", weights
-    elif isinstance(weights, (str, os.PathLike)):
-        where = os.fspath(weights)
-        tensors = _read(where, of_run)
-    else:
-        raise TypeError(
-            f"weights are a {type(weights).__name__}; give a safetensors file, a run's folder or a state dict"
-        )
+    where, tensors = tensors_of(weights, of_run)
     problem = _differs(network, tensors)
     if problem is not None:
         raise ValueError(f"{where}: these weights do not fit this network: {problem}")
     # torch adds the counts of batches that are missing only where the mapping says nothing of versions.
     network.load_state_dict(dict(tensors))
+
+
+def tensors_of(
+    weights: Weights, of_run: Callable[[str], Mapping[str, torch.Tensor]] | None = None
+) -> tuple[str, Mapping[str, torch.Tensor]]:
+    """Where weights are from, in words, and the tensors by name.
+
+    Raises:
+        TypeError: What is neither a file, a folder nor tensors by name.
+        ValueError: Files that hold none.
+        FileNotFoundError: A file that there is not.
+    """
+    if isinstance(weights, Mapping):
+        return "the given tensors", weights
+    if isinstance(weights, (str, os.PathLike)):
+        return os.fspath(weights), _read(os.fspath(weights), of_run)
+    raise TypeError(f"weights are a {type(weights).__name__}; give a safetensors file, a run's folder or a state dict")
 
 
 def _read(path: str, of_run: Callable[[str], Mapping[str, torch.Tensor]] | None) -> Mapping[str, torch.Tensor]:

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use nasfw_framework::arch::{ArchSpec, Choice, RelaxedArch};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use tch::Tensor;
 
 use crate::plain;
 use crate::tensor::{Shared, out, taken};
@@ -56,7 +57,7 @@ impl PyArch {
     /// One `[rows, width]` matrix per group; padding is zero.
     #[getter]
     fn weights(&self) -> Vec<Shared> {
-        out(self.0.weights.iter().map(tch::Tensor::shallow_clone))
+        out(self.0.weights.iter().map(Tensor::shallow_clone))
     }
 
     /// `[group][row][column]`; none where every candidate is computed.
@@ -137,6 +138,19 @@ impl PySpec {
                 "a flat vector of shape {shape:?}; the decisions of this space have {wanted:?}"
             ))),
         }
+    }
+}
+
+/// Refuses weights of an architecture that have other shapes than a space's.
+pub fn check_shapes(spec: &ArchSpec, weights: &[Tensor]) -> PyResult<()> {
+    let shapes: Vec<[i64; 2]> = spec.groups().iter().map(|g| g.shape()).collect();
+    let wanted: Vec<&[i64]> = shapes.iter().map(|s| s.as_slice()).collect();
+    let given: Vec<Vec<i64>> = weights.iter().map(Tensor::size).collect();
+    match wanted.iter().copied().eq(given.iter().map(Vec::as_slice)) {
+        true => Ok(()),
+        false => Err(PyValueError::new_err(format!(
+            "weights of an architecture of shapes {given:?}; those of this space are {wanted:?}"
+        ))),
     }
 }
 

@@ -15,7 +15,7 @@ use rand::Rng as _;
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
 
-use crate::arch::{ArchArgument, choice_of};
+use crate::arch::{ArchArgument, check_shapes, choice_of};
 use crate::errors::inward;
 use crate::plain;
 use crate::tensor::{Shared, taken};
@@ -177,19 +177,6 @@ impl PythonDistribution {
             result
         })
     }
-
-    fn fits(&self, weights: &[Tensor]) -> PyResult<()> {
-        let wanted: Vec<Vec<i64>> = (self.spec.groups().iter())
-            .map(|g| g.shape().to_vec())
-            .collect();
-        let given: Vec<Vec<i64>> = weights.iter().map(Tensor::size).collect();
-        match wanted == given {
-            true => Ok(()),
-            false => Err(PyValueError::new_err(format!(
-                "the distribution gave weights of shapes {given:?}; those of this space are {wanted:?}"
-            ))),
-        }
-    }
 }
 
 impl ArchDistribution for PythonDistribution {
@@ -201,7 +188,7 @@ impl ArchDistribution for PythonDistribution {
         self.call("mean", |object| {
             let given = object.call_method1("mean", (Shared(phi.shallow_clone()),))?;
             let weights = taken(given.extract()?);
-            self.fits(&weights)?;
+            check_shapes(&self.spec, &weights)?;
             Ok(weights)
         })
     }
@@ -210,7 +197,7 @@ impl ArchDistribution for PythonDistribution {
         self.drawing("relaxed samples", phi, rng, |object, rng| {
             let given = object.call_method1("sample", (Shared(phi.shallow_clone()), rng))?;
             let arch = given.extract::<ArchArgument<'_>>()?.arch();
-            self.fits(&arch.weights)?;
+            check_shapes(&self.spec, &arch.weights)?;
             Ok(arch)
         })
     }

@@ -30,7 +30,7 @@ pub fn inward(plugin: &str, e: PyErr) -> Error {
     }
 }
 
-/// The same for whoever goes on in a graph: what an exception said is kept.
+/// The exception that an error was made of, if it is the last one that went in.
 fn original(error: &Error) -> Option<PyErr> {
     let Error::Plugin { message, .. } = error else {
         return None;

@@ -10,17 +10,20 @@ mod options;
 mod plain;
 mod search;
 mod signals;
+mod space;
 mod strategy;
 mod tensor;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use nasfw::framework::arch::Genotype;
 use nasfw::framework::command::{set_itself, set_program};
 use nasfw::framework::events::Event;
 use nasfw::framework::listen::{Listener, shared};
 use nasfw::framework::registry::{Kind, Plugin, Registry, set_finder};
-use nasfw::framework::space::SpaceConfig;
+use nasfw::framework::space::{SearchSpace, SpaceConfig, Task};
+use nasfw::framework::supernet::SupernetOptions;
 use nasfw::framework::trainer::Interrupt;
 use nasfw::framework::{Error, Result};
 use nasfw::{Guest, Program};
@@ -117,22 +120,28 @@ fn plugins() -> PyResult<Vec<(String, String, String)>> {
         .collect())
 }
 
-/// What the conformance suite finds of a strategy: (invariant, what it says, broken or none, why not applicable or none).
+/// Of an invariant: its name, what it says, how it is broken, why it does not apply.
+type Finding = (String, String, Option<String>, Option<String>);
+
+/// What the conformance suite finds of a strategy, or of a space for images of a task.
 #[pyfunction]
-#[allow(clippy::type_complexity)]
 fn conformance(
     py: Python<'_>,
+    kind: &str,
     name: &str,
-) -> PyResult<Vec<(String, String, Option<String>, Option<String>)>> {
-    use nasfw_conformance::{Verdict, strategy};
-    let report = py.detach(|| {
-        errors::guarded(|| {
-            let registry = Registry::load()?;
-            Ok::<_, Error>(strategy(registry.get(Kind::Strategy, name)?))
-        })
-    })?;
-    let report = report.map_err(errors::outward)?;
-    let findings = report.findings.iter().map(|f| {
+    task: (i64, i64, i64, i64),
+) -> PyResult<Vec<Finding>> {
+    use nasfw_conformance::Verdict;
+    let (channels, height, width, classes) = task;
+    let task = Task {
+        channels,
+        height,
+        width,
+        classes,
+    };
+    let reports = py.detach(|| errors::guarded(|| reports(kind, name, task)))?;
+    let reports = reports.map_err(errors::outward)?;
+    let findings = reports.iter().flat_map(|r| &r.findings).map(|f| {
         let (broken, idle) = match &f.verdict {
             Verdict::Held => (None, None),
             Verdict::Broken(why) => (Some(why.clone()), None),
@@ -143,19 +152,56 @@ fn conformance(
     Ok(findings.collect())
 }
 
+fn reports(kind: &str, name: &str, task: Task) -> Result<Vec<nasfw_conformance::Report>> {
+    use nasfw_conformance as suite;
+    let registry = Registry::load()?;
+    if kind == Kind::Strategy.name() {
+        return Ok(vec![suite::strategy(registry.get(Kind::Strategy, name)?)]);
+    }
+    let plugin = registry.get(Kind::Space, name)?;
+    let section = plugin.default_section()?;
+    let space = plugin.space(&section)?.build()?;
+    let net = space.supernet(task, &SupernetOptions::default())?;
+    Ok(vec![
+        suite::space(name, space.as_ref(), task),
+        suite::supernet(name, space.as_ref(), net.as_ref(), task),
+        suite::space_options(plugin, &section, task),
+    ])
+}
+
+/// A space from its section of run.json.
+fn space_of(section: &str) -> Result<Box<dyn SearchSpace>> {
+    let config: Box<dyn SpaceConfig> = serde_json::from_str(section).map_err(of_run)?;
+    config.build()
+}
+
+fn of_run(e: serde_json::Error) -> Error {
+    Error::Invalid {
+        what: "space of a run".into(),
+        why: e.to_string(),
+    }
+}
+
 /// Groups of decisions of a space, from its section of run.json.
 #[pyfunction]
 fn spec_of(py: Python<'_>, section: &str) -> PyResult<Py<PyAny>> {
-    let build = || -> Result<serde_json::Value> {
-        let wrong = |e: serde_json::Error| Error::Invalid {
-            what: "space of a run".into(),
-            why: e.to_string(),
-        };
-        let config: Box<dyn SpaceConfig> = serde_json::from_str(section).map_err(wrong)?;
-        serde_json::to_value(config.build()?.spec()).map_err(wrong)
-    };
+    let build = || serde_json::to_value(space_of(section)?.spec()).map_err(of_run);
     let spec = py.detach(|| errors::guarded(build))?;
     plain::to_python(py, &spec.map_err(errors::outward)?["groups"])
+}
+
+/// What a genotype, JSON, of such a space keeps: `[group][row][columns]`.
+#[pyfunction]
+fn choice_of(py: Python<'_>, section: &str, genotype: &str) -> PyResult<Vec<Vec<Vec<usize>>>> {
+    let find = || -> Result<Vec<Vec<Vec<usize>>>> {
+        let genotype = Genotype::from_json(genotype).map_err(|why| Error::Invalid {
+            what: "genotype".into(),
+            why,
+        })?;
+        Ok(space_of(section)?.choice(&genotype)?.groups().to_vec())
+    };
+    let kept = py.detach(|| errors::guarded(find))?;
+    kept.map_err(errors::outward)
 }
 
 /// Gives a tensor back: a test of the border, and of what crossing it costs.
@@ -178,9 +224,11 @@ fn _nasfw(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(plugins, m)?)?;
     m.add_function(wrap_pyfunction!(conformance, m)?)?;
     m.add_function(wrap_pyfunction!(spec_of, m)?)?;
+    m.add_function(wrap_pyfunction!(choice_of, m)?)?;
     m.add_function(wrap_pyfunction!(same, m)?)?;
     m.add_function(wrap_pyfunction!(libtorch_version, m)?)?;
     m.add_function(wrap_pyfunction!(strategy::announce_strategy, m)?)?;
+    m.add_function(wrap_pyfunction!(space::announce_space, m)?)?;
     m.add_class::<search::PySearch>()?;
     m.add_class::<search::PyBatch>()?;
     m.add_class::<arch::PyArch>()?;

@@ -1,18 +1,99 @@
 //! What plugins in Python say of themselves, and their options.
 
-use nasfw_framework::config::ConfigError;
-use nasfw_framework::registry::{Parse, Plugin};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use nasfw_framework::config::{ConfigError, Validator};
+use nasfw_framework::registry::{Kind, Parse, Plugin};
 use pyo3::prelude::*;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::errors::inward;
 use crate::plain;
 
+/// Python's part of the border.
+pub const PLUGINS: &str = "nasfw._plugins";
+
+/// Where the classes of announced plugins are, by the plugins' kinds and names.
+static CLASSES: Mutex<BTreeMap<(&'static str, String), String>> = Mutex::new(BTreeMap::new());
+
+/// What a run keeps of a plugin in Python: where its class is found again, and its options.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Kept {
+    /// The plugin's name.
+    pub plugin: String,
+    /// `module:Class`, or `/path/file.py:Class`.
+    class: String,
+    #[serde(flatten)]
+    options: Map<String, Value>,
+}
+
+impl Kept {
+    /// The settings of an announced plugin, from a section of the configuration.
+    ///
+    /// # Errors
+    /// What the class refuses, by its key.
+    pub fn of(kind: Kind, section: &Value) -> Result<Self, ConfigError> {
+        let plugin = section["name"].as_str().unwrap_or_default().to_owned();
+        let classes = CLASSES.lock().unwrap_or_else(PoisonError::into_inner);
+        let class = classes.get(&(kind.name(), plugin.clone())).cloned();
+        drop(classes);
+        let class = class.unwrap_or_default();
+        let mut options = section.as_object().cloned().unwrap_or_default();
+        options.remove("name");
+        Ok(Self {
+            options: typed(&class, options)?,
+            plugin,
+            class,
+        })
+    }
+
+    /// The plugin as an object.
+    pub fn make<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let arguments = self.arguments(py)?;
+        py.import(PLUGINS)?.call_method1("make", arguments)
+    }
+
+    /// Options by their names.
+    pub fn options(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.options
+            .iter()
+            .map(|(key, value)| (key.as_str(), value))
+    }
+
+    fn arguments(&self, py: Python<'_>) -> PyResult<(&str, Py<PyAny>)> {
+        let options = Value::Object(self.options.clone());
+        Ok((&self.class, plain::to_python(py, &options)?))
+    }
+
+    /// What the plugin itself says is wrong with its options.
+    pub fn validate(&self, section: &str, v: &mut Validator) {
+        let problems = Python::attach(|py| -> PyResult<Vec<(String, String)>> {
+            py.import(PLUGINS)?
+                .call_method1("problems", self.arguments(py)?)?
+                .extract()
+        });
+        match problems {
+            Ok(problems) => {
+                for (key, what) in problems {
+                    let key = match key.as_str() {
+                        "" => section.to_owned(),
+                        key => format!("{section}.{key}"),
+                    };
+                    v.problem(&key, what);
+                }
+            }
+            Err(e) => v.problem(section, inward(&self.plugin, e).to_string()),
+        }
+    }
+}
+
 /// What a class says of itself.
 #[derive(FromPyObject)]
 #[pyo3(from_item_all)]
 pub struct About {
-    pub name: String,
+    name: String,
     summary: String,
     source: String,
     /// Commented TOML.
@@ -24,8 +105,11 @@ pub struct About {
 }
 
 impl About {
-    /// As a plugin, which lives as long as the program.
-    pub fn plugin(self, parse: Parse) -> Plugin {
+    /// As a plugin of a kind, which lives as long as the program.
+    pub fn plugin(self, kind: Kind, class: &str, parse: Parse) -> Plugin {
+        let mut classes = CLASSES.lock().unwrap_or_else(PoisonError::into_inner);
+        classes.insert((kind.name(), self.name.clone()), class.to_owned());
+        drop(classes);
         let forever = |text: String| -> &'static str { Box::leak(text.into_boxed_str()) };
         Plugin {
             name: forever(self.name),
@@ -49,11 +133,11 @@ impl About {
 ///
 /// # Errors
 /// What the class refuses, by its key.
-pub fn typed(class: &str, options: Map<String, Value>) -> Result<Map<String, Value>, ConfigError> {
+fn typed(class: &str, options: Map<String, Value>) -> Result<Map<String, Value>, ConfigError> {
     let read = |py: Python<'_>| -> PyResult<(Value, Vec<(String, String)>)> {
         let options = plain::to_python(py, &Value::Object(options))?;
         let (options, problems): (Bound<'_, PyAny>, Vec<(String, String)>) = py
-            .import("nasfw._plugins")?
+            .import(PLUGINS)?
             .call_method1("typed", (class, options))?
             .extract()?;
         Ok((plain::from_python(&options)?, problems))

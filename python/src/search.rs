@@ -15,7 +15,7 @@ use pyo3::prelude::*;
 use rand::Rng as _;
 use tch::{Device, Tensor};
 
-use crate::arch::{ArchArgument, PyArch, PySpec, choice_of};
+use crate::arch::{ArchArgument, PyArch, PySpec, check_shapes, choice_of};
 use crate::errors::{guarded, outward};
 use crate::plain;
 use crate::tensor::{Shared, out, taken};
@@ -69,12 +69,12 @@ impl Drop for Back<'_> {
 impl PySearch {
     /// Lends a search, and the distribution of its strategy, to a function of Python.
     pub fn lend<R>(
-        py: Python<'_>,
         search: Access<'_>,
         distribution: Option<&dyn ArchDistribution>,
+        spec: &Py<PySpec>,
+        py: Python<'_>,
         f: impl FnOnce(&Bound<'_, PySearch>) -> PyResult<R>,
     ) -> PyResult<R> {
-        let spec = Py::new(py, PySpec(search.search().space().spec().clone()))?;
         let mut lent = Lent {
             search,
             distribution,
@@ -82,7 +82,7 @@ impl PySearch {
         let object = Self {
             lent: AtomicPtr::new((&raw mut lent).cast()),
             thread: thread::current().id(),
-            spec,
+            spec: spec.clone_ref(py),
         };
         let back = Back(Bound::new(py, object)?);
         f(&back.0)
@@ -151,15 +151,7 @@ impl PySearch {
 
     /// Refuses weights of other shapes than the space's.
     fn check(&self, weights: &[Tensor]) -> PyResult<()> {
-        let groups = self.spec.get().0.groups().iter();
-        let wanted: Vec<Vec<i64>> = groups.map(|g| g.shape().to_vec()).collect();
-        let given: Vec<Vec<i64>> = weights.iter().map(Tensor::size).collect();
-        match wanted == given {
-            true => Ok(()),
-            false => Err(PyValueError::new_err(format!(
-                "weights of an architecture of shapes {given:?}; those of this space are {wanted:?}"
-            ))),
-        }
+        check_shapes(&self.spec.get().0, weights)
     }
 }
 

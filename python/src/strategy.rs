@@ -1,13 +1,12 @@
 //! A strategy written in Python, as the trainer sees it.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 
 use nasfw_framework::arch::Choice;
 use nasfw_framework::config::{ConfigError, Validator};
 use nasfw_framework::distribution::ArchDistribution;
 use nasfw_framework::optim::OptimizerConfig;
-use nasfw_framework::registry::{Parse, announce};
+use nasfw_framework::registry::{Kind, Parse, announce};
 use nasfw_framework::search::Search;
 use nasfw_framework::strategy::{
     ArchGradient, BuildContext, Changes, Claims, Control, DataPlan, Endpoints, Picture, Strategy,
@@ -19,61 +18,37 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use rand::Rng as _;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tch::Tensor;
 
 use crate::arch::PySpec;
 use crate::distribution;
 use crate::errors::inward;
+use crate::options::{About, Kept, PLUGINS};
 use crate::plain;
 use crate::search::{Access, PySearch};
 use crate::tensor::Shared;
 
-/// Python's part of the border.
-const PLUGINS: &str = "nasfw._plugins";
-
-/// What a run keeps of a strategy in Python: where its class is found again, and its options.
+/// What a run keeps of a strategy in Python.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct PythonStrategy {
-    /// The plugin's name.
-    plugin: String,
-    /// `module:Class`, or `/path/file.py:Class`.
-    class: String,
-    #[serde(flatten)]
-    options: Map<String, Value>,
-}
+#[serde(transparent)]
+pub struct PythonStrategy(Kept);
 
 #[typetag::serde(name = "python")]
 impl StrategyConfig for PythonStrategy {
     fn build(&self, cx: BuildContext<'_>) -> Result<Box<dyn Strategy>> {
         Python::attach(|py| self.built(py, cx))
             .map(|built| Box::new(built) as _)
-            .map_err(|e| inward(&self.plugin, e))
+            .map_err(|e| inward(&self.0.plugin, e))
     }
 
     fn name(&self) -> &str {
-        &self.plugin
+        &self.0.plugin
     }
 
     fn validate(&self, v: &mut Validator) {
-        let problems = Python::attach(|py| -> PyResult<Vec<(String, String)>> {
-            py.import(PLUGINS)?
-                .call_method1("problems", self.arguments(py)?)?
-                .extract()
-        });
-        match problems {
-            Ok(problems) => {
-                for (key, what) in problems {
-                    let key = match key.as_str() {
-                        "" => "strategy".to_owned(),
-                        key => format!("strategy.{key}"),
-                    };
-                    v.problem(&key, what);
-                }
-            }
-            Err(e) => v.problem("strategy", inward(&self.plugin, e).to_string()),
-        }
-        for (key, value) in &self.options {
+        self.0.validate("strategy", v);
+        for (key, value) in self.0.options() {
             if let Ok(optimizer) = serde_json::from_value::<OptimizerConfig>(value.clone()) {
                 optimizer.validate(&format!("strategy.{key}"), v);
             }
@@ -82,10 +57,7 @@ impl StrategyConfig for PythonStrategy {
 
     fn needs_benchmark(&self) -> bool {
         let asked = Python::attach(|py| -> PyResult<bool> {
-            let object = py
-                .import(PLUGINS)?
-                .call_method1("make", self.arguments(py)?)?;
-            object.getattr("needs_benchmark")?.extract()
+            self.0.make(py)?.getattr("needs_benchmark")?.extract()
         });
         // What is wrong with it is said when it is built.
         asked.unwrap_or(false)
@@ -93,16 +65,10 @@ impl StrategyConfig for PythonStrategy {
 }
 
 impl PythonStrategy {
-    fn arguments(&self, py: Python<'_>) -> PyResult<(&str, Py<PyAny>)> {
-        let options = Value::Object(self.options.clone());
-        Ok((&self.class, plain::to_python(py, &options)?))
-    }
-
     fn built(&self, py: Python<'_>, cx: BuildContext<'_>) -> PyResult<PythonSearch> {
-        let object = py
-            .import(PLUGINS)?
-            .call_method1("make", self.arguments(py)?)?;
-        object.setattr("spec", Bound::new(py, PySpec(cx.spec.clone()))?)?;
+        let object = self.0.make(py)?;
+        let spec = Py::new(py, PySpec(cx.spec.clone()))?;
+        object.setattr("spec", &spec)?;
         object.setattr("epochs", cx.epochs)?;
         let arch = object.getattr("arch")?;
         let optimizer = match arch.is_none() {
@@ -113,21 +79,16 @@ impl PythonStrategy {
                 Some(optimizer.map_err(|e| PyValueError::new_err(format!("arch: {e}")))?)
             }
         };
-        let options = plain::from_python(&object.call_method0("supernet_options")?)?;
-        let supernet = match options {
-            Value::Null => SupernetOptions::default(),
-            options => serde_json::from_value(options)
-                .map_err(|e| PyValueError::new_err(format!("supernet_options: {e}")))?,
-        };
         let claims = claims(&plain::from_python(&object.call_method0("claims")?)?)?;
         Ok(PythonSearch {
-            name: self.plugin.clone(),
+            name: self.0.plugin.clone(),
             distribution: distribution::of(object.call_method0("distribution")?, cx.spec)?,
             optimizer,
             data: data(&object.getattr("data")?)?,
-            supernet,
+            supernet: supernet_options(&object)?,
             needs_history: object.getattr("needs_history")?.extract()?,
             claims,
+            spec,
             object: object.unbind(),
         })
     }
@@ -145,6 +106,15 @@ fn data(given: &Bound<'_, PyAny>) -> PyResult<DataPlan> {
             "data = {}: it must be \"full\", \"halves\", or a number of steps an epoch without images",
             given.repr()?
         ))),
+    }
+}
+
+/// What the object asks of the supernet.
+fn supernet_options(object: &Bound<'_, PyAny>) -> PyResult<SupernetOptions> {
+    match plain::from_python(&object.call_method0("supernet_options")?)? {
+        Value::Null => Ok(SupernetOptions::default()),
+        options => serde_json::from_value(options)
+            .map_err(|e| PyValueError::new_err(format!("supernet_options: {e}"))),
     }
 }
 
@@ -209,6 +179,7 @@ fn control(said: &Value) -> PyResult<Control> {
 struct PythonSearch {
     name: String,
     object: Py<PyAny>,
+    spec: Py<PySpec>,
     distribution: Option<Box<dyn ArchDistribution>>,
     optimizer: Option<OptimizerConfig>,
     data: DataPlan,
@@ -226,9 +197,13 @@ impl PythonSearch {
         then: impl FnOnce(Bound<'_, PyAny>) -> PyResult<R>,
     ) -> Result<R> {
         let result = Python::attach(|py| {
-            PySearch::lend(py, search, self.distribution.as_deref(), |search| {
-                then(self.object.bind(py).call_method1(hook, (search,))?)
-            })
+            PySearch::lend(
+                search,
+                self.distribution.as_deref(),
+                &self.spec,
+                py,
+                |search| then(self.object.bind(py).call_method1(hook, (search,))?),
+            )
         });
         result.map_err(|e| inward(&self.name, e))
     }
@@ -248,12 +223,7 @@ impl PythonSearch {
         Python::attach(|py| {
             let object = self.object.bind(py);
             self.distribution = distribution::of(object.call_method0("distribution")?, spec)?;
-            let options = plain::from_python(&object.call_method0("supernet_options")?)?;
-            if !options.is_null() {
-                let options = serde_json::from_value(options);
-                self.supernet =
-                    options.map_err(|e| PyValueError::new_err(format!("supernet_options: {e}")))?;
-            }
+            self.supernet = supernet_options(object)?;
             Ok(())
         })
     }
@@ -369,30 +339,12 @@ impl Strategy for PythonSearch {
     }
 }
 
-/// Where the classes of announced plugins are, by the plugins' names.
-static CLASSES: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
-
 fn parse(section: &Value) -> Result<Box<dyn StrategyConfig>, ConfigError> {
-    let plugin = section["name"].as_str().unwrap_or_default().to_owned();
-    let classes = CLASSES.lock().unwrap_or_else(PoisonError::into_inner);
-    let class = classes.get(&plugin).cloned().unwrap_or_default();
-    drop(classes);
-    let mut options = section.as_object().cloned().unwrap_or_default();
-    options.remove("name");
-    let options = crate::options::typed(&class, options)?;
-    Ok(Box::new(PythonStrategy {
-        plugin,
-        class,
-        options,
-    }))
+    Ok(Box::new(PythonStrategy(Kept::of(Kind::Strategy, section)?)))
 }
 
 /// Adds a strategy of Python to the registry.
 #[pyfunction]
-pub fn announce_strategy(class: &str, about: crate::options::About) -> PyResult<()> {
-    let mut classes = CLASSES.lock().unwrap_or_else(PoisonError::into_inner);
-    classes.insert(about.name.clone(), class.to_owned());
-    drop(classes);
-    announce(about.plugin(Parse::Strategy(parse)));
-    Ok(())
+pub fn announce_strategy(class: &str, about: About) {
+    announce(about.plugin(Kind::Strategy, class, Parse::Strategy(parse)));
 }

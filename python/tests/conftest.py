@@ -2,14 +2,16 @@
 
 import os
 import pathlib
+import random
 import subprocess
 import sys
+import textwrap
+import time
 
 import pytest
 
 HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE))
-
 
 
 @pytest.fixture
@@ -24,6 +26,35 @@ def command(tmp_path):
         return done
 
     return run
+
+
+#: How often a test kills: many times where that is asked for.
+KILLS = int(os.environ.get("KILLS", 1))
+
+
+def kill_and_resume(script: str, folder: pathlib.Path, seed):
+    """Kills a script, which begins a run in a folder or goes on with it, at random moments of its work; then lets it end."""
+    words = [sys.executable, "-c", textwrap.dedent(script)]
+    events = folder / "events.jsonl"
+
+    def size():
+        return events.stat().st_size if events.exists() else 0
+
+    draw, killed, at_work = random.Random(seed), 0, 0
+    while killed < KILLS and not (folder / "result.json").exists():
+        # Most of the time goes into the start: wait until there is work, then for a random moment of it.
+        said, deadline = size(), time.monotonic() + 60
+        child = subprocess.Popen(words)
+        while child.poll() is None and size() <= said and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(draw.uniform(0.0, 0.6))
+        at_work += child.poll() is None
+        child.kill()
+        child.wait()
+        killed += 1
+    assert at_work > 0, "it was never killed at work"
+    print(f"{seed}: killed {killed} times, {at_work} of them at work")
+    subprocess.run(words, check=True)
 
 
 #: A search of seconds.

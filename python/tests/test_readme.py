@@ -18,6 +18,21 @@ def test_the_section_runs(tmp_path):
     assert "parameters" in done.stdout
 
 
+def test_the_space_of_the_page_runs(tmp_path):
+    """The class of docs/python.md, from its file: searched, trained alone, measured."""
+    code = re.search(r"```python\n(# chain\.py\n.*?)```", PAGE.read_text(), re.S).group(1)
+    (tmp_path / "chain.py").write_text(code)
+    small = "--dataset synthetic --set dataset.images=32 --epochs 1 --device cpu --set trainer.batch_size=16"
+    for words in (
+        f"run --strategy vim --space chain.py:Chain --set space.channels=3 --name found {small}",
+        f"retrain runs/found --channels 4 --name alone {small}",
+        "eval runs/alone",
+    ):
+        done = subprocess.run([sys.executable, "-m", "nasfw", *words.split()], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert "top-1" in done.stdout
+
+
 def test_the_strategy_of_the_page_runs(tmp_path):
     """The class of docs/python.md, from its file, on the command line and under the suite's eyes."""
     code = re.search(r"```python\n(# annealed\.py\n.*?)```", PAGE.read_text(), re.S).group(1)

@@ -7,15 +7,21 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 
 import pytest
 import torch
-from conftest import HERE
+from conftest import HERE, KILLS, PROGRAMS, SMALL, kill_and_resume
 from strategies import AnnealedPy, DartsPy
 from test_strategies import same_bits
 
 import nasfw
+
+
+def test_all_that_there_is_can_be_had():
+    from nasfw import _api
+
+    assert sorted(nasfw.__all__) == sorted(_api.__all__)
+    assert all(getattr(nasfw, name) is not None for name in nasfw.__all__)
 
 
 def test_a_run_is_there_as_an_object(small):
@@ -69,7 +75,7 @@ def test_everything_is_put_back(small):
     torch.use_deterministic_algorithms(False)
     torch.manual_seed(1)
     random.seed(1)
-    state, own = torch.get_rng_state(), random.getstate()
+    state, own, ctrl_c = torch.get_rng_state(), random.getstate(), signal.getsignal(signal.SIGINT)
     default = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
@@ -80,7 +86,7 @@ def test_everything_is_put_back(small):
     assert torch.get_num_threads() == 2
     assert not torch.are_deterministic_algorithms_enabled()
     assert torch.equal(state, torch.get_rng_state()) and random.getstate() == own
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is ctrl_c
 
 
 def test_threads_of_the_interpreter_change_nothing(small):
@@ -196,8 +202,7 @@ KILLED = """
     import sys, nasfw
     sys.path.insert(0, {here!r})
     from strategies import {strategy}
-    words = dict(dataset="synthetic", epochs={epochs}, threads=1, device="cpu", trainer={{"batch_size": 8, "checkpoint_every": 3}})
-    nasfw.run({strategy}, space="toy-conv", name="killed", resume=True, out={out!r}, progress=False, **words)
+    nasfw.run({strategy}, space="toy-conv", name="killed", resume=True, out={out!r}, **{words!r})
 """
 
 
@@ -205,32 +210,16 @@ KILLED = """
 def test_kill_and_resume_give_the_same_bits(strategy, tmp_path):
     import strategies
 
-    kills = int(os.environ.get("KILLS", 1))
-    epochs = 2 + kills
-    words = {"dataset": "synthetic", "epochs": epochs, "threads": 1, "device": "cpu", "progress": False}
-    words |= {"trainer": {"batch_size": 8, "checkpoint_every": 3}}
+    words = {**SMALL, "epochs": 2 + KILLS, "trainer": {"batch_size": 8, "checkpoint_every": 3}}
     whole = nasfw.run(getattr(strategies, strategy), space="toy-conv", name="whole", out=tmp_path, **words)
-    script = textwrap.dedent(KILLED).format(here=str(HERE), strategy=strategy, out=str(tmp_path), epochs=epochs)
-    draw, killed, at_work = random.Random(strategy), 0, 0
-    folder = tmp_path / "killed"
-    while killed < kills and not (folder / "result.json").exists():
-        child = subprocess.Popen([sys.executable, "-c", script])
-        # Most of the time goes into the start: wait until there is work, then for a random moment of it.
-        said = (folder / "events.jsonl").stat().st_size if (folder / "events.jsonl").exists() else 0
-        deadline = time.monotonic() + 60
-        while child.poll() is None and time.monotonic() < deadline:
-            if (folder / "events.jsonl").exists() and (folder / "events.jsonl").stat().st_size > said:
-                break
-            time.sleep(0.01)
-        time.sleep(draw.uniform(0.0, 0.6))
-        at_work += child.poll() is None
-        child.kill()
-        child.wait()
-        killed += 1
-    assert at_work > 0, "it was never killed at work"
-    subprocess.run([sys.executable, "-c", script], check=True)
-    print(f"{strategy}: killed {killed} times, {at_work} of them at work")
-    same_bits(whole.path, folder)
+    kill_and_resume(KILLED.format(here=str(HERE), strategy=strategy, out=str(tmp_path), words=words), tmp_path / "killed", strategy)
+    same_bits(whole.path, tmp_path / "killed")
+
+
+def test_the_plain_program_says_who_can_read_a_run_in_python(small):
+    run = nasfw.run(AnnealedPy, space="toy-quadratic", **small)
+    done = subprocess.run([PROGRAMS / "nasfw", "resume", run.path], capture_output=True, text=True)
+    assert done.returncode == 4 and f"python -m nasfw resume {run.path}" in " ".join(done.stderr.split()).replace("- ", "-"), done.stderr
 
 
 def test_nothing_leaks(small):

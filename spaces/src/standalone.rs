@@ -1,7 +1,7 @@
 //! A space of one architecture, whose supernet is the network that this architecture is when it is trained alone. With
 //! it retraining is a run like any other: same trainer, checkpoints, resume, events.
 
-use nasfw_framework::network::{DROP_PATH, Network, NetworkOptions, Standalone};
+use nasfw_framework::network::{DROP_PATH, LossOptions, Network, NetworkOptions, Standalone};
 use nasfw_framework::prelude::*;
 use nasfw_framework::register;
 use nasfw_framework::registry::{Kind, Registry};
@@ -227,6 +227,18 @@ struct OneArchitecture {
     genotype: Genotype,
 }
 
+impl OneArchitecture {
+    /// The sizes in the settings, where `options` ask for no others.
+    fn sized(&self, options: &NetworkOptions) -> NetworkOptions {
+        let c = &self.config;
+        NetworkOptions {
+            channels: options.channels.or((c.channels > 0).then_some(c.channels)),
+            cells: options.cells.or((c.cells > 0).then_some(c.cells)),
+            auxiliary: options.auxiliary,
+        }
+    }
+}
+
 impl SearchSpace for OneArchitecture {
     fn spec(&self) -> &ArchSpec {
         &self.spec
@@ -239,19 +251,11 @@ impl SearchSpace for OneArchitecture {
             cells: options.cells,
             auxiliary: self.config.auxiliary > 0.0,
         };
-        let network = self.network(&self.genotype, task, &options)?;
-        if !network.sees_images() {
-            return Err(Error::Incompatible {
-                what: "training of this architecture".into(),
-                why: "no path leads from the images to the classifier: whatever it sees, it answers the same".into(),
-                help: "train another one; a longer search, or another seed, may find it".into(),
-            });
-        }
-        Ok(Box::new(Standalone::new(
-            network,
-            self.config.auxiliary,
-            self.config.label_smoothing,
-        )))
+        let loss = LossOptions {
+            auxiliary: self.config.auxiliary,
+            label_smoothing: self.config.label_smoothing,
+        };
+        self.alone(&self.genotype, task, &options, loss)
     }
 
     /// There is one network, whatever an architecture brings along.
@@ -268,22 +272,33 @@ impl SearchSpace for OneArchitecture {
         self.genotype.clone()
     }
 
-    /// The network of the sizes in the settings, where `options` ask for no others.
     fn network(
         &self,
         genotype: &Genotype,
         task: Task,
         options: &NetworkOptions,
     ) -> Result<Network> {
-        let c = &self.config;
-        let options = NetworkOptions {
-            channels: options.channels.or((c.channels > 0).then_some(c.channels)),
-            cells: options.cells.or((c.cells > 0).then_some(c.cells)),
-            auxiliary: options.auxiliary,
-        };
+        let options = self.sized(options);
         match &self.builder {
             Builder::Space(space) => space.network(genotype, task, &options),
             Builder::NasBench101(spec) => nasbench101::network(spec, task, &options),
+        }
+    }
+
+    fn alone(
+        &self,
+        genotype: &Genotype,
+        task: Task,
+        options: &NetworkOptions,
+        loss: LossOptions,
+    ) -> Result<Box<dyn Supernet>> {
+        let options = self.sized(options);
+        match &self.builder {
+            Builder::Space(space) => space.alone(genotype, task, &options, loss),
+            Builder::NasBench101(spec) => {
+                let network = nasbench101::network(spec, task, &options)?;
+                Ok(Box::new(Standalone::new(network, loss)?))
+            }
         }
     }
 

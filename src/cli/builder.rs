@@ -15,9 +15,13 @@ use super::selection::space_options;
 ///
 /// # Errors
 /// A file that can't be read.
-pub fn space_of(genotype: &Genotype, asked: Option<&str>) -> Result<(String, Option<String>)> {
+pub fn space_of(
+    genotype: &Genotype,
+    origin: &Origin,
+    asked: Option<&str>,
+) -> Result<(String, Option<String>)> {
     let Some(asked) = asked else {
-        return Ok((genotype.space.clone(), None));
+        return Ok((origin.space_of(genotype), None));
     };
     let options = space_options("of", "settings", asked)?;
     let of = |wanted: &str| {
@@ -37,7 +41,7 @@ pub fn builder(
     origin: &Origin,
     asked: Option<&str>,
 ) -> Result<Box<dyn SearchSpace>> {
-    let (of, definition) = space_of(genotype, asked)?;
+    let (of, definition) = space_of(genotype, origin, asked)?;
     let mut settings = json!({});
     if let Ok(space) = registry.get(Kind::Space, &of) {
         for (key, value) in origin.carried(registry, space)? {

@@ -22,7 +22,8 @@ impl Describe {
         let mut found: Vec<_> = named.filter(|p| p.name == self.name).collect();
         // The place of a class, where plugins are found so.
         if found.is_empty() && self.name.contains(':') {
-            found.push(registry.get(Kind::Strategy, &self.name)?);
+            let space = registry.get(Kind::Space, &self.name);
+            found.push(registry.get(Kind::Strategy, &self.name).or(space)?);
         }
         if found.is_empty() {
             let known: Vec<String> = registry.all().iter().map(|p| p.name.to_owned()).collect();

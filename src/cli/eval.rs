@@ -24,15 +24,22 @@ pub struct Changes {
     pub device: Option<String>,
 }
 
+/// The run that a folder, or a checkpoint in one, is of.
+pub fn run_of(what: &Path) -> &Path {
+    if !what.is_file() {
+        return what;
+    }
+    // RUN/checkpoints/NUMBER.safetensors
+    match what.parent().and_then(Path::parent) {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
 /// Opens a run, or one of its checkpoints.
 pub fn open(what: &Path, mut changes: Changes) -> Result<Reopened> {
     let checkpoint = what.is_file().then_some(what);
-    // RUN/checkpoints/NUMBER.safetensors
-    let folder = checkpoint.map_or(Some(what), |file| file.parent().and_then(Path::parent));
-    let run = match folder {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
+    let run = run_of(what);
     let mut config = RunConfig::of_run(run)?;
     let fingerprint = config.fingerprint()?;
     config.common.device = changes.device.unwrap_or(config.common.device);
@@ -118,6 +125,10 @@ impl Eval {
             Some(cost) => {
                 say(format!("parameters     {}", cost.params));
                 say(format!("multiply-adds  {}", cost.macs));
+            }
+            None if opened.is_alone() => {
+                let params = opened.weights().params.numel();
+                say(format!("parameters     {params}"));
             }
             None => say(
                 "the weights are those of a supernet; `nasfw retrain` trains the architecture alone",

@@ -145,7 +145,6 @@ impl Export {
             ..Changes::default()
         };
         let run = eval::open(Path::new(&self.what), changes)?;
-        let network = run.network()?;
         let metadata = json!({
             "nasfw": env!("CARGO_PKG_VERSION"),
             "genotype": run.genotype(),
@@ -155,6 +154,7 @@ impl Export {
         })
         .to_string();
         if let Some(path) = &self.onnx {
+            let network = run.network()?;
             let bytes = network.onnx(run.weights(), self.opset, &metadata)?;
             write_whole(path, &bytes)?;
             say(format!(
@@ -165,7 +165,7 @@ impl Export {
             ));
         }
         if let Some(path) = &self.safetensors {
-            let bytes = network.safetensors(run.weights(), &metadata)?;
+            let bytes = run.safetensors(&metadata)?;
             write_whole(path, &bytes)?;
             say(format!(
                 "{}: safetensors, {} bytes",

@@ -159,24 +159,18 @@ fn refuse(run: &Path, size: &NetworkSize) -> Result<()> {
 
 /// The run of one architecture that a folder or a checkpoint in it is of.
 fn trained(what: &Path) -> Result<Option<(PathBuf, RunConfig)>> {
-    let run = match what {
-        _ if what.is_dir() => what.to_owned(),
-        // RUN/checkpoints/NUMBER.safetensors
-        _ if what.is_file() && what.extension().is_some_and(|e| e == "safetensors") => {
-            let run = what.parent().and_then(Path::parent);
-            match run {
-                Some(run) if !run.as_os_str().is_empty() => run.to_owned(),
-                _ => PathBuf::from("."),
-            }
-        }
-        _ => return Ok(None),
-    };
-    if !run.join(RUN).is_file() {
+    let run = eval::run_of(what);
+    if !may_be_trained(what) || !run.join(RUN).is_file() {
         return Ok(None);
     }
-    let config = RunConfig::of_run(&run)?;
+    let config = RunConfig::of_run(run)?;
     let is_alone = config.space.typetag_name() == "standalone";
-    Ok(is_alone.then_some((run, config)))
+    Ok(is_alone.then(|| (run.to_owned(), config)))
+}
+
+/// Whether this is a folder or a checkpoint, and so something that can have weights.
+fn may_be_trained(what: &Path) -> bool {
+    what.is_dir() || what.is_file() && what.extension().is_some_and(|e| e == "safetensors")
 }
 
 /// The network of a trained run, without its weights and its images.
@@ -283,8 +277,7 @@ fn written(genotype: &Genotype) -> Result<String> {
 /// Where `what` is one.
 pub fn need_weights(what: &OsStr, asked: &str) -> Result<()> {
     let path = Path::new(what);
-    let is_checkpoint = path.is_file() && path.extension().is_some_and(|e| e == "safetensors");
-    if path.is_dir() || is_checkpoint {
+    if may_be_trained(path) {
         return Ok(());
     }
     let text = what.to_string_lossy();

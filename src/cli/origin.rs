@@ -67,7 +67,17 @@ impl Origin {
         if origin.space["name"] == "standalone" {
             origin.space = inner(&origin.space, genotype);
         }
+        by_class(&mut origin.space);
         Ok(origin)
+    }
+
+    /// Name of the space that builds the architecture's network, unless another one is asked for: a class of another
+    /// language is found by its place.
+    pub fn space_of(&self, genotype: &Genotype) -> String {
+        match self.space["name"].as_str() {
+            Some(place) if place.contains(':') => place.to_owned(),
+            _ => genotype.space.clone(),
+        }
     }
 
     /// What makes the architecture doubtful; of a result also how undecided it was.
@@ -179,6 +189,18 @@ fn inner(standalone: &Value, genotype: &Genotype) -> Value {
     }
     space.insert("name".into(), text("of").unwrap_or(&genotype.space).into());
     Value::Object(space)
+}
+
+/// A space in another language is kept with its name and the place of its class; it goes by that place.
+fn by_class(space: &mut Value) {
+    let Some(space) = space.as_object_mut() else {
+        return;
+    };
+    if let (Some(_), Some(class)) = (space.get("plugin"), space.get("class").cloned()) {
+        space.remove("plugin");
+        space.remove("class");
+        space.insert("name".into(), class);
+    }
 }
 
 /// The file that `what` names, a folder's result, and which of the file's genotypes; none of a name or a text.

@@ -104,8 +104,12 @@ impl Retrain {
         ];
         parts.extend(number("space.channels", "channels", self.channels));
         parts.extend(number("space.cells", "cells", self.cells));
-        if let Some(space) = &self.space {
-            parts.extend(space_options("space.of", SETTINGS, space)?);
+        match &self.space {
+            Some(space) => parts.extend(space_options("space.of", SETTINGS, space)?),
+            None if origin.space_of(genotype) != genotype.space => {
+                parts.push(set("space.of", &origin.space_of(genotype).into())?);
+            }
+            None => {}
         }
         // Published settings are stronger than what a dataset suggests for searches.
         let recipe = match &self.preset {

@@ -58,7 +58,11 @@ impl Score {
             let origin = Origin::of(what, &genotype)?;
             architectures.push((what, genotype, origin));
         }
-        let of = space_of(&architectures[0].1, self.space.as_deref())?;
+        let of = space_of(
+            &architectures[0].1,
+            &Origin::default(),
+            self.space.as_deref(),
+        )?;
         let of = match registry.get(Kind::Space, &of.0) {
             Ok(_) => space_options(
                 "space.name",

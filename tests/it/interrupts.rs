@@ -27,7 +27,7 @@ fn signals_save_first_and_resume_goes_on() {
                 "--space",
                 "toy-conv",
                 "--epochs",
-                "25",
+                "12",
                 "--threads",
                 "1",
                 "--name",
@@ -94,7 +94,7 @@ fn signals_save_first_and_resume_goes_on() {
 fn search(dir: &Path, name: &str) -> Command {
     let mut c = Command::new(env!("CARGO_BIN_EXE_nasfw"));
     c.args(["run", "--strategy", "darts", "--space", "toy-conv"])
-        .args(["--epochs", "60", "--threads", "1", "--name", name])
+        .args(["--epochs", "25", "--threads", "1", "--name", name])
         .args(["--set", "trainer.checkpoint_every=100000"])
         .args(["--set", "trainer.log_every=1"])
         .current_dir(dir)

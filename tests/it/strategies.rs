@@ -12,6 +12,7 @@ use nasfw::framework::trainer::{Job, Outcome};
 use nasfw::framework::{Error, Result};
 
 use crate::resume::searches;
+use crate::spaces::all_pairs;
 
 pub fn config(set: &[String]) -> Result<RunConfig> {
     let registry = Registry::load()?;
@@ -200,14 +201,19 @@ fn planted(strategy: &str, coupling: f64, seeds: u64) -> (f64, f64) {
     (found, values.iter().sum::<f64>() / seeds as f64)
 }
 
-/// The rates that are stated here are what was measured, with a margin.
+/// The rates that are stated here are what was measured, with a margin. `ALL_PAIRS=1` prints those that nothing is stated of.
 #[test]
 fn the_planted_optimum_is_found_at_the_stated_rate() {
     const SEEDS: u64 = 12;
     println!("strategy  coupling  found  mean value ({SEEDS} seeds, 3 rows of 3 candidates)");
     let mut rate = std::collections::BTreeMap::new();
     for strategy in ["darts", "drnas", "gdas", "random", "snas", "vim"] {
-        for coupling in [0.0, 0.5, 1.0] {
+        let couplings: &[f64] = match strategy {
+            _ if all_pairs() => &[0.0, 0.5, 1.0],
+            "darts" => &[0.0, 1.0],
+            _ => &[0.0],
+        };
+        for &coupling in couplings {
             let (found, mean) = planted(strategy, coupling, SEEDS);
             println!("{strategy:8}  {coupling:.1}       {found:.2}   {mean:.3}");
             rate.insert((strategy, (coupling * 10.0) as u8), (found, mean));

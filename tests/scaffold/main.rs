@@ -1,8 +1,10 @@
 //! What `nasfw new` begins, outside the workspace: it passes its own tests, and its program takes a plugin through a search,
 //! a kill, a resume, a training of what was found and an export.
 //!
-//! The crates share the workspace's target folder, so that nasfw is not built again. Their programs are run from another
-//! place, where only the rpath of their own build script finds libtorch.
+//! The compiler is called as Cargo would, with the libraries that the workspace has built: Cargo itself would build nasfw
+//! once more, which is two minutes' work. With `ALL_PAIRS=1`, which `cargo xtask test --all` sets, Cargo does it, as for whoever
+//! types what `nasfw new` says. Programs are run from another place, where only the rpath of their own build script finds
+//! libtorch.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -14,6 +16,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -49,6 +52,96 @@ fn flags(workspace: &Path) -> String {
     flags.join("\u{1f}")
 }
 
+/// Cargo, as from a shell: what it says of the package under test would be taken for a change by build scripts that look at it.
+fn cargo() -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+    let names = std::env::vars_os().map(|(name, _)| name);
+    for name in names.filter(|n| {
+        let n = n.to_string_lossy();
+        n.starts_with("CARGO_PKG_") || n.starts_with("CARGO_MANIFEST_") || n == "OUT_DIR"
+    }) {
+        cargo.env_remove(name);
+    }
+    cargo
+}
+
+/// Words for the compiler that name what the workspace has built.
+fn built() -> &'static [String] {
+    static BUILT: OnceLock<Vec<String>> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        // With the features of the tests, so that all of it is there already.
+        let messages = good(
+            cargo()
+                .args(["build", "--workspace", "--lib", "--bins", "--examples"])
+                .args(["--offline", "--message-format=json"])
+                .current_dir(env!("CARGO_MANIFEST_DIR")),
+        );
+        let mut words = vec![];
+        let mut folder =
+            |kind: &str, path: &str| words.extend(["-L".into(), format!("{kind}={path}")]);
+        let target = Path::new(env!("CARGO_BIN_EXE_nasfw")).parent().unwrap();
+        folder("dependency", target.join("deps").to_str().unwrap());
+        let mut libraries = vec![];
+        for line in messages.lines() {
+            let said: Value = serde_json::from_str(line).unwrap();
+            for path in said["linked_paths"].as_array().into_iter().flatten() {
+                let path = path.as_str().unwrap();
+                folder(
+                    "native",
+                    path.rsplit_once('=').map_or(path, |(_, path)| path),
+                );
+            }
+            let name = said["target"]["name"].as_str().unwrap_or_default();
+            // What runs while something is built is not optimised, and something else.
+            let wanted = ["nasfw", "nasfw_conformance", "serde", "typetag"].contains(&name)
+                && said["profile"]["opt_level"] == "1";
+            let files = said["filenames"].as_array().into_iter().flatten();
+            let mut files = files
+                .filter_map(|f| f.as_str())
+                .filter(|f| f.ends_with(".rlib"));
+            if let (true, Some(file)) = (wanted, files.next()) {
+                libraries.push(format!("{name}={file}"));
+            }
+        }
+        assert_eq!(libraries.len(), 4, "{libraries:?}");
+        words.extend(libraries.into_iter().flat_map(|l| ["--extern".into(), l]));
+        words
+    })
+}
+
+/// Compiles a crate that was begun: its tests, or its program. Gives the file.
+fn compiled(dir: &Path, name: &str, tests: bool) -> PathBuf {
+    let out = dir.join("bin").join(if tests { "tests" } else { name });
+    let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or("rustc".into()));
+    rustc
+        .args([
+            "--edition=2024",
+            "--crate-type=bin",
+            "-Copt-level=1",
+            "-Dwarnings",
+        ])
+        .args(["--crate-name", &name.replace('-', "_")])
+        .arg(dir.join(name).join("src/main.rs"))
+        .arg("-o")
+        .arg(&out)
+        .args(built())
+        .env("CARGO_PKG_NAME", name)
+        .env("CARGO_PKG_VERSION", "0.1.0");
+    // What the crate's build script says.
+    let libtorch = std::env::var("LIBTORCH").unwrap();
+    rustc.arg(format!("-Clink-arg=-Wl,-rpath,{libtorch}/lib"));
+    if tests {
+        rustc.arg("--test");
+    }
+    good(&mut rustc);
+    out
+}
+
+/// Whether Cargo is to build crates, as for everybody who begins one.
+fn by_cargo() -> bool {
+    std::env::var("ALL_PAIRS").is_ok_and(|v| v == "1")
+}
+
 /// Begins a crate with a plugin of a kind in an empty folder, tests it and builds its program.
 fn begin(kind: &str) -> Begun {
     let began = Instant::now();
@@ -62,8 +155,8 @@ fn begin(kind: &str) -> Begun {
         told.contains(&format!("cd {name}\n    cargo test")),
         "{told}"
     );
-    let cargo = |args: &[&str]| {
-        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+    let in_it = |args: &[&str]| {
+        let mut cargo = cargo();
         cargo
             .args(args)
             .arg("--offline")
@@ -74,12 +167,25 @@ fn begin(kind: &str) -> Begun {
         }
         cargo
     };
-    let tested = good(&mut cargo(&["test"]));
-    assert!(tested.contains("it_conforms ... ok"), "{tested}");
-    good(&mut cargo(&["build"]));
-    let program = dir.path().join("bin").join(&name);
     fs::create_dir(dir.path().join("bin")).unwrap();
-    fs::copy(workspace.join("target/debug").join(&name), &program).unwrap();
+    let program = match by_cargo() {
+        true => {
+            let tested = good(&mut in_it(&["test"]));
+            assert!(tested.contains("it_conforms ... ok"), "{tested}");
+            good(&mut in_it(&["build"]));
+            let program = dir.path().join("bin").join(&name);
+            fs::copy(workspace.join("target/debug").join(&name), &program).unwrap();
+            program
+        }
+        false => {
+            // What it depends on can be had.
+            good(&mut in_it(&["tree"]));
+            let tests = compiled(dir.path(), &name, true);
+            let tested = good(Command::new(tests).current_dir(dir.path().join(&name)));
+            assert!(tested.contains("it_conforms ... ok"), "{tested}");
+            compiled(dir.path(), &name, false)
+        }
+    };
     println!(
         "{kind}: tested and built in {:.0} s",
         began.elapsed().as_secs_f64()

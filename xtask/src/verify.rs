@@ -208,9 +208,10 @@ fn test_command(args: &[OsString], colour: bool) -> Vec<OsString> {
     command
 }
 
-/// How many tests run at once, and how many threads each has for its tensors, on `cores` cores.
+/// How many tests run at once, and how many threads each has for its tensors, on `cores` cores: one more than there are, since
+/// some wait for processes and terminals.
 fn threads(cores: usize) -> [(&'static str, usize); 2] {
-    let tests = cores.clamp(1, MOST_TEST_THREADS);
+    let tests = (cores + 1).min(MOST_TEST_THREADS);
     [
         ("RUST_TEST_THREADS", tests),
         ("OMP_NUM_THREADS", (cores / tests).max(1)),
@@ -346,7 +347,7 @@ mod tests {
 
     #[test]
     fn test_and_tensor_threads_fill_the_machine() {
-        for (cores, tests, tensor) in [(1, 1, 1), (2, 2, 1), (4, 4, 1), (6, 4, 1), (16, 4, 4)] {
+        for (cores, tests, tensor) in [(1, 2, 1), (2, 3, 1), (4, 4, 1), (6, 4, 1), (16, 4, 4)] {
             let expected = [("RUST_TEST_THREADS", tests), ("OMP_NUM_THREADS", tensor)];
             assert_eq!(threads(cores), expected);
         }

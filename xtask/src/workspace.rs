@@ -46,6 +46,11 @@ impl Workspace {
 
     /// A program that calls cargo, with the same environment.
     pub fn building(&self, mut cargo: Command, libtorch: &Libtorch) -> Result<Command, Failure> {
+        // What cargo says of this program would be taken for a change by build scripts that look at it (ring's does), and
+        // half of everything would be built again whenever cargo is called directly.
+        for name in of_package(env::vars_os().map(|(name, _)| name)) {
+            cargo.env_remove(name);
+        }
         // The private libtorch is named by .cargo/config.toml; a second spelling of the same path
         // would make Cargo compile torch-sys again whenever it is called directly.
         if libtorch.form.is_none() {
@@ -141,6 +146,14 @@ pub fn exit_code(status: ExitStatus) -> ExitCode {
     ExitCode::from(u8::try_from(code).unwrap_or(1))
 }
 
+/// The variables by which Cargo tells a program that it runs of that program's package.
+fn of_package(names: impl Iterator<Item = OsString>) -> impl Iterator<Item = OsString> {
+    names.filter(|name| {
+        let name = name.to_string_lossy();
+        name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") || name == "OUT_DIR"
+    })
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -160,6 +173,32 @@ mod tests {
             .find(|(key, _)| *key == name)
             .and_then(|(_, value)| value)
             .map(Into::into)
+    }
+
+    #[test]
+    fn cargo_does_not_hear_of_this_package() {
+        let workspace = Workspace::find().unwrap();
+        let cargo = workspace.cargo(&libtorch(None)).unwrap();
+        let removed: Vec<_> = (cargo.get_envs())
+            .filter(|(_, value)| value.is_none())
+            .map(|(name, _)| name)
+            .collect();
+        // As in every test that cargo runs.
+        for name in [
+            "CARGO_PKG_NAME",
+            "CARGO_MANIFEST_DIR",
+            "CARGO_PKG_VERSION_MAJOR",
+        ] {
+            assert!(env::var_os(name).is_some(), "{name}");
+            assert!(removed.contains(&OsStr::new(name)), "{name}");
+        }
+        let kept = [
+            "CARGO_HOME",
+            "CARGO_INCREMENTAL",
+            "CARGO_TARGET_DIR",
+            "PATH",
+        ];
+        assert_eq!(of_package(kept.iter().map(OsString::from)).count(), 0);
     }
 
     #[test]

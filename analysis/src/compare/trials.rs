@@ -160,10 +160,10 @@ pub fn differences(begun: &[Trial], now: &[Trial]) -> Vec<String> {
     found.into_iter().collect()
 }
 
-/// A space's name, or that of its file without the ending.
+/// A space's name, that of its file without the ending, or that of its class.
 pub(super) fn short(space: &str) -> String {
     let Some(file) = space.strip_suffix(".toml") else {
-        return space.to_owned();
+        return space.rsplit(':').next().unwrap_or(space).to_owned();
     };
     file.rsplit('/').next().unwrap_or(file).to_owned()
 }

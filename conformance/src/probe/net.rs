@@ -240,7 +240,7 @@ mod tests {
                 ..Default::default()
             };
             let net = space.supernet(TASK, &asked).unwrap();
-            let params = net.layout().init(streams, options.0, options.1);
+            let params = net.init(streams, options.0, options.1).unwrap();
             let mut arch = RelaxedArch::new(space.spec().split(&flat));
             arch.offsets = Some(offsets);
             for scalar in ["auxiliary-skip", "drop-path"] {

@@ -18,7 +18,7 @@ pub(super) fn used_or_refused(space: &dyn SearchSpace, task: Task) -> Result<Ver
             "the space refuses a supernet of which nothing is asked".into(),
         ));
     };
-    let probe = &Probe::new(net.as_ref(), task);
+    let probe = &Probe::new(net.as_ref(), task)?;
     for check in [masks, offsets, scalars] {
         let verdict = check(space, probe)?;
         if verdict != Verdict::Held {

@@ -44,7 +44,7 @@ pub(super) fn told(space: &dyn SearchSpace, task: Task) -> Result<Verdict> {
             "the space refuses a supernet of which nothing is asked".into(),
         ));
     };
-    let (spec, probe) = (space.spec(), Probe::new(net.as_ref(), task));
+    let (spec, probe) = (space.spec(), Probe::new(net.as_ref(), task)?);
     let plain = probe.loss(&probe.params, WHOLE, &mixed(spec))?;
     let mut told = false;
     for wanted in [Wanted::ReluInputs, Wanted::Candidates] {
@@ -154,7 +154,7 @@ pub(super) fn cells(space: &dyn SearchSpace, task: Task) -> Result<Verdict> {
             "the space refuses a supernet of which nothing is asked".into(),
         ));
     };
-    let (spec, probe) = (space.spec(), Probe::new(net.as_ref(), task));
+    let (spec, probe) = (space.spec(), Probe::new(net.as_ref(), task)?);
     let count = net.cells();
     if count == 0 {
         return Ok(Verdict::NotApplicable(

@@ -18,6 +18,9 @@ use nasfw_framework::supernet::{AUXILIARY_SKIP, DROP_PATH, Mode, SKIP_DROPOUT, S
 const BATCH: i64 = 4;
 const OPTIONS: (Kind, Device) = (Kind::Double, Device::Cpu);
 const SEED: u64 = 2;
+const STARTS: &str = "starts-by-streams";
+const STARTS_ALIKE: &str =
+    "fresh weights fit the layouts, and the same random numbers give the same ones";
 
 /// A supernet with weights, and images to put through it.
 struct Probe<'a> {
@@ -29,17 +32,17 @@ struct Probe<'a> {
 }
 
 impl<'a> Probe<'a> {
-    fn new(net: &'a dyn Supernet, task: Task) -> Self {
+    fn new(net: &'a dyn Supernet, task: Task) -> Result<Self> {
         let streams = Streams::new(SEED);
         let shape = [BATCH, task.channels, task.height, task.width];
         let images = &mut streams.at("images", 0);
-        Self {
+        Ok(Self {
             net,
-            params: net.layout().init(streams, OPTIONS.0, OPTIONS.1),
-            stats: net.stats_layout().init(streams, OPTIONS.0, OPTIONS.1),
+            params: net.init(streams, OPTIONS.0, OPTIONS.1)?,
+            stats: net.init_stats(streams, OPTIONS.0, OPTIONS.1)?,
             images: rng::normal(images, &shape, OPTIONS.0, OPTIONS.1),
             labels: Tensor::arange(BATCH, (Kind::Int64, Device::Cpu)).remainder(task.classes),
-        }
+        })
     }
 
     fn output(&self, params: &Tensor, images: &Tensor, arch: &RelaxedArch) -> Result<Tensor> {
@@ -124,7 +127,30 @@ pub fn supernet(name: &str, space: &dyn SearchSpace, net: &dyn Supernet, task: T
     let mut report = Report::new(format!("supernet of `{name}`"));
     let (streams, spec) = (Streams::new(SEED), space.spec());
     let options = OPTIONS;
-    let probe = Probe::new(net, task);
+    let started = Probe::new(net, task).and_then(|probe| {
+        let again = Probe::new(net, task)?;
+        Ok((probe, again))
+    });
+    let (probe, again) = match started {
+        Ok(started) => started,
+        Err(e) => {
+            report.check(STARTS, STARTS_ALIKE, || Err(e));
+            return report;
+        }
+    };
+    report.check(STARTS, STARTS_ALIKE, || {
+        let fits = probe.params.size() == [net.layout().numel()]
+            && probe.stats.size() == [net.stats_layout().numel()];
+        if !fits {
+            return Ok(Verdict::Broken(
+                "what it starts with is not as long as its layouts".into(),
+            ));
+        }
+        let alike = probe.params.equal(&again.params) && probe.stats.equal(&again.stats);
+        Ok(Verdict::of(alike, || {
+            "the same random numbers gave two starts".into()
+        }))
+    });
     let logits = |i| logits(spec, i);
     let mixed = || mixed(spec);
     let discrete = || -> Choice { space.random(&mut streams.at("choice", 0)) };

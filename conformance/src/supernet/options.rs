@@ -20,7 +20,7 @@ pub(super) fn used_or_refused(space: &dyn SearchSpace, task: Task) -> Result<Ver
             "the space refuses a supernet of which nothing is asked".into(),
         ));
     };
-    let base = &Probe::new(net.as_ref(), task);
+    let base = &Probe::new(net.as_ref(), task)?;
     let plain = base.plainly(&mixed(space.spec()), Mode::Train)?;
     let idle = space.without_effect();
     for (name, options) in asked(space.spec()) {
@@ -29,7 +29,7 @@ pub(super) fn used_or_refused(space: &dyn SearchSpace, task: Task) -> Result<Ver
         };
         let rebuilt = other.layout() != net.layout() || other.stats_layout() != net.stats_layout();
         let other = &match rebuilt {
-            true => Probe::new(other.as_ref(), task),
+            true => Probe::new(other.as_ref(), task)?,
             // The same weights, so that outputs can be compared.
             false => Probe {
                 net: other.as_ref(),

@@ -35,13 +35,14 @@ pub(super) fn own_weights(space: &dyn SearchSpace, task: Task) -> Result<Verdict
             "it tells of no weights that are a candidate's own".into(),
         ));
     }
-    let (spec, probe) = (space.spec(), Probe::new(net.as_ref(), task));
+    let (spec, probe) = (space.spec(), Probe::new(net.as_ref(), task)?);
     if let Some(why) = misplaced(spec, &own, net.cells().max(1), probe.params.numel() as i64) {
         return Ok(Verdict::Broken(why));
     }
     // A ReLU may take a weight's gradient at one place: it has one where it has one at any of these.
-    let places: Vec<(Probe<'_>, RelaxedArch)> =
-        (0..DRAWS).map(|i| place(&probe, spec, i)).collect();
+    let places: Vec<(Probe<'_>, RelaxedArch)> = (0..DRAWS)
+        .map(|i| place(&probe, spec, i))
+        .collect::<Result<_>>()?;
     let has = |change: &dyn Fn(&RelaxedArch) -> RelaxedArch| -> Result<Tensor> {
         let mut any = Tensor::zeros([probe.params.numel() as i64], (Kind::Bool, OPTIONS.1));
         for (probe, arch) in &places {
@@ -106,19 +107,19 @@ pub(super) fn own_weights(space: &dyn SearchSpace, task: Task) -> Result<Verdict
 }
 
 /// Weights, images and an architecture of their own for every `i`.
-fn place<'a>(like: &Probe<'a>, spec: &ArchSpec, i: u64) -> (Probe<'a>, RelaxedArch) {
+fn place<'a>(like: &Probe<'a>, spec: &ArchSpec, i: u64) -> Result<(Probe<'a>, RelaxedArch)> {
     let streams = Streams::new(SEED + i);
     let (kind, device) = OPTIONS;
     let rng = &mut streams.at("images", 0);
     let probe = Probe {
         net: like.net,
-        params: like.net.layout().init(streams, kind, device),
+        params: like.net.init(streams, kind, device)?,
         stats: like.stats.copy(),
         images: rng::normal(rng, &like.images.size(), kind, device),
         labels: like.labels.copy(),
     };
     let arch = mixed(spec).with_weights(spec.softmax(&logits(spec, i)));
-    (probe, arch)
+    Ok((probe, arch))
 }
 
 /// What is wrong where weights that are said to be a candidate's have a gradient, and others have none.

@@ -14,33 +14,25 @@ enum Array<'a> {
     Numbers(&'a str, Vec<u64>, Vec<i64>),
 }
 
+fn put<T: npyz::AutoSerialize>(
+    file: &mut NpzWriter<impl Write + std::io::Seek>,
+    name: &str,
+    shape: &[u64],
+    values: &[T],
+) {
+    let array = file.array(name, Default::default()).unwrap();
+    let mut w = array.default_dtype().shape(shape).begin_nd().unwrap();
+    w.extend(values).unwrap();
+    w.finish().unwrap();
+}
+
 fn written(arrays: &[Array<'_>]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let mut file = NpzWriter::create(dir.path().join("images.npz")).unwrap();
     for array in arrays {
         match array {
-            Array::Bytes(name, shape, values) => {
-                let mut w = file
-                    .array(name, Default::default())
-                    .unwrap()
-                    .default_dtype()
-                    .shape(shape)
-                    .begin_nd()
-                    .unwrap();
-                w.extend(values).unwrap();
-                w.finish().unwrap();
-            }
-            Array::Numbers(name, shape, values) => {
-                let mut w = file
-                    .array(name, Default::default())
-                    .unwrap()
-                    .default_dtype()
-                    .shape(shape)
-                    .begin_nd()
-                    .unwrap();
-                w.extend(values).unwrap();
-                w.finish().unwrap();
-            }
+            Array::Bytes(name, shape, values) => put(&mut file, name, shape, values),
+            Array::Numbers(name, shape, values) => put(&mut file, name, shape, values),
         }
     }
     file.zip_writer().flush().unwrap();

@@ -8,7 +8,7 @@ use crate::arch::{Choice, Genotype};
 use crate::error::{Error, Result};
 use crate::events::Meter;
 use crate::inputs::Inputs;
-use crate::network::{Cost, Network, NetworkOptions};
+use crate::network::{self, Cost, Network, NetworkOptions};
 use crate::rng::Streams;
 use crate::search::Search;
 use crate::space::different;
@@ -136,26 +136,48 @@ impl Reopened {
     /// The network that [`Reopened::weights`] are of.
     ///
     /// # Errors
-    /// A run whose weights are those of a weight-sharing supernet.
+    /// A run whose weights are those of a weight-sharing supernet; a network that is no list of operations.
     pub fn network(&self) -> Result<Network> {
+        self.need_one()?;
         let genotype = self.genotype();
-        let space = self.search.space();
-        for auxiliary in [false, true] {
+        let build = |auxiliary| {
             let options = NetworkOptions {
                 auxiliary,
                 ..Default::default()
             };
-            if let Ok(network) = space.network(&genotype, self.search.task(), &options)
-                && network.layout() == self.search.supernet().layout()
-            {
+            let space = self.search.space();
+            space.network(&genotype, self.search.task(), &options)
+        };
+        for auxiliary in [false, true] {
+            let network = build(auxiliary)?;
+            if network.layout() == self.search.supernet().layout() {
                 return Ok(network);
             }
         }
-        Err(Error::Incompatible {
-            what: "the network of this run".into(),
-            why: "its weights are those of a supernet, in which architectures share them".into(),
-            help: "train the architecture alone with `nasfw retrain RUN`".into(),
-        })
+        Err(shared())
+    }
+
+    /// Whether the weights are those of one architecture alone.
+    pub fn is_alone(&self) -> bool {
+        self.search.space().spec().size() <= 1.0
+    }
+
+    fn need_one(&self) -> Result<()> {
+        match self.is_alone() {
+            true => Ok(()),
+            false => Err(shared()),
+        }
+    }
+
+    /// The weights as a safetensors file, by their names, with `metadata` under the key `nasfw`.
+    ///
+    /// # Errors
+    /// A run whose weights are those of a weight-sharing supernet.
+    pub fn safetensors(&self, metadata: &str) -> Result<Vec<u8>> {
+        self.need_one()?;
+        let supernet = self.search.supernet();
+        let layouts = (supernet.layout(), &supernet.stats_layout());
+        network::safetensors(layouts, self.weights(), metadata)
     }
 
     /// Parameters and running statistics.
@@ -164,5 +186,13 @@ impl Reopened {
             params: &self.search.theta,
             stats: &self.search.stats,
         }
+    }
+}
+
+fn shared() -> Error {
+    Error::Incompatible {
+        what: "the network of this run".into(),
+        why: "its weights are those of a supernet, in which architectures share them".into(),
+        help: "train the architecture alone with `nasfw retrain RUN`".into(),
     }
 }

@@ -39,4 +39,5 @@ pub use mixed::Mixed;
 pub use onnx::{ONNX_OPSET, ONNX_OPSETS};
 pub use pool::average_pool;
 pub use pytorch::{PyTorchImages, PyTorchNotes};
-pub use standalone::{DROP_PATH, Standalone};
+pub use standalone::{DROP_PATH, LossOptions, Standalone};
+pub(crate) use weights::safetensors;

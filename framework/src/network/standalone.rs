@@ -4,13 +4,22 @@ use tch::{Reduction, Tensor};
 
 use super::graph::Network;
 use crate::arch::RelaxedArch;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::params::ParamLayout;
 use crate::rng::Streams;
 use crate::supernet::{Mode, Supernet, Weights};
 
 /// The architecture's scalar from which [`Standalone`] takes the rate of drop path.
 pub const DROP_PATH: &str = "drop-path";
+
+/// What the loss of a training alone has beside the cross-entropy of the logits.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct LossOptions {
+    /// Weight of the auxiliary classifier's loss: DARTS takes 0.4. 0 means that there is none.
+    pub auxiliary: f64,
+    /// Share of the labels that is spread over all classes: 0.1 on ImageNet.
+    pub label_smoothing: f64,
+}
 
 /// A [`Network`] as a [`Supernet`] in which everything is decided: of the architecture it reads the scalar
 /// [`DROP_PATH`] only (0 where it is missing).
@@ -20,19 +29,24 @@ pub const DROP_PATH: &str = "drop-path";
 #[derive(Debug)]
 pub struct Standalone {
     network: Network,
-    auxiliary_weight: f64,
-    label_smoothing: f64,
+    loss: LossOptions,
 }
 
 impl Standalone {
-    /// A network whose loss is the cross-entropy of the main logits plus `auxiliary_weight` times that of the auxiliary
-    /// ones, both with labels smoothed by `label_smoothing` (0 for none): DARTS takes 0.4, and 0.1 on ImageNet.
-    pub fn new(network: Network, auxiliary_weight: f64, label_smoothing: f64) -> Self {
-        Self {
-            network,
-            auxiliary_weight,
-            label_smoothing,
+    /// A network whose loss is the cross-entropy of the main logits plus a share of that of the auxiliary ones, both with
+    /// labels smoothed.
+    ///
+    /// # Errors
+    /// A network to which no path leads from the images: there is nothing to be trained.
+    pub fn new(network: Network, loss: LossOptions) -> Result<Self> {
+        if !network.sees_images() {
+            return Err(Error::Incompatible {
+                what: "training of this architecture".into(),
+                why: "no path leads from the images to the classifier: whatever it sees, it answers the same".into(),
+                help: "train another one; a longer search, or another seed, may find it".into(),
+            });
         }
+        Ok(Self { network, loss })
     }
 
     /// The network.
@@ -82,12 +96,12 @@ impl Supernet for Standalone {
 
     fn loss(&self, output: &Tensor, labels: &Tensor) -> Tensor {
         let loss = |logits: &Tensor| {
-            let smoothing = self.label_smoothing;
+            let smoothing = self.loss.label_smoothing;
             logits.cross_entropy_loss::<Tensor>(labels, None, Reduction::Mean, -100, smoothing)
         };
         let (main, auxiliary) = self.split(output);
         match auxiliary {
-            Some(auxiliary) => loss(&main) + loss(&auxiliary) * self.auxiliary_weight,
+            Some(auxiliary) => loss(&main) + loss(&auxiliary) * self.loss.auxiliary,
             None => loss(&main),
         }
     }

@@ -240,7 +240,7 @@ impl Search {
             device,
         };
         search.settle_batches()?;
-        search.start_weights();
+        search.start_weights()?;
         search.start_arch(needs);
         Ok(search)
     }
@@ -553,7 +553,7 @@ impl Search {
         self.settle_batches()?;
         self.plain = None;
         self.clock.stage += 1;
-        self.restart_weights();
+        self.restart_weights()?;
         if carry_weights {
             let layout = self.supernet.layout();
             self.theta = leaf(no_grad(|| {

@@ -151,20 +151,23 @@ impl Search {
     }
 
     /// Starts θ, its statistics and its optimizer afresh, from another draw each time.
-    pub fn restart_weights(&mut self) {
+    ///
+    /// # Errors
+    /// Those of [`Supernet::init`](crate::supernet::Supernet::init).
+    pub fn restart_weights(&mut self) -> Result<()> {
         self.clock.restarts += 1;
-        self.start_weights();
+        self.start_weights()?;
         self.settled();
+        Ok(())
     }
 
-    pub(super) fn start_weights(&mut self) {
+    pub(super) fn start_weights(&mut self) -> Result<()> {
         let streams = self.streams.child("weights", self.clock.restarts);
-        self.theta = leaf(self.supernet.layout().init(streams, self.kind, self.device));
-        self.stats = self
-            .supernet
-            .stats_layout()
-            .init(streams, self.kind, self.device);
+        let (kind, device) = (self.kind, self.device);
+        self.theta = leaf(self.supernet.init(streams, kind, device)?);
+        self.stats = self.supernet.init_stats(streams, kind, device)?;
         self.theta_optimizer = self.settings.weights.build(&self.theta);
+        Ok(())
     }
 
     pub(super) fn start_arch(&mut self, needs: &Needs<'_>) {

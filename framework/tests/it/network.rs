@@ -4,7 +4,9 @@ use std::collections::HashMap;
 
 use nasfw_framework::Error;
 use nasfw_framework::arch::RelaxedArch;
-use nasfw_framework::network::{Conv, Cost, DROP_PATH, Network, NetworkBuilder, Standalone, Value};
+use nasfw_framework::network::{
+    Conv, Cost, DROP_PATH, LossOptions, Network, NetworkBuilder, Standalone, Value,
+};
 use nasfw_framework::params::ParamLayout;
 use nasfw_framework::rng::Streams;
 use nasfw_framework::space::Task;
@@ -567,7 +569,14 @@ fn the_trainers_view_adds_the_auxiliary_loss_and_judges_the_main_logits() {
     let x = b.drop_path(images);
     let logits = b.linear("main", x, 5);
     let auxiliary = b.linear("auxiliary", images, 5);
-    let net = Standalone::new(b.finish(logits, Some(auxiliary)).unwrap(), 0.4, 0.1);
+    let net = Standalone::new(
+        b.finish(logits, Some(auxiliary)).unwrap(),
+        LossOptions {
+            auxiliary: 0.4,
+            label_smoothing: 0.1,
+        },
+    )
+    .unwrap();
     let (params, stats) = weights(net.network());
     let weights = Weights {
         params: &params,

@@ -129,7 +129,7 @@ impl Trials {
         };
         match self.parked.get(&trial.number) {
             Some(parked) => search.take_up(parked)?,
-            None => search.restart_weights(),
+            None => search.restart_weights()?,
         }
         let (trained, whole) = (self.epochs(trial.from), self.epochs(self.lengths.len()));
         search.schedule_over(search.epoch().saturating_sub(trained), whole);

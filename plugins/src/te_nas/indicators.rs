@@ -31,10 +31,7 @@ impl<'a> Fresh<'a> {
 
     fn output(&self, images: &Tensor, arch: &RelaxedArch) -> Result<Tensor> {
         let options = (self.weights.kind(), self.weights.device());
-        let stats = self
-            .net
-            .stats_layout()
-            .init(self.noise, options.0, options.1);
+        let stats = self.net.init_stats(self.noise, options.0, options.1)?;
         let weights = Weights {
             params: self.weights,
             stats: &stats,

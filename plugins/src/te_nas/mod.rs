@@ -331,20 +331,20 @@ impl TeNas {
             let streams = self.streams.child("start", start);
             let fresh = |net: &dyn Supernet, name: &str| {
                 let streams = streams.child(name, 0);
-                let weights = net.layout().init(streams, search.kind(), search.device());
-                weights.set_requires_grad(true)
+                let weights = net.init(streams, search.kind(), search.device())?;
+                Ok::<_, Error>(weights.set_requires_grad(true))
             };
             let condition = match with_kernel {
                 true => {
                     let net = search.supernet();
-                    let weights = fresh(net, "kernel");
+                    let weights = fresh(net, "kernel")?;
                     Fresh::new(net, &weights, streams).condition(&images.kernel, arch)?
                 }
                 false => 1.0,
             };
             let regions = match (&self.region_net, &images.regions) {
                 (Some(net), Some(images)) if with_regions => {
-                    let weights = fresh(net.as_ref(), "regions");
+                    let weights = fresh(net.as_ref(), "regions")?;
                     Fresh::new(net.as_ref(), &weights, streams).regions(images, arch)?
                 }
                 _ => 1.0,

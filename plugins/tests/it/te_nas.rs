@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use nasfw_framework::network::{Conv, Standalone};
+use nasfw_framework::network::{Conv, LossOptions, Standalone};
 use nasfw_framework::rng::normal;
 use nasfw_framework::strategy::Strategy;
 use nasfw_framework::trainer::advance;
@@ -140,7 +140,7 @@ fn regions_are_patterns_of_relus() {
     let x = b.conv("lines", images, 3, wide);
     let x = b.relu(x);
     let logits = b.linear("classifier", x, 2);
-    let net = Standalone::new(b.finish(logits, None).unwrap(), 0.0, 0.0);
+    let net = Standalone::new(b.finish(logits, None).unwrap(), LossOptions::default()).unwrap();
     for seed in 0..5 {
         let theta = net.layout().init(Streams::new(seed), DOUBLE.0, DOUBLE.1);
         let images = normal(

@@ -33,7 +33,7 @@ pub fn in_two_pieces(s: &mut Search, arch: &RelaxedArch) -> Result<()> {
     s.take_up(&start)?;
     train(s, &arch, &batches[..3])?;
     let (half, parked) = (stands(s), s.park());
-    s.restart_weights();
+    s.restart_weights()?;
     train(s, &arch, &batches[1..])?;
     assert_ne!(stands(s), in_one);
     let mut tensors = BTreeMap::new();
