@@ -109,8 +109,12 @@ def check(folder):
     with torch.no_grad():
         logits = network(images)
     found = {"eval": distance(logits, data["eval"])}
-    # How much of them is the images' and not a constant.
-    spread = (data["eval"].max(0).values - data["eval"].min(0).values).max() / data["eval"].abs().max()
+    # How much of them is the images' and not a constant: in a deep network with statistics that were drawn, what is put out can be
+    # one number whatever goes in, but not with those of the batch.
+    def of_images(logits):
+        return float((logits.max(0).values - logits.min(0).values).max() / logits.abs().max())
+
+    spread = max(of_images(data[mode]) for mode in ("eval", "train"))
 
     network.double().train()
     images = images.double()
@@ -133,7 +137,7 @@ def check(folder):
     network.eval()
     with torch.no_grad():
         found["after"] = distance(network(images), data["after"])
-    return {"found": found, "count": count, "seconds": seconds, "spread": float(spread)}
+    return {"found": found, "count": count, "seconds": seconds, "spread": spread}
 
 
 for line in sys.stdin:
