@@ -40,8 +40,8 @@ started()
 __all__ = [
     "Adam", "Arch", "Batch", "ConfigError", "DataError", "DeviceError", "Dirichlet", "Distribution", "Error", "Group",
     "GumbelSoftmax", "Images", "NotFiniteError", "Optimizer", "OutputError", "Rebuild", "Rollback", "Run", "RunError", "Search", "Set",
-    "Sgd", "Softmax", "Space", "Spec", "Strategy", "Task", "announce", "command", "compare", "evaluate", "images", "load", "network", "plugins", "resume",
-    "retrain", "run",
+    "Sgd", "Softmax", "Space", "Spec", "Strategy", "Task", "announce", "command", "compare", "evaluate", "images", "load", "network",
+    "plugins", "resume", "retrain", "run",
 ]
 
 announce = _plugins.announce
@@ -103,8 +103,8 @@ def _settings(settings: dict) -> list:
 
 
 def _part(kind: str, part, *, lasting: bool = False) -> list:
-    """A strategy or a space, by name, class, place of the class, object with options, or table of settings. `lasting`: other processes must find it by what
-    stands here."""
+    """A strategy or a space, by name, class, place of the class, object with options, or table of settings. `lasting`: by what
+    stands here other processes must find it."""
     if part is None:
         return []
     if isinstance(part, (str, os.PathLike)):
@@ -238,8 +238,13 @@ def network(
     from . import networks
 
     weights = _path(weights) if isinstance(weights, (Run, os.PathLike)) else weights
-    task = None if classes is None or image is None else Task(*image, classes)
-    made = found_by(what.path if isinstance(what, Run) else what, _space(space), {"channels": channels, "cells": cells}, task)
+    made = found_by(
+        what if isinstance(what, dict) else _path(what),
+        _space(space),
+        sizes={"channels": channels, "cells": cells},
+        image=image,
+        classes=classes,
+    )
     if made is not None:
         if auxiliary or drop_path_rate:
             raise ConfigError("networks of a space in Python have neither an auxiliary classifier nor paths that nasfw drops")

@@ -397,16 +397,17 @@ class Found:
         return module
 
 
-def found_by(what, space=None, sizes: dict | None = None, task: Task | None = None) -> Found | None:
+def found_by(what, space=None, *, sizes: dict, image: tuple | None, classes: int | None) -> Found | None:
     """The architecture of a run of a space in Python, or a genotype (a dict) of a space that is given; None of others."""
-    path = pathlib.Path(what) if isinstance(what, (str, os.PathLike)) else None
-    run = _read_json(path / "run.json") if path is not None and (path / "run.json").is_file() else None
+    # A genotype as text is longer than a path may be, which `os.path` takes for no file and `pathlib` for an error.
+    path = pathlib.Path(what) if not isinstance(what, dict) and os.path.isfile(os.path.join(what, "run.json")) else None
+    run = _read_json(path / "run.json") if path else None
     section = run["space"] if run else {}
-    sizes = dict(sizes or {})
     if section.get("name") == "python":
-        genotype, of, options = _read_json(path / "result.json")["genotype"], section["class"], dict(section)
-        for key in ("name", "plugin", "class"):
-            options.pop(key)
+        genotype, of = _read_json(path / "result.json")["genotype"], section["class"]
+        # How large the network of the search was is the search's alone, as in `nasfw retrain`.
+        apart = ("name", "plugin", "class", "channels", "cells")
+        options = {key: value for key, value in section.items() if key not in apart}
     elif section.get("name") == "standalone" and ":" in section.get("of", ""):
         genotype, of, options = json.loads(section["genotype"]), section["of"], section.get("settings", {})
         sizes = {key: sizes.get(key) or section[key] or None for key in ("channels", "cells")}
@@ -421,9 +422,10 @@ def found_by(what, space=None, sizes: dict | None = None, task: Task | None = No
     announce(type(space))
     section = {"name": "python", "plugin": space.name, "class": place_of(type(space)), **space.options()}
     kept = native.choice_of(json.dumps(section), json.dumps(genotype))
-    if task is None:
-        inputs = _read_json(path / "manifest.json").get("inputs") if run else None
-        task = Task(**inputs["task"]) if inputs else Task(3, 32, 32, 10)
+    inputs = _read_json(path / "manifest.json").get("inputs") if run else None
+    task = Task(**inputs["task"]) if inputs else Task(3, 32, 32, 10)
+    image = image or (task.channels, task.height, task.width)
+    task = Task(*image, task.classes if classes is None else classes)
     return Found(_sized(space, sizes), kept, task)
 
 

@@ -26,6 +26,13 @@ def test_a_published_cell_trains_and_pickles():
         assert torch.equal(other(images), net(images))
 
 
+def test_a_genotype_as_text_is_no_path():
+    text = nasfw.command("genotype", "DARTS_V2", "--format", "json")
+    assert len(text) > 255
+    net = nasfw.network(text, channels=4, cells=3)
+    assert net.state_dict().keys() == nasfw.network("DARTS_V2", channels=4, cells=3).state_dict().keys()
+
+
 def test_weights_of_a_retraining_come_along(small):
     settings = {k: v for k, v in small.items() if k != "dataset"}
     found = nasfw.run("darts", space="nasbench1shot1-s3", dataset={"name": "synthetic", "images": 32}, **{**settings, "epochs": 1})

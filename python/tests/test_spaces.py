@@ -116,6 +116,11 @@ def test_from_the_search_to_the_network(small, tmp_path):
 
     fresh = nasfw.network(found.genotype, space=ChainSpace(channels=3), image=(3, 8, 8), classes=4)
     assert fresh.stem[0].out_channels == 3
+    # As what a retraining trains: channels of the search are the search's, images are the run's unless others are asked for.
+    net = nasfw.network(found)
+    assert net.stem[0].out_channels == 4 and net.head.out_features == 4
+    assert nasfw.network(found, classes=7).head.out_features == 7
+    assert nasfw.network(found, image=(1, 8, 8)).stem[0].in_channels == 1
     with pytest.raises(ValueError, match="do not fit"):
         nasfw.network(found, weights=trained)
     with pytest.raises(nasfw.ConfigError, match="modules of Python"):
