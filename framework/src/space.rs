@@ -111,7 +111,7 @@ pub trait SearchSpace: Send + Sync {
     /// sections `[strategy]`, `[trainer]` and `[space]`, laid over the defaults of the strategy `train` and of the space
     /// `standalone`. `preset` in `[strategy]` names published settings of both, which the rest is laid over. The default
     /// is DARTS's on CIFAR-10.
-    fn recipe(&self) -> &'static str {
+    fn recipe(&self) -> &str {
         RECIPE
     }
 

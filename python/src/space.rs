@@ -53,7 +53,7 @@ impl SpaceConfig for PythonSpaceConfig {
         Ok(Box::new(PythonSpace {
             name: self.0.plugin.clone(),
             spec: ArchSpec::new(groups)?,
-            recipe: Box::leak(recipe.into_boxed_str()),
+            recipe,
             object,
         }))
     }
@@ -70,7 +70,7 @@ impl SpaceConfig for PythonSpaceConfig {
 struct PythonSpace {
     name: String,
     spec: ArchSpec,
-    recipe: &'static str,
+    recipe: String,
     object: Py<PyAny>,
 }
 
@@ -226,8 +226,8 @@ impl SearchSpace for PythonSpace {
         Ok(Box::new(self.net("network_of", task, &arguments, loss)?))
     }
 
-    fn recipe(&self) -> &'static str {
-        self.recipe
+    fn recipe(&self) -> &str {
+        &self.recipe
     }
 }
 

@@ -83,14 +83,15 @@ const PLAIN: &str = "[space]\nauxiliary = 0.0\n";
 ///
 /// # Errors
 /// Defaults of the space with which it can't be built.
-pub fn recipe(registry: &Registry, of: &str) -> Result<&'static str> {
+pub fn recipe(registry: &Registry, of: &str) -> Result<String> {
     if of == NASBENCH101 {
-        return Ok(nasbench101::RECIPE);
+        return Ok(nasbench101::RECIPE.into());
     }
     let Ok(plugin) = registry.get(Kind::Space, of) else {
-        return Ok(RECIPE);
+        return Ok(RECIPE.into());
     };
-    Ok(plugin.space(&plugin.default_section()?)?.build()?.recipe())
+    let space = plugin.space(&plugin.default_section()?)?.build()?;
+    Ok(space.recipe().to_owned())
 }
 
 impl StandaloneConfig {

@@ -116,7 +116,7 @@ impl Retrain {
             Some(preset) => Recipe::preset(preset),
             None => {
                 let of = of(&self.settings, registry, &weakest, &parts, genotype);
-                Recipe::of(&of, standalone::recipe(registry, &of)?)?
+                Recipe::of(&of, &standalone::recipe(registry, &of)?)?
             }
         };
         weakest.extend(recipe.settings(registry)?);
