@@ -35,11 +35,12 @@ fn main() -> Outcome<()> {
     // Side by side, and linked in the order in which the first needs the others.
     std::thread::scope(|threads| {
         let native = threads.spawn(|| native(&include, x86));
+        let group = threads.spawn(|| group(&include));
         let kernels: Vec<_> = isas
             .iter()
             .map(|isa| threads.spawn(move || kernels(isa)))
             .collect();
-        let mut compiled = std::iter::once(native).chain(kernels);
+        let mut compiled = [native, group].into_iter().chain(kernels);
         // The scope waits for all of them, whichever fails.
         compiled.try_for_each(|c| {
             c.join()
@@ -47,6 +48,7 @@ fn main() -> Outcome<()> {
         })
     })?;
     println!("cargo:rustc-link-lib=static=nasfw_native");
+    println!("cargo:rustc-link-lib=static=nasfw_group");
     let out = PathBuf::from(env::var("OUT_DIR")?);
     for (isa, ..) in isas {
         println!("cargo:rustc-link-lib=static=nasfw_kernels_{isa}");
@@ -72,19 +74,35 @@ fn main() -> Outcome<()> {
 
 /// What calls libtorch.
 fn native(include: &Path, x86: bool) -> Outcome<()> {
-    let mut native = cpp();
-    native
-        .include(include)
-        .include(include.join("torch/csrc/api/include"))
-        .define("_GLIBCXX_USE_CXX11_ABI", "1")
-        // As libtorch, whose threads the kernels share.
-        .flag_if_supported("-fopenmp")
-        .file("native/all.cpp");
+    let mut native = libtorch(include);
+    native.file("native/all.cpp");
     if x86 {
         native.define("NASFW_X86", None);
     }
     native.try_compile("nasfw_native")?;
     Ok(())
+}
+
+/// What joins processes: a unit of its own, whose headers take as long as all others.
+fn group(include: &Path) -> Outcome<()> {
+    let mut group = libtorch(include);
+    group
+        .include("native/gloo_declared")
+        .file("native/group.cpp")
+        .file("native/nccl.cpp");
+    group.try_compile("nasfw_group")?;
+    Ok(())
+}
+
+fn libtorch(include: &Path) -> cc::Build {
+    let mut build = cpp();
+    build
+        .include(include)
+        .include(include.join("torch/csrc/api/include"))
+        .define("_GLIBCXX_USE_CXX11_ABI", "1")
+        // As libtorch, whose threads the kernels share.
+        .flag_if_supported("-fopenmp");
+    build
 }
 
 /// The fused kernels for one instruction set; they know no libtorch. All are of one source, whose object has one name: each is

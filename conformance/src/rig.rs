@@ -12,6 +12,7 @@ use super::trace::{Trace, Watch};
 use nasfw_framework::config::{Common, RunConfig, Validator};
 use nasfw_framework::events::Event;
 use nasfw_framework::listen::Vector;
+use nasfw_framework::ranks::Ranks;
 use nasfw_framework::registry::Plugin;
 use nasfw_framework::run::{self, RunFolder};
 use nasfw_framework::search::Search;
@@ -152,6 +153,7 @@ impl<'a> Rig<'a> {
                 run: &run,
                 listeners: vec![],
                 interrupt: &flag,
+                ranks: Ranks::alone(),
             };
             match config.trainer.search(job) {
                 Err(Error::Interrupted { .. }) => {}

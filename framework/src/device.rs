@@ -81,7 +81,30 @@ pub fn nvidia_hardware() -> bool {
     })
 }
 
-/// The device that `auto`, `cpu`, `cuda` or `cuda:N` stands for.
+/// The device of a plan whose trials are to be placed on all GPUs, one each.
+pub const EVERY_CUDA: &str = "cuda:*";
+
+/// Numbers of the GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` names them.
+pub fn visible_gpus() -> Vec<String> {
+    load_cuda();
+    let count = match Cuda::is_available() {
+        true => usize::try_from(Cuda::device_count()).unwrap_or(0),
+        false => 0,
+    };
+    named(std::env::var("CUDA_VISIBLE_DEVICES").ok().as_deref(), count)
+}
+
+/// `count` GPUs by the names that whoever started this process gave them, or by their numbers.
+fn named(visible: Option<&str>, count: usize) -> Vec<String> {
+    let names = visible.into_iter().flat_map(|v| v.split(','));
+    let names: Vec<String> = names.map(|name| name.trim().to_owned()).collect();
+    (0..count)
+        .map(|i| names.get(i).cloned().unwrap_or_else(|| i.to_string()))
+        .collect()
+}
+
+/// The device that `auto`, `cpu`, `cuda` or `cuda:N` stands for; `cuda:*` is the first GPU, which is the only one of a trial
+/// that was placed on it.
 ///
 /// # Errors
 /// A CUDA device that was asked for but is not there; and, for `auto`, a GPU with a driver that libtorch can't use,
@@ -115,7 +138,7 @@ pub fn choose(name: &str) -> Result<Device> {
         "auto" => Ok(Device::Cpu),
         _ => {
             let index = match name {
-                "cuda" => Some(0),
+                "cuda" | EVERY_CUDA => Some(0),
                 _ => name
                     .strip_prefix("cuda:")
                     .and_then(|n| n.parse::<usize>().ok()),
@@ -151,4 +174,18 @@ pub(crate) fn synchronise(device: Device) {
 /// Largest resident memory of this process so far, in bytes.
 pub fn peak_memory() -> Option<u64> {
     memory::peak(Device::Cpu)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gpus_have_the_names_that_this_process_was_given() {
+        assert_eq!(named(None, 3), ["0", "1", "2"]);
+        assert_eq!(named(Some("5, GPU-a"), 2), ["5", "GPU-a"]);
+        // What comes after a number that is not there counts for nothing.
+        assert_eq!(named(Some("5,9,6"), 1), ["5"]);
+        assert!(named(Some(""), 0).is_empty());
+    }
 }

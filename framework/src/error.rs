@@ -123,6 +123,16 @@ pub enum Error {
         /// What to type to go on.
         help: String,
     },
+    /// Another process of the same run is gone.
+    #[error("process {rank} of {world} has lost another one: {why}")]
+    Lost {
+        /// Number of this process.
+        rank: usize,
+        /// How many there are.
+        world: usize,
+        /// What was noticed.
+        why: String,
+    },
     /// A plugin's own error.
     #[error("{plugin}: {message}")]
     Plugin {
@@ -196,6 +206,7 @@ impl Error {
             Self::Io { .. } => 5,
             Self::Device { .. } => 6,
             Self::NotFinite { .. } => 7,
+            Self::Lost { .. } => 8,
             Self::Interrupted { .. } | Self::Stopped { .. } => 130,
             Self::Registry(_)
             | Self::HasNone { .. }
@@ -263,6 +274,11 @@ impl Error {
                      own), or clip harder, `--set trainer.weights.clip=…`"
                 ))
             }
+            Self::Lost { .. } => Some(
+                "the process that ended says why; start all of them again, with `--name NAME --resume` or by `resume`: \
+                 the run goes on from its newest checkpoint"
+                    .into(),
+            ),
             Self::Interrupted { run, .. } => Some(format!("go on with `{}`", resume(run))),
             _ => None,
         }

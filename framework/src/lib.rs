@@ -33,6 +33,7 @@ pub mod gradients;
 pub mod observe;
 pub mod optim;
 pub mod params;
+pub mod ranks;
 mod tensors;
 
 pub mod benchmark;

@@ -1,6 +1,7 @@
 //! What libtorch lacks for supernets, in C++ behind safe functions.
 
 pub mod fused;
+pub mod group;
 pub mod handle;
 pub mod memory;
 mod message;

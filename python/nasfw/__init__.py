@@ -20,6 +20,7 @@ __all__ = [
     "Group",
     "GumbelSoftmax",
     "Images",
+    "LostError",
     "NotFiniteError",
     "Optimizer",
     "OutputError",

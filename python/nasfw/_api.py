@@ -12,7 +12,7 @@ import torch  # first: the compiled module shares its libtorch
 
 from . import _options, _plugins
 from ._ambient import ambient
-from ._errors import ConfigError, DataError, DeviceError, Error, NotFiniteError, OutputError, RunError
+from ._errors import ConfigError, DataError, DeviceError, Error, LostError, NotFiniteError, OutputError, RunError
 from ._images import Images, images
 from ._native import native
 from ._options import Adam, Optimizer, Sgd
@@ -39,7 +39,7 @@ started()
 
 __all__ = [
     "Adam", "Arch", "Batch", "ConfigError", "DataError", "DeviceError", "Dirichlet", "Distribution", "Error", "Group",
-    "GumbelSoftmax", "Images", "NotFiniteError", "Optimizer", "OutputError", "Rebuild", "Rollback", "Run", "RunError", "Search", "Set",
+    "GumbelSoftmax", "Images", "LostError", "NotFiniteError", "Optimizer", "OutputError", "Rebuild", "Rollback", "Run", "RunError", "Search", "Set",
     "Sgd", "Softmax", "Space", "Spec", "Strategy", "Task", "announce", "command", "compare", "evaluate", "images", "load", "network",
     "plugins", "resume", "retrain", "run",
 ]
@@ -124,6 +124,7 @@ def run(
     dataset=None,
     *,
     resume: bool = False,
+    ranks: str | None = None,
     on_event=None,
     progress: bool | None = None,
     **settings,
@@ -138,26 +139,41 @@ def run(
     settings: those of the command line: `epochs=2, seed=0, preset="…", data_dir="…", out="runs", name="…", device="cpu"`;
         others by their sections: `trainer={"batch_size": 64}`.
     resume: go on with the run called `name` if there is one.
-    on_event: called with every event of the run, a dict.
+    ranks: by several processes together, which `"torchrun"`, `"slurm"` (`srun`) or `"mpi"` has started with this very program.
+    on_event: called with every event of the run, a dict; of several processes in the first one.
 
     Raises ConfigError and its like; KeyboardInterrupt when Ctrl-C made it save and end (`nasfw.resume` goes on).
     """
     words = ["run", *_part("strategy", strategy), *_part("space", space), *_part("dataset", dataset)]
-    words += ["--resume"] if resume else []
+    words += _flags(resume, ranks)
     return Run(_carried([*words, *_settings(settings)], on_event, progress)[0])
 
 
-def resume(path, *, data_dir=None, on_event=None, progress: bool | None = None) -> Run:
+def resume(path, *, data_dir=None, ranks: str | None = None, on_event=None, progress: bool | None = None) -> Run:
     """Goes on with an interrupted search or training, with the same bits. A finished one is only loaded."""
-    words = ["resume", _path(path), *_settings({"data_dir": data_dir})]
+    words = ["resume", _path(path), *_settings({"data_dir": data_dir}), *_flags(False, ranks)]
     return Run(_carried(words, on_event, progress)[0])
 
 
-def retrain(what, *, space=None, dataset=None, resume: bool = False, on_event=None, progress: bool | None = None, **settings) -> Run:
+def retrain(
+    what,
+    *,
+    space=None,
+    dataset=None,
+    resume: bool = False,
+    ranks: str | None = None,
+    on_event=None,
+    progress: bool | None = None,
+    **settings,
+) -> Run:
     """Trains an architecture alone: a run, a file, a published cell's name, or a genotype (text or dict)."""
     words = ["retrain", _architecture(what), *_part("space", space, lasting=True), *_part("dataset", dataset)]
-    words += ["--resume"] if resume else []
+    words += _flags(resume, ranks)
     return Run(_carried([*words, *_settings(settings)], on_event, progress)[0])
+
+
+def _flags(resume: bool, ranks: str | None) -> list[str]:
+    return (["--resume"] if resume else []) + (["--ranks", ranks] if ranks else [])
 
 
 def evaluate(run, *, dataset=None, data_dir=None, device=None) -> dict:

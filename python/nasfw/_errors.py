@@ -44,7 +44,16 @@ class NotFiniteError(Error, ArithmeticError):
     exit_code = 7
 
 
-_BY_CODE = {c.exit_code: c for c in (Error, ConfigError, DataError, RunError, OutputError, DeviceError, NotFiniteError)}
+class LostError(Error, ConnectionError):
+    """Another process of the same run is gone."""
+
+    exit_code = 8
+
+
+_BY_CODE = {
+    c.exit_code: c
+    for c in (Error, ConfigError, DataError, RunError, OutputError, DeviceError, NotFiniteError, LostError)
+}
 
 
 def of_code(code, text):

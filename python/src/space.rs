@@ -6,6 +6,7 @@ use nasfw_framework::arch::{ArchSpec, Cell, Choice, Edge, Genotype, Group, Node,
 use nasfw_framework::config::{ConfigError, Validator};
 use nasfw_framework::network::{LossOptions, Network, NetworkOptions};
 use nasfw_framework::params::{Init, ParamLayout};
+use nasfw_framework::ranks;
 use nasfw_framework::registry::{Kind as PluginKind, Parse, announce};
 use nasfw_framework::rng::Streams;
 use nasfw_framework::space::{SearchSpace, SpaceConfig, Task};
@@ -323,6 +324,13 @@ impl Supernet for Net {
         mode: Mode,
         noise: Streams,
     ) -> Result<Tensor> {
+        if mode == Mode::Train && ranks::is_synchronised() {
+            return Err(Error::Incompatible {
+                what: format!("`trainer.sync_batch_norm` on space `{}`", self.name),
+                why: "what a module in Python normalises by is its own".into(),
+                help: "leave it out: every process then normalises by its part of a batch".into(),
+            });
+        }
         let views = |layout: &ParamLayout, flat: &Tensor| out(layout.named(flat).map(|(_, t)| t));
         let params = views(&self.params, weights.params);
         let stats = no_grad(|| views(&self.stats, weights.stats));

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -214,6 +215,33 @@ def test_kill_and_resume_give_the_same_bits(strategy, tmp_path):
     whole = nasfw.run(getattr(strategies, strategy), space="toy-conv", name="whole", out=tmp_path, **words)
     kill_and_resume(KILLED.format(here=str(HERE), strategy=strategy, out=str(tmp_path), words=words), tmp_path / "killed", strategy)
     same_bits(whole.path, tmp_path / "killed")
+
+
+TOGETHER = """
+    import sys, nasfw
+    sys.path.insert(0, {here!r})
+    from strategies import DartsPy
+    run = nasfw.run(DartsPy, space="toy-conv", name="several", ranks="torchrun", out={out!r}, **{words!r})
+    print(run.path, run.result["steps"])
+"""
+
+
+def test_two_processes_give_the_bits_of_one(small, tmp_path):
+    words = {**SMALL, "trainer": {"batch_size": 8, "micro_batch": 4}}
+    whole = nasfw.run(DartsPy, space="toy-conv", name="whole", out=tmp_path, **words)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    script = textwrap.dedent(TOGETHER).format(here=str(HERE), out=str(tmp_path), words=SMALL)
+    env = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    both = [
+        subprocess.Popen([sys.executable, "-c", script], env={**env, "RANK": str(rank)}, stdout=subprocess.PIPE, text=True)
+        for rank in range(2)
+    ]
+    said = [child.communicate(timeout=120)[0] for child in both]
+    assert [child.returncode for child in both] == [0, 0]
+    assert said[0] == said[1] == f"{tmp_path / 'several'} {whole.result['steps']}\n"
+    same_bits(whole.path, tmp_path / "several")
 
 
 def test_the_plain_program_says_who_can_read_a_run_in_python(small):

@@ -4,6 +4,7 @@
 pub use nasfw_framework::network::channels_last;
 use nasfw_framework::observe;
 use nasfw_framework::prelude::*;
+use nasfw_framework::ranks::batch_norm;
 use nasfw_framework::supernet::BatchNormStats;
 use nasfw_kernels::fused;
 use tch::Tensor;
@@ -209,15 +210,14 @@ impl BatchNorm {
         let bias = times(bias);
         let (mean, var): (Option<Tensor>, Option<Tensor>) = views(&pass.stats, self.running);
         let batch = self.running.is_none() || pass.mode == Mode::Train;
-        let y = x.batch_norm(
+        let y = batch_norm(
+            x,
             weight.as_ref(),
             bias.as_ref(),
-            mean.as_ref(),
-            var.as_ref(),
+            [mean.as_ref(), var.as_ref()],
             batch,
             self.momentum,
             EPS,
-            true,
         );
         if pass.mode == Mode::Train && ranges.len() > 1 {
             // `pick` copied the running statistics; the updated ones go back where they came from.

@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use nasfw_framework::{Error, Result};
@@ -16,12 +17,23 @@ use super::{progress, view};
 
 static FILE: Mutex<Option<File>> = Mutex::new(None);
 
+/// Whether another process says all the same.
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// From now on nothing goes to standard error: another process says the same. Errors that end the program do.
+pub fn errors_only() {
+    QUIET.store(true, Ordering::SeqCst);
+}
+
 /// Writes to standard error with the bar out of the way.
 struct Terminal;
 
 impl Write for Terminal {
     /// Takes a whole message. A terminal that is gone must not end a search for the sake of a message.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if QUIET.load(Ordering::SeqCst) {
+            return Ok(bytes.len());
+        }
         let text = coloured(shown(&String::from_utf8_lossy(bytes)));
         if view::is_on() {
             view::hold(&text);

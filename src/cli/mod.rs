@@ -21,6 +21,7 @@ mod new;
 mod origin;
 mod output;
 mod panics;
+mod processes;
 mod progress;
 mod rank;
 mod rank_proxies;
@@ -169,7 +170,7 @@ impl Verb {
 /// What stands below the help.
 const AFTER_HELP: &str = "Begin with: `nasfw run --strategy vim --space nasbench1shot1-s3`\n\
                           Exit codes: 0 done, 2 wrong usage or configuration, 3 data, 4 run folder, 5 output, 6 device,\n\
-                          7 not finite, 130 interrupted and saved, 1 a bug.";
+                          7 not finite, 8 another process of the run is lost, 130 interrupted and saved, 1 a bug.";
 
 /// Words, the program's name first, read as those of a program of this name and version.
 fn typed(program: &Program, words: &[OsString]) -> Result<Cli, clap::Error> {

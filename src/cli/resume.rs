@@ -6,12 +6,14 @@ use clap::Args;
 use nasfw_framework::Result;
 use nasfw_framework::config::RunConfig;
 use nasfw_framework::device::load_cuda;
+use nasfw_framework::ranks::Ranks;
 use nasfw_framework::registry::Registry;
 use nasfw_framework::run::{RESULT, RunFolder, need_run, read_stored};
 use nasfw_framework::trainer::Outcome;
 
 use super::output::say;
-use super::submission::Submission;
+use super::processes::{Processes, announce, announce_end, follow};
+use super::submission::Handover;
 use super::{logging, searching, summary, waiting};
 use crate::host::Host;
 
@@ -27,7 +29,9 @@ pub struct Resume {
     #[arg(long)]
     wait: bool,
     #[command(flatten)]
-    submission: Submission,
+    handover: Handover,
+    #[command(flatten)]
+    processes: Processes,
     /// Show the search on a screen of its own: curves, entropy per edge, the architecture so far
     #[arg(long, conflicts_with = "on")]
     tui: bool,
@@ -40,10 +44,14 @@ impl Resume {
         load_cuda();
         logging::to_terminal();
         Registry::load()?;
-        if let Some(engine) = self.submission.engine() {
+        if let Some(engine) = self.handover.engine() {
             need_run(&self.run)?;
             let data_dir = self.data_dir.as_deref();
-            return self.submission.submit(host, engine, &self.run, data_dir);
+            return self.handover.submit(host, engine, &self.run, data_dir);
+        }
+        let ranks = self.processes.join()?;
+        if !ranks.is_first() {
+            return follow(host, &ranks, self.data_dir.as_deref());
         }
         if self.wait {
             waiting::until_free(&self.run, || false);
@@ -52,23 +60,26 @@ impl Resume {
             Some(dir) => dir,
             None => RunConfig::of_run(&self.run)?.common.data_dir,
         };
-        go_on(host, &self.run, &data_dir, self.tui)
+        go_on(host, &self.run, &data_dir, self.tui, &ranks)
     }
 }
 
 /// Goes on with the run in a folder, or says what it found.
-pub fn go_on(host: &Host, path: &Path, data_dir: &Path, tui: bool) -> Result<()> {
+pub fn go_on(host: &Host, path: &Path, data_dir: &Path, tui: bool, ranks: &Ranks) -> Result<()> {
     if path.join(RESULT).exists() {
+        announce_end(ranks, path)?;
         return say_again(host, path);
     }
     let folder = RunFolder::open(path)?;
     if path.join(RESULT).exists() {
         // It ended while this process waited for it.
+        announce_end(ranks, path)?;
         return say_again(host, path);
     }
+    announce(ranks, path)?;
     let mut config = RunConfig::of_run(path)?;
     config.common.data_dir = data_dir.to_owned();
-    searching::search(host, &config, &folder, tui)
+    searching::search(host, &config, &folder, tui, ranks)
 }
 
 /// What a finished run found.

@@ -10,8 +10,9 @@ use nasfw_spaces::standalone;
 use serde_json::{Map, Value};
 
 use super::origin::Origin;
+use super::processes::Processes;
 use super::selection::{Pair, Settings, pair, space_options};
-use super::submission::Submission;
+use super::submission::Handover;
 use super::{genotype, logging, run};
 use crate::host::Host;
 
@@ -37,7 +38,9 @@ pub struct Retrain {
     #[command(flatten)]
     place: run::Place,
     #[command(flatten)]
-    submission: Submission,
+    handover: Handover,
+    #[command(flatten)]
+    processes: Processes,
     /// Show the training on a screen of its own
     #[arg(long, conflicts_with = "on")]
     tui: bool,
@@ -55,7 +58,7 @@ impl Retrain {
         let origin = Origin::of(&self.what, &genotype)?;
 
         let mut resolved = self.resolve(&registry, &genotype, &origin)?;
-        self.submission.fix_threads(&mut resolved);
+        self.handover.fix_threads(&mut resolved);
         let config = RunConfig::new(&registry, &resolved)?;
         let dataset = run::name_of(&resolved, Kind::Dataset);
         let parts = format!("retrain-{}-{dataset}", genotype.space);
@@ -70,7 +73,10 @@ impl Retrain {
             self.place,
             &parts,
             self.tui,
-            &self.submission,
+            &run::Carriers {
+                handover: &self.handover,
+                processes: &self.processes,
+            },
         )
     }
 

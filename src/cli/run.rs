@@ -10,9 +10,10 @@ use nasfw_framework::registry::{Kind, Registry};
 use nasfw_framework::run::{CONFIG, RUN, RunFolder, has_checkpoints, need_run};
 use nasfw_framework::{Error, Result};
 
+use super::processes::{Processes, announce, follow};
 use super::searching::{check_view, search};
 use super::selection::Selection;
-use super::submission::Submission;
+use super::submission::Handover;
 use super::{logging, resume};
 use crate::host::Host;
 
@@ -24,7 +25,9 @@ pub struct Run {
     #[command(flatten)]
     place: Place,
     #[command(flatten)]
-    submission: Submission,
+    handover: Handover,
+    #[command(flatten)]
+    processes: Processes,
     /// Show the search on a screen of its own: curves, entropy per edge, the architecture so far
     #[arg(long, conflicts_with = "on")]
     tui: bool,
@@ -48,7 +51,7 @@ impl Run {
         logging::to_terminal();
         let registry = Registry::load()?;
         let mut resolved = self.selection.resolve(&registry)?;
-        self.submission.fix_threads(&mut resolved);
+        self.handover.fix_threads(&mut resolved);
         let config = RunConfig::new(&registry, &resolved)?;
         let parts = [Kind::Strategy, Kind::Space, Kind::Dataset].map(|k| name_of(&resolved, k));
         begin(
@@ -58,9 +61,21 @@ impl Run {
             self.place,
             &parts.join("-"),
             self.tui,
-            &self.submission,
+            &Carriers {
+                handover: &self.handover,
+                processes: &self.processes,
+            },
         )
     }
+}
+
+/// Who carries a run out.
+#[derive(Debug)]
+pub struct Carriers<'a> {
+    /// An engine, if it is not this process.
+    pub handover: &'a Handover,
+    /// This process alone, or with others.
+    pub processes: &'a Processes,
 }
 
 /// Name of the plugin of a kind.
@@ -80,9 +95,10 @@ pub fn begin(
     place: Place,
     parts: &str,
     tui: bool,
-    submission: &Submission,
+    by: &Carriers<'_>,
 ) -> Result<()> {
     check_view(tui)?;
+    let handover = by.handover;
     let name = match place.name {
         Some(name) if name.contains('/') || name.is_empty() || name.starts_with('.') => {
             return Err(Error::Incompatible {
@@ -99,14 +115,23 @@ pub fn begin(
         ),
     };
     need_benchmark(config)?;
+    let ranks = by.processes.join()?;
+    let settings = config.fingerprint()?;
+    ranks.agree(
+        &[("the settings", &settings)],
+        "start all of them by the same command",
+    )?;
+    if !ranks.is_first() {
+        return follow(host, &ranks, Some(&config.common.data_dir));
+    }
     let out = &config.common.out;
     let path = out.join(&name);
     let go_on = || {
         same_settings(&path, config)?;
         let data_dir = &config.common.data_dir;
-        match submission.engine() {
-            Some(engine) => submission.submit(host, engine, &path, Some(data_dir)),
-            None => resume::go_on(host, &path, data_dir, tui),
+        match handover.engine() {
+            Some(engine) => handover.submit(host, engine, &path, Some(data_dir)),
+            None => resume::go_on(host, &path, data_dir, tui, &ranks),
         }
     };
     if place.resume && path.is_dir() {
@@ -118,6 +143,9 @@ pub fn begin(
             need_run(&path)?;
         }
     }
+    if let Some(engine) = handover.engine().filter(|_| handover.is_dry_run()) {
+        return handover.show_first(engine, &path, config.common.threads);
+    }
     let run = match place.resume {
         true => RunFolder::at(&path)?,
         false => RunFolder::create(out, &name)?,
@@ -128,13 +156,14 @@ pub fn begin(
         return go_on();
     }
     let header = format!("# Made by: {}\n\n", host.typed());
-    let outcome = run
-        .write(CONFIG, (header + &resolved.to_toml()).as_bytes())
-        .and_then(|()| run.write_json(RUN, config))
-        .and_then(|()| match submission.engine() {
-            Some(engine) => submission.submit(host, engine, run.path(), None),
-            None => search(host, config, &run, tui),
-        });
+    let outcome =
+        run.write(CONFIG, (header + &resolved.to_toml()).as_bytes())
+            .and_then(|()| run.write_json(RUN, config))
+            .and_then(|()| match handover.engine() {
+                Some(engine) => handover.submit(host, engine, run.path(), None),
+                None => announce(&ranks, run.path())
+                    .and_then(|()| search(host, config, &run, tui, &ranks)),
+            });
     if outcome.is_err() && !has_checkpoints(run.path()) {
         // Nothing was searched, so nothing is lost.
         let _ = run.discard();

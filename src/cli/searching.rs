@@ -9,6 +9,7 @@ use nasfw_framework::command::command;
 use nasfw_framework::config::RunConfig;
 use nasfw_framework::device::choose;
 use nasfw_framework::network::NetworkOptions;
+use nasfw_framework::ranks::Ranks;
 use nasfw_framework::run::{CONFIG, RunFolder};
 use nasfw_framework::space::Task;
 use nasfw_framework::trainer::{Interrupt, Job};
@@ -25,14 +26,24 @@ pub fn check_view(tui: bool) -> Result<()> {
     view::need_terminal("--tui", help)
 }
 
-/// Searches, or goes on, in a run folder, and says what was found; with `tui` it is shown on a screen of its own.
-pub fn search(host: &Host, config: &RunConfig, run: &RunFolder, tui: bool) -> Result<()> {
-    host.works_in(run.path());
-    logging::to_file(&run.path().join("log.jsonl"))?;
+/// Searches, or goes on, in a run folder, and says what was found; with `tui` it is shown on a screen of its own. Of several
+/// processes the first one has told the others of the folder, and it alone says anything.
+pub fn search(
+    host: &Host,
+    config: &RunConfig,
+    run: &RunFolder,
+    tui: bool,
+    ranks: &Ranks,
+) -> Result<()> {
     let interrupt = host.interrupt(view::restore)?;
-    let mut listeners = host.listeners().to_vec();
-    if host.shows_progress() {
-        listeners.push(progress::listener(run.path(), tui));
+    let mut listeners = vec![];
+    host.works_in(run.path());
+    if ranks.is_first() {
+        logging::to_file(&run.path().join("log.jsonl"))?;
+        listeners.extend(host.listeners().to_vec());
+        if host.shows_progress() {
+            listeners.push(progress::listener(run.path(), tui));
+        }
     }
     let outcome = {
         let _live = tui.then(|| live(run.path(), &interrupt)).transpose()?;
@@ -41,11 +52,15 @@ pub fn search(host: &Host, config: &RunConfig, run: &RunFolder, tui: bool) -> Re
             run,
             listeners,
             interrupt: interrupt.flag(),
+            ranks: ranks.clone(),
         });
         progress::clear();
         outcome
     };
     let outcome = outcome.map_err(|e| e.of_run(run.path()))?;
+    if !ranks.is_first() {
+        return Ok(());
+    }
     let next = next(run.path(), config, &outcome.genotype);
     keep_next(run, &next);
     summary::print(&outcome, run.path(), &next)

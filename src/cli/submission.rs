@@ -29,6 +29,16 @@ pub struct Submission {
     slurm: Vec<String>,
 }
 
+/// Who carries a run out.
+#[derive(Debug, Args)]
+pub struct Handover {
+    #[command(flatten)]
+    submission: Submission,
+    /// Only print the script that `--on` would submit
+    #[arg(long, requires = "on")]
+    dry_run: bool,
+}
+
 impl Submission {
     /// The engine, if it is not this process.
     pub fn engine(&self) -> Option<Engine> {
@@ -44,18 +54,30 @@ impl Submission {
     pub fn cpus(&self, engine: Engine) -> u64 {
         engine.cpus(&self.slurm).unwrap_or(1)
     }
+}
+
+impl Handover {
+    /// The engine, if it is not this process.
+    pub fn engine(&self) -> Option<Engine> {
+        self.submission.on
+    }
+
+    /// Whether the script is wanted and no job.
+    pub fn is_dry_run(&self) -> bool {
+        self.dry_run
+    }
 
     /// For a job, gives settings that leave the number of threads open that of the job's processors: the next host that it
     /// begins again on may have more, and with them come other last bits.
     pub fn fix_threads(&self, resolved: &mut Resolved) {
-        if let Some(engine) = self.on
+        if let Some(engine) = self.submission.on
             && resolved.value["threads"] == 0
         {
-            resolved.value["threads"] = self.cpus(engine).into();
+            resolved.value["threads"] = self.submission.cpus(engine).into();
         }
     }
 
-    /// Submits a job that begins or goes on with the run in a folder, unless there is one.
+    /// Submits a job that begins or goes on with the run in a folder, unless there is one; or only prints its script.
     ///
     /// # Errors
     /// What the engine has to say against it; a folder that can't be written to.
@@ -66,38 +88,25 @@ impl Submission {
         run: &Path,
         data_dir: Option<&Path>,
     ) -> Result<()> {
+        if self.dry_run {
+            let order = self.order(engine, run, data_dir, threads(run)?)?;
+            return self.show(engine, &order);
+        }
         host.works_in(run);
-        let name = engine.name_of(run);
-        let said = run.join(SAID);
         let tell = |id: String, what: &str| {
             say(format!("job {id} of {engine} {what} {}", run.display()));
             say(format!(
                 "follow: `{}`, or what it says in {}",
                 command([OsStr::new("watch"), run.as_os_str()]),
-                said.display()
+                run.join(SAID).display()
             ));
             say(format!("cancel: `{}`", engine.cancel(&[id])));
         };
-        if let Some(job) = engine.queued(&name)?.into_iter().next() {
+        let order = self.order(engine, run, data_dir, threads(run)?)?;
+        if let Some(job) = engine.queued(&order.name)?.into_iter().next() {
             tell(job.id, "works already on");
             return Ok(());
         }
-        let mut words = vec![OsStr::new("resume"), run.as_os_str(), OsStr::new("--wait")];
-        words.extend(
-            data_dir
-                .iter()
-                .flat_map(|dir| [OsStr::new("--data-dir"), dir.as_os_str()]),
-        );
-        let order = Order {
-            name,
-            command: itself_with(words).map_err(Error::io("find", "this program"))?,
-            numbers: None,
-            at_once: None,
-            cpus: threads(run)?.unwrap_or(self.cpus(engine)),
-            folder: here()?,
-            said: said.clone(),
-            options: self.slurm.clone(),
-        };
         let file = run.join(SCRIPT);
         for script in engine.scripts(&order)? {
             write_whole(&file, script.text.as_bytes())?;
@@ -105,6 +114,46 @@ impl Submission {
             tell(engine.submit(&file)?, "is to work on");
         }
         Ok(())
+    }
+
+    /// Prints the script for a run that has not begun, with a number of threads.
+    ///
+    /// # Errors
+    /// What the engine has to say against it.
+    pub fn show_first(&self, engine: Engine, run: &Path, threads: usize) -> Result<()> {
+        let threads = (threads > 0).then_some(threads as u64);
+        self.show(engine, &self.order(engine, run, None, threads)?)
+    }
+
+    fn show(&self, engine: Engine, order: &Order) -> Result<()> {
+        let scripts = engine.scripts(order)?;
+        scripts.iter().for_each(|script| say(&script.text));
+        Ok(())
+    }
+
+    fn order(
+        &self,
+        engine: Engine,
+        run: &Path,
+        data_dir: Option<&Path>,
+        threads: Option<u64>,
+    ) -> Result<Order> {
+        let mut words = vec![OsStr::new("resume"), run.as_os_str(), OsStr::new("--wait")];
+        words.extend(
+            data_dir
+                .iter()
+                .flat_map(|dir| [OsStr::new("--data-dir"), dir.as_os_str()]),
+        );
+        Ok(Order {
+            name: engine.name_of(run),
+            command: itself_with(words).map_err(Error::io("find", "this program"))?,
+            numbers: None,
+            at_once: None,
+            cpus: threads.unwrap_or(self.submission.cpus(engine)),
+            folder: here()?,
+            said: run.join(SAID),
+            options: self.submission.slurm.clone(),
+        })
     }
 }
 

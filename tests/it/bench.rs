@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicBool;
 use nasfw::framework::Error;
 use nasfw::framework::config::RunConfig;
 use nasfw::framework::events::Event;
+use nasfw::framework::ranks::Ranks;
 use nasfw::framework::run::{EVENTS, MANIFEST, RESULT, RUN, RunFolder, read_events};
 use nasfw::framework::trainer::{Job, Outcome};
 use serde_json::Value;
@@ -236,6 +237,7 @@ fn a_partial_table_in_a_run_that_is_resumed_step_by_step() {
             run: &cut,
             listeners: vec![],
             interrupt: &flag,
+            ranks: Ranks::alone(),
         })
     };
     let mut interrupted = 0;

@@ -27,6 +27,7 @@ mod mlflow;
 mod perf;
 mod program;
 mod pytorch;
+mod ranks;
 mod readme;
 mod registry;
 mod report;

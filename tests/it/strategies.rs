@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use nasfw::framework::config::{Layer, RunConfig, resolve};
 use nasfw::framework::events::Event;
+use nasfw::framework::ranks::Ranks;
 use nasfw::framework::registry::{Kind, Registry};
 use nasfw::framework::run::{EVENTS, RunFolder, read_events};
 use nasfw::framework::trainer::{Job, Outcome};
@@ -45,6 +46,7 @@ pub fn search(set: &[&str]) -> Result<Done> {
         run: &run,
         listeners: vec![],
         interrupt: &interrupt,
+        ranks: Ranks::alone(),
     };
     let outcome = config.trainer.search(job)?;
     let events = read_events(&run.path().join(EVENTS))?;

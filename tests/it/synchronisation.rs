@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use nasfw::framework::prelude::*;
+use nasfw::framework::ranks::Ranks;
 use nasfw::framework::registry::{Kind, Registry};
 use nasfw::framework::run::RunFolder;
 use nasfw::framework::trainer::Job;
@@ -138,6 +139,7 @@ fn recorded(set: &[&str], more: Option<More>) -> Vec<Calls> {
         run: &run,
         listeners: vec![],
         interrupt: &AtomicBool::new(false),
+        ranks: Ranks::alone(),
     };
     let outcome = config.trainer.search(job);
     outcome.unwrap_or_else(|e| panic!("{set:?}: {e}"));

@@ -212,3 +212,55 @@ fn a_folder_that_somebody_else_made_stays() {
     assert!(!nasfw(dir, &fails).status.success());
     assert!(!dir.join("mine").exists(), "this one was its own");
 }
+
+/// What a run would be submitted as, on a machine without Slurm.
+#[test]
+fn the_script_of_a_run_is_shown_and_nothing_is_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let words = "--space toy-planted --name mine --on slurm --slurm time=1:00:00 --slurm cpus-per-task=3 --dry-run";
+    let mut args = vec!["run", "--strategy", "darts"];
+    args.extend(words.split_whitespace());
+    let script = good(dir, &args);
+    for line in [
+        "#!/bin/",
+        "#SBATCH --time=1:00:00",
+        "#SBATCH --cpus-per-task=3",
+        "resume",
+    ] {
+        assert!(script.contains(line), "{line} is not in {script}");
+    }
+    assert!(!dir.join("runs").exists());
+    good(
+        dir,
+        &[
+            "run",
+            "--strategy",
+            "darts",
+            "--space",
+            "toy-planted",
+            "--epochs",
+            "1",
+            "--name",
+            "mine",
+            "--threads",
+            "2",
+        ],
+    );
+    let before = fs::read_dir(dir.join("runs/mine")).unwrap().count();
+    let script = good(dir, &["resume", "runs/mine", "--on", "slurm", "--dry-run"]);
+    assert!(script.contains("#SBATCH --cpus-per-task=2"), "{script}");
+    assert_eq!(fs::read_dir(dir.join("runs/mine")).unwrap().count(), before);
+    let alone = nasfw(
+        dir,
+        &[
+            "run",
+            "--strategy",
+            "darts",
+            "--space",
+            "toy-planted",
+            "--dry-run",
+        ],
+    );
+    assert_eq!(alone.status.code(), Some(2));
+}

@@ -12,6 +12,7 @@ use nasfw as _;
 
 mod cluster;
 mod compare;
+mod processes;
 #[expect(dead_code, reason = "the program's other tests need more")]
 #[path = "../it/program.rs"]
 mod program;
@@ -64,6 +65,12 @@ fn jobs_that_are_cancelled_requeued_warned_killed_and_timed_out_lose_nothing() {
     std::thread::scope(|scope| {
         scope.spawn(|| searches_lose_nothing(&cluster, dir.path()));
         scope.spawn(|| compare::a_comparison_loses_nothing(&cluster, &folder("compare")));
+        scope.spawn(|| {
+            processes::a_step_of_several_processes_gives_the_bits_of_one(
+                &cluster,
+                &folder("several"),
+            );
+        });
         scope.spawn(|| run::a_run_is_never_begun_twice(&cluster, &folder("run")));
     });
 }

@@ -13,6 +13,7 @@ use crate::dataset::{DataSource, Dataset};
 use crate::error::{Error, Result};
 use crate::listen::SharedListener;
 use crate::outcome::Outcome;
+use crate::ranks::Ranks;
 use crate::run::RunFolder;
 use crate::search::Search;
 use crate::settings::Validator;
@@ -148,6 +149,8 @@ pub struct Job<'a> {
     pub listeners: Vec<SharedListener>,
     /// Set to end the search after a checkpoint.
     pub interrupt: &'a AtomicBool,
+    /// The processes that carry it out together.
+    pub ranks: Ranks,
 }
 
 /// A run to be looked at again.

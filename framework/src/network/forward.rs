@@ -12,6 +12,7 @@ use crate::dataset::Task;
 use crate::error::{Error, Result};
 use crate::observe::{self, Place};
 use crate::params::Views;
+use crate::ranks;
 use crate::rng::{self, Streams};
 use crate::supernet::{Mode, Weights};
 
@@ -361,15 +362,14 @@ impl<'a> Pass<'a> {
                     Some(ids) => ids.map(|id| Some(&self.stats[id])),
                     None => [None, None],
                 };
-                x.batch_norm(
+                ranks::batch_norm(
+                    x,
                     weight,
                     bias,
-                    mean,
-                    var,
+                    [mean, var],
                     train,
                     network.momentum,
                     network.eps,
-                    true,
                 )
             }
             Op::Relu if observe::is_on() => {

@@ -23,7 +23,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct EventLog {
     path: PathBuf,
-    file: File,
+    /// None where another process of the run writes it.
+    file: Option<File>,
     bytes: u64,
 }
 
@@ -56,9 +57,18 @@ impl EventLog {
             .map_err(Error::io("read", path))?;
         Ok(Self {
             path: path.to_owned(),
-            file,
+            file: Some(file),
             bytes,
         })
+    }
+
+    /// The events of a run whose other process writes them.
+    pub(crate) fn elsewhere() -> Self {
+        Self {
+            path: PathBuf::new(),
+            file: None,
+            bytes: 0,
+        }
     }
 
     /// Bytes written so far.
@@ -71,9 +81,12 @@ impl EventLog {
     /// # Errors
     /// A file that something else has written to; whatever the disk has to say.
     pub fn sync(&self) -> Result<()> {
+        let Some(file) = &self.file else {
+            return Ok(());
+        };
         let failed = || Error::io("write", &self.path);
-        self.file.sync_data().map_err(failed())?;
-        let length = self.file.metadata().map_err(failed())?.len();
+        file.sync_data().map_err(failed())?;
+        let length = file.metadata().map_err(failed())?.len();
         if length == self.bytes {
             return Ok(());
         }
@@ -92,13 +105,15 @@ impl EventLog {
 
 impl Listener for EventLog {
     fn event(&mut self, event: &Event) -> Result<()> {
+        let Some(file) = &mut self.file else {
+            return Ok(());
+        };
         let mut line = serde_json::to_vec(event).map_err(|e| Error::Invalid {
             what: "event".into(),
             why: e.to_string(),
         })?;
         line.push(b'\n');
-        self.file
-            .write_all(&line)
+        file.write_all(&line)
             .map_err(Error::io("write", &self.path))?;
         self.bytes += line.len() as u64;
         Ok(())

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 
@@ -15,15 +16,20 @@ use crate::input;
 /// The most bytes of a JSON file or a configuration in a run folder or a comparison's.
 pub const FILE_LIMIT: u64 = 64 << 20;
 
+/// How late other hosts may see what one has written.
+const LATE: Duration = Duration::from_secs(60);
+
 /// What to do about a file of a run that can't be understood.
 pub(super) const HELP: &str = "it was made by another version of nasfw, by plugins that this binary lacks, or was edited; start a \
                     new run with `nasfw run`";
 
-/// A run folder, this process's to write to. Those who only read need none: [`need_run`], [`read_stored`].
+/// A run folder, this process's to write to, or that of the first of several processes. Those who only read need none:
+/// [`need_run`], [`read_stored`].
 #[derive(Debug)]
 pub struct RunFolder {
     pub(super) path: PathBuf,
-    pub(super) lock: lock::Lock,
+    /// None where another process of the run writes.
+    pub(super) lock: Option<lock::Lock>,
     /// Whether this process made it.
     made: bool,
 }
@@ -55,6 +61,33 @@ impl RunFolder {
     pub fn open(path: &Path) -> Result<Self> {
         need_run(path)?;
         Self::lock(path.to_owned(), false)
+    }
+
+    /// A run that another process of it, which has told this one of it, writes to: whatever is written here is written there.
+    ///
+    /// # Errors
+    /// A folder that can't be seen from here.
+    pub fn follow(path: &Path) -> Result<Self> {
+        // A network file system may show what another host has just written a little later.
+        let until = Instant::now() + LATE;
+        while need_run(path).is_err() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        need_run(path).map_err(|_| Error::Run {
+            path: path.to_owned(),
+            problem: "process 0 has this run folder, but here it can't be seen".into(),
+            help: "give a folder that all hosts share, `--out DIR`".into(),
+        })?;
+        Ok(Self {
+            path: path.to_owned(),
+            lock: None,
+            made: false,
+        })
+    }
+
+    /// Whether this process writes to it.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.lock.is_some()
     }
 
     /// Opens a folder of the caller's own, or makes it. Nothing need be in it.
@@ -99,7 +132,11 @@ impl RunFolder {
         for folder in [&path, &path.join(CHECKPOINTS)] {
             whole::remove_leftovers(folder);
         }
-        Ok(Self { path, lock, made })
+        Ok(Self {
+            path,
+            lock: Some(lock),
+            made,
+        })
     }
 
     /// The folder.
@@ -112,7 +149,7 @@ impl RunFolder {
     /// # Errors
     /// A folder that was moved, removed, or taken over by another process.
     pub fn check(&self) -> Result<()> {
-        self.lock.check(&self.path)
+        self.lock.as_ref().map_or(Ok(()), |l| l.check(&self.path))
     }
 
     /// The same for what is written all the time: it asks only where another process may have taken this one for dead.
@@ -120,7 +157,8 @@ impl RunFolder {
     /// # Errors
     /// As [`RunFolder::check`].
     pub fn check_after_silence(&self) -> Result<()> {
-        self.lock.check_after_silence(&self.path)
+        let lock = self.lock.as_ref();
+        lock.map_or(Ok(()), |l| l.check_after_silence(&self.path))
     }
 
     /// Writes a file so that it is either there whole or as it was: temporary name, sync, rename.
@@ -134,6 +172,9 @@ impl RunFolder {
     /// The same of a file by its path, in this folder. Where it fails because the folder went away meanwhile, the error
     /// says that.
     pub(crate) fn put(&self, file: &Path, bytes: &[u8]) -> Result<()> {
+        if !self.is_ours() {
+            return Ok(());
+        }
         self.check()?;
         write_whole(file, bytes).map_err(|failed| self.check().err().unwrap_or(failed))
     }

@@ -20,6 +20,9 @@ pub struct Worker {
     pub threads: i32,
     /// When it began, RFC 3339.
     pub since: String,
+    /// Its number among those that worked together; none where it was alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rank: Option<usize>,
 }
 
 impl Worker {
@@ -31,6 +34,7 @@ impl Worker {
             processor: host::processor(),
             threads: tch::get_num_threads(),
             since: jiff::Timestamp::now().to_string(),
+            rank: None,
         }
     }
 }

@@ -59,10 +59,19 @@ impl Search {
         self.clock.work.microseconds + running
     }
 
-    /// Takes the time since the last tick into the ledger.
+    /// Takes the time since the last tick into the ledger. Of several processes the first one's counts, which
+    /// [`Search::spend`] tells all of them.
     fn tick(&mut self) {
-        self.clock.work.microseconds = self.now();
-        self.ticked = Some(Instant::now());
+        if self.ranks.world() == 1 {
+            self.clock.work.microseconds = self.now();
+            self.ticked = Some(Instant::now());
+        }
+    }
+
+    /// Takes time into the ledger, between steps.
+    pub(crate) fn spend(&mut self, microseconds: u64) {
+        self.clock.work.microseconds += microseconds;
+        self.account();
     }
 
     /// A step begins: the trainer says so, or whoever steps a search by hand.

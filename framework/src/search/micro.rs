@@ -1,4 +1,5 @@
-//! The loss of a batch: of the whole, or of micro-batches one after the other, so that only one of them needs memory.
+//! The loss of a batch: of the whole, or of micro-batches, so that only one of them needs memory. They are computed one after
+//! the other, or by the processes of the run at the same time.
 
 use std::iter;
 
@@ -11,6 +12,7 @@ use crate::batches::Batch;
 use crate::error::Result;
 use crate::gradients::differentiate;
 use crate::observe;
+use crate::ranks;
 use crate::rng::Streams;
 use crate::supernet::{Mode, Supernet, Weights};
 
@@ -27,12 +29,34 @@ impl Search {
         batch: &Batch,
         noise: Streams,
     ) -> Result<(Tensor, Tensor)> {
+        let (images, world) = (batch.len(), self.ranks.world() as i64);
+        let synchronised = self.settings.sync_batch_norm;
         match self.settings.micro_batch {
             // What is observed must keep its graph.
-            Some(size) if (size as i64) < batch.len() && !observe::is_on() => {
-                self.parts(theta, arch, batch, size as i64, noise)
+            _ if observe::is_on() => {}
+            // Every process has one part, with the statistics of all.
+            _ if synchronised && world > 1 && images >= 2 * world => {
+                let parts = split(batch, world);
+                return ranks::over(&self.ranks, || {
+                    self.parts(theta, arch, batch, &parts, noise)
+                });
             }
-            _ => self.whole(self.supernet.as_ref(), theta, arch, batch, noise),
+            Some(size) if (size as i64) < images && !synchronised => {
+                let parts = split(batch, self.count(images, size as i64));
+                return self.parts(theta, arch, batch, &parts, noise);
+            }
+            _ => {}
+        }
+        self.whole(self.supernet.as_ref(), theta, arch, batch, noise)
+    }
+
+    /// The least number of parts of at most `size` images. None is of one image unless that can be trained on alone: parts may
+    /// then have an image more.
+    fn count(&self, images: i64, size: i64) -> i64 {
+        let count = (images + size - 1) / size;
+        match self.supernet.takes_one_image() {
+            true => count,
+            false => count.min(images / 2).max(1),
         }
     }
 
@@ -64,6 +88,18 @@ impl Search {
             params: theta,
             stats: &self.stats,
         };
+        self.forward(supernet, weights, arch, batch, noise, loss)
+    }
+
+    fn forward(
+        &self,
+        supernet: &dyn Supernet,
+        weights: Weights<'_>,
+        arch: &RelaxedArch,
+        batch: &Batch,
+        noise: Streams,
+        loss: impl FnOnce(&Tensor) -> Result<Tensor>,
+    ) -> Result<(Tensor, Tensor)> {
         let autocast = match self.settings.autocast {
             Autocast::None => None,
             Autocast::Bf16 => Some(precision::Autocast::bf16(self.device)),
@@ -80,7 +116,7 @@ impl Search {
         theta: &Tensor,
         arch: &RelaxedArch,
         batch: &Batch,
-        size: i64,
+        parts: &[Batch],
         noise: Streams,
     ) -> Result<(Tensor, Tensor)> {
         let inputs: Vec<&Tensor> = iter::once(theta)
@@ -102,25 +138,33 @@ impl Search {
                 .then(|| cells.chunks(arch.weights.len()).map(copies).collect()),
             ..arch.detach()
         };
-        let (mut losses, mut sums, mut slopes) = (vec![], vec![], vec![]);
-        for (i, part) in split(batch, size, self.supernet.takes_one_image()).enumerate() {
-            let noise = noise.child("micro-batch", i as u64);
-            let (loss, of_part) =
-                self.whole(self.supernet.as_ref(), &leaves[0], &arch, &part, noise)?;
-            // The loss is a mean over images: a part counts as much as it has images.
-            let loss = loss * (part.len() as f64 / batch.len() as f64);
+        let mut sums = self.ranks.sum_in_order(parts.len(), |i| {
+            let (part, noise) = (&parts[i], noise.child("micro-batch", i as u64));
+            // Its running statistics take their step from where those of the batch do.
+            let stats = self.stats.copy();
+            let weights = Weights {
+                params: &leaves[0],
+                stats: &stats,
+            };
+            let net = self.supernet.as_ref();
+            let loss = |output: &Tensor| Ok(net.loss(output, &part.labels));
+            let (loss, sums) = self.forward(net, weights, &arch, part, noise, loss)?;
+            // All are means over images: a part counts as much as it has images.
+            let share = part.len() as f64 / batch.len() as f64;
+            let loss = loss * share;
+            let mut terms = vec![
+                loss.detach(),
+                sums,
+                no_grad(|| (stats - &self.stats) * share),
+            ];
             if loss.requires_grad() {
-                let new = differentiate(&loss, &wanted_leaves)?;
-                slopes = match slopes.is_empty() {
-                    true => new,
-                    false => slopes.iter().zip(new).map(|(sum, g)| sum + g).collect(),
-                };
+                terms.extend(differentiate(&loss, &wanted_leaves)?);
             }
-            losses.push(loss.detach());
-            sums.push(of_part);
-        }
-        let sum = |parts: &[Tensor]| Tensor::stack(parts, 0).sum_to_size(parts[0].size());
-        let (loss, sums) = (sum(&losses), sum(&sums));
+            Ok(terms)
+        })?;
+        let slopes = sums.split_off(3);
+        let [loss, sums, moved] = [0, 1, 2].map(|i| sums[i].shallow_clone());
+        let _ = no_grad(|| self.stats.shallow_clone().g_add_(&moved));
         if slopes.is_empty() {
             return Ok((loss, sums));
         }
@@ -146,18 +190,11 @@ impl Search {
     }
 }
 
-/// A batch in the fewest parts of at most `size` images, which differ by one image at most. None is of one image unless
-/// that can be `alone`: parts may then have an image more.
-fn split(batch: &Batch, size: i64, alone: bool) -> impl Iterator<Item = Batch> {
+/// A batch in parts that differ by one image at most.
+fn split(batch: &Batch, count: i64) -> Vec<Batch> {
     let images = batch.len();
-    let count = (images + size - 1) / size;
-    let count = if alone {
-        count
-    } else {
-        count.min(images / 2).max(1)
-    };
     let mut begin = 0;
-    (0..count).map(move |i| {
+    let parts = (0..count).map(|i| {
         let length = images / count + i64::from(i < images % count);
         let part = |t: &Tensor| t.narrow(0, begin, length);
         let part = Batch {
@@ -167,5 +204,6 @@ fn split(batch: &Batch, size: i64, alone: bool) -> impl Iterator<Item = Batch> {
         };
         begin += length;
         part
-    })
+    });
+    parts.collect()
 }

@@ -17,6 +17,7 @@ use crate::events::Meter;
 use crate::gradients::differentiate;
 use crate::listen::{Listener, Listeners, LossTaken, Phase, SharedListener, Span, Vector, Vectors};
 use crate::optim::{FlatOptimizer, OptimizerConfig};
+use crate::ranks::Ranks;
 use crate::rng::{Rng, Streams};
 use crate::space::SearchSpace;
 use crate::supernet::{Mode, Supernet, SupernetOptions, Weights};
@@ -71,6 +72,8 @@ pub struct Settings {
     pub budget: Budget,
     /// Whether supernets use fused kernels where they have them.
     pub fused: bool,
+    /// Whether several processes take the statistics of batch norm over all their parts of a batch.
+    pub sync_batch_norm: bool,
 }
 
 impl Settings {
@@ -133,6 +136,8 @@ pub struct Search {
     /// Per split: sums of loss × images, of correct images, of images.
     pub(crate) meters: BTreeMap<Split, Tensor>,
     pub(crate) scalars: BTreeMap<String, f64>,
+    /// The processes that take every step together.
+    pub(crate) ranks: Ranks,
     /// Work done when the current step began.
     pub(super) began: Work,
     /// Another number gives the strategy other draws: zero but in tests.
@@ -194,6 +199,7 @@ pub(crate) struct Parts<'a> {
     pub streams: Streams,
     pub kind: Kind,
     pub device: Device,
+    pub ranks: Ranks,
 }
 
 impl Search {
@@ -205,6 +211,7 @@ impl Search {
             streams,
             kind,
             device,
+            ranks,
         } = parts;
         let options = settings.supernet(needs);
         let supernet = space.supernet(data.task, &options)?;
@@ -220,6 +227,7 @@ impl Search {
             meters: BTreeMap::new(),
             scalars: BTreeMap::new(),
             began: Work::default(),
+            ranks,
             salt: 0,
             listeners: Listeners::default(),
             ticked: None,
@@ -502,33 +510,36 @@ impl Search {
         }
         let size = self.settings.eval_batch_size;
         let limit = batches.unwrap_or(usize::MAX);
-        let mut total = Tensor::zeros([3], (Kind::Double, self.device));
-        let mut in_top5: Option<Tensor> = None;
         let classes = self.task.classes;
         let weights = Weights {
             params: &self.theta,
             stats: &self.stats,
         };
-        let mut count = 0;
+        let (mut count, mut rows) = (0, vec![]);
         let mut add = |batch: &Batch| -> Result<()> {
-            let noise = self.streams.child("noise of an evaluation", count);
+            let number = count;
             count += 1;
+            if !self.ranks.has(number) {
+                return Ok(());
+            }
+            let noise = self.streams.child("noise of an evaluation", number as u64);
             let output = self
                 .supernet
                 .forward(weights, &batch.images, arch, Mode::Eval, noise)?;
             let loss = self.supernet.loss(&output, &batch.labels);
-            total += self.sums(&output, &loss, batch);
             // Not where a space's output is something else than logits.
-            if classes > 5 && output.size() == [batch.len(), classes] {
-                let (_, best) = output.topk(5, -1, true, false);
-                let found = best.eq_tensor(&batch.labels.unsqueeze(-1));
-                let found = found.sum(Kind::Double);
-                in_top5 = Some(
-                    in_top5
-                        .take()
-                        .map_or_else(|| found.shallow_clone(), |t| t + &found),
-                );
-            }
+            let ranked = classes > 5 && output.size() == [batch.len(), classes];
+            let none = Tensor::zeros([], (Kind::Double, self.device));
+            let top5 = match ranked {
+                true => {
+                    let (_, best) = output.topk(5, -1, true, false);
+                    let found = best.eq_tensor(&batch.labels.unsqueeze(-1));
+                    [found.sum(Kind::Double), none.ones_like()]
+                }
+                false => [none.shallow_clone(), none],
+            };
+            let sums = self.sums(&output, &loss, batch);
+            rows.push(Tensor::cat(&[sums, Tensor::stack(&top5, 0)], 0));
             Ok(())
         };
         no_grad(|| match split {
@@ -538,9 +549,13 @@ impl Search {
                 .try_for_each(|b| add(&b?)),
             None => self.batches.test(size, limit).try_for_each(|b| add(&b?)),
         })?;
+        let none = Tensor::zeros([5], (Kind::Double, self.device));
+        let rows = self.ranks.rows(&rows, count, &none)?;
+        let total = (0..count as i64).fold(none, |sum, i| sum + rows.get(i));
         let meter = meter(&total);
+        let [found, ranked] = [3, 4].map(|i| total.double_value(&[i]));
         Ok(Meter {
-            top5: in_top5.map(|found| found.double_value(&[]) / meter.images),
+            top5: (ranked > 0.0).then(|| found / meter.images),
             ..meter
         })
     }

@@ -8,6 +8,7 @@ use crate::command::resume;
 use crate::error::{Error, Result};
 use crate::inputs::Inputs;
 use crate::job::{Job, Outcome, Reopen, Reopened, RunConfig, Trainer};
+use crate::ranks::Ranks;
 use crate::search::Search;
 use crate::settings::Validator;
 use crate::strategy::Strategy;
@@ -33,7 +34,7 @@ impl Trainer for SearchTrainer {
     }
 
     fn start(&self, config: &RunConfig) -> Result<(Search, Box<dyn Strategy>)> {
-        let (search, strategy, _) = self.assemble(config, None, || {
+        let (search, strategy, _) = self.assemble(config, None, &Ranks::alone(), || {
             config.dataset.load(&config.common.source())
         })?;
         Ok((search, strategy))
@@ -49,7 +50,9 @@ impl Trainer for SearchTrainer {
             })?,
         };
         let (mut search, strategy, data) =
-            self.assemble(job.config, Some(&restored), || images::load(&job))?;
+            self.assemble(job.config, Some(&restored), &Ranks::alone(), || {
+                images::load(&job)
+            })?;
         let choice = restored.reopen(&mut search, strategy.as_ref())?;
         Ok(Reopened {
             choice,

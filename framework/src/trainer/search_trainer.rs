@@ -15,6 +15,7 @@ use crate::device;
 use crate::error::{Error, Result};
 use crate::job::RunConfig;
 use crate::optim::OptimizerConfig;
+use crate::ranks::Ranks;
 use crate::rng::Streams;
 use crate::search::{Autocast, Parts, Search, Settings, Tick};
 use crate::space::SearchSpace;
@@ -61,6 +62,9 @@ pub struct SearchTrainer {
     pub budget: Budget,
     /// Whether supernets use fused kernels where they have them; they have first derivatives only.
     pub fused: bool,
+    /// Whether several processes take the statistics of batch norm over all their parts of a batch, by operators that are not
+    /// fused.
+    pub sync_batch_norm: bool,
     /// The optimizer of the supernet's weights.
     pub weights: OptimizerConfig,
     /// Random changes of training images.
@@ -73,10 +77,11 @@ impl SearchTrainer {
         &self,
         config: &RunConfig,
         restored: Option<&Checkpoint>,
+        ranks: &Ranks,
         load: impl FnOnce() -> Result<ImageData>,
     ) -> Result<(Search, Box<dyn Strategy>, ImageData)> {
         let common = &config.common;
-        let device = device::choose(&common.device)?;
+        let device = device::choose(&ranks.device(&common.device))?;
         if common.threads > 0 {
             tch::set_num_threads(i32::try_from(common.threads).unwrap_or(i32::MAX));
         }
@@ -98,6 +103,8 @@ impl SearchTrainer {
         }
         let data = load()?;
         let mut settings = self.settings();
+        let begun = restored.map(|checkpoint| checkpoint.header.micro_batch);
+        self.share_out(&mut settings, begun, ranks)?;
         if self.memory > 0 && restored.is_none() {
             let size = planner::largest(self.batch_size, self.memory, |size| {
                 let plugins = Plugins::build(self, config, device)?;
@@ -105,13 +112,68 @@ impl SearchTrainer {
                     micro_batch: Some(size),
                     ..settings.clone()
                 };
-                let (search, mut strategy) = plugins.search(config, &data, device, settings)?;
+                let (search, mut strategy) =
+                    plugins.search(config, &data, device, settings, ranks)?;
                 planner::peak_of_step(search, strategy.as_mut())
             })?;
             settings.micro_batch = Some(size);
         }
-        let (search, strategy) = plugins.search(config, &data, device, settings)?;
+        let (search, strategy) = plugins.search(config, &data, device, settings, ranks)?;
         Ok((search, strategy, data))
+    }
+
+    /// Has every process compute a part of a batch, unless smaller parts are set. Of a run that was begun, the parts are what
+    /// they were.
+    fn share_out(
+        &self,
+        settings: &mut Settings,
+        begun: Option<Option<usize>>,
+        ranks: &Ranks,
+    ) -> Result<()> {
+        let refuse = |what: &str, why: &str, help: String| {
+            Err(Error::Incompatible {
+                what: what.into(),
+                why: why.into(),
+                help,
+            })
+        };
+        if self.sync_batch_norm {
+            if self.micro_batch > 0 || self.memory > 0 {
+                return refuse(
+                    "trainer.sync_batch_norm",
+                    "statistics over all parts need all parts at once, one a process",
+                    "leave it out, or use `--set trainer.micro_batch=0 --set trainer.memory=0`"
+                        .into(),
+                );
+            }
+            // By the same operators, however many processes go on.
+            settings.sync_batch_norm = true;
+            settings.fused = false;
+        }
+        if ranks.world() == 1 {
+            return Ok(());
+        }
+        let each = self.batch_size.div_ceil(ranks.world());
+        if self.memory > 0 {
+            return refuse(
+                "trainer.memory",
+                "several processes can't each choose the parts of a batch by what they measure",
+                format!(
+                    "choose them yourself: `--set trainer.memory=0 --set trainer.micro_batch={each}`"
+                ),
+            );
+        }
+        if begun == Some(None) && !self.sync_batch_norm {
+            return refuse(
+                "a run that was begun in whole batches",
+                "several processes would all compute the same",
+                "go on with one process; a run that is begun by several, or with `trainer.micro_batch`, can go on with \
+                 any number of them"
+                    .into(),
+            );
+        }
+        settings.micro_batch.get_or_insert(each);
+        Ok(())
     }
 
     fn settings(&self) -> Settings {
@@ -133,6 +195,7 @@ impl SearchTrainer {
             epochs: self.epochs,
             budget: self.budget,
             fused: self.fused,
+            sync_batch_norm: false,
         }
     }
 }
@@ -171,6 +234,7 @@ impl Plugins {
         data: &ImageData,
         device: Device,
         settings: Settings,
+        ranks: &Ranks,
     ) -> Result<(Search, Box<dyn Strategy>)> {
         let parts = Parts {
             space: self.space,
@@ -179,6 +243,7 @@ impl Plugins {
             streams: Streams::new(config.common.seed),
             kind: config.common.kind(),
             device,
+            ranks: ranks.clone(),
         };
         let search = Search::new(parts, &self.strategy.needs(), settings)?;
         Ok((search, self.strategy))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::checkpoint;
+use super::checkpoint::{self, Checkpoint};
 use super::search_trainer::SearchTrainer;
 use super::shares::{Part, Shares};
 use super::trackers::trackers;
@@ -19,6 +19,7 @@ use crate::events::Event;
 use crate::inputs::Inputs;
 use crate::job::{CurvePoint, Job, Outcome};
 use crate::listen::{Listener, SharedListener, lock};
+use crate::ranks::Ranks;
 use crate::registry::Registry;
 use crate::run::{self, EventLog, Manifest, Worker};
 use crate::search::Search;
@@ -37,6 +38,8 @@ pub(super) struct Session<'a> {
     fingerprint: String,
     finished: Option<String>,
     began: Instant,
+    /// Up to when time is in the ledger of several processes.
+    told: Instant,
     shares: Shares,
 }
 
@@ -57,10 +60,21 @@ impl<'a> Session<'a> {
         }
         let source = config.common.source();
         let (mut search, strategy, data) =
-            trainer.assemble(config, restored.as_ref(), || config.dataset.load(&source))?;
+            trainer.assemble(config, restored.as_ref(), &job.ranks, || {
+                config.dataset.load(&source)
+            })?;
         let checksum = data.checksum();
         let inputs = Inputs::of(config.dataset.as_ref(), &data);
         let table = search.benchmark().and_then(|b| b.provenance().checksum);
+        // Before the first of them writes, and the others may read that.
+        same_for_all(
+            &job.ranks,
+            &fingerprint,
+            &checksum,
+            &table,
+            restored.as_ref(),
+        )?;
+        let workers = workers(&job.ranks)?;
         match &mut begun {
             None => job.run.write_json(
                 run::MANIFEST,
@@ -68,6 +82,7 @@ impl<'a> Session<'a> {
                     micro_batch: search.settings.micro_batch,
                     notes: source.notes.all(),
                     inputs: Some(inputs),
+                    workers,
                     ..Manifest::now(
                         plugin_versions()?,
                         device::describe(search.device()),
@@ -88,7 +103,7 @@ impl<'a> Session<'a> {
                     same_table(&job, manifest, table.as_deref())?;
                 }
                 manifest.inputs.get_or_insert(inputs);
-                manifest.goes_on(Worker::this());
+                workers.into_iter().for_each(|w| manifest.goes_on(w));
                 job.run.write_json(run::MANIFEST, manifest)?;
             }
         }
@@ -98,9 +113,14 @@ impl<'a> Session<'a> {
             events_bytes = checkpoint.header.events_bytes;
             finished = checkpoint.header.finished.clone();
         }
-        let log = EventLog::open(&job.run.path().join(run::EVENTS), events_bytes)?;
         let mut listeners = job.listeners.clone();
-        listeners.extend(trackers(&job, &search, restored.is_some())?);
+        let log = match job.run.is_ours() {
+            true => {
+                listeners.extend(trackers(&job, &search, restored.is_some())?);
+                EventLog::open(&job.run.path().join(run::EVENTS), events_bytes)?
+            }
+            false => EventLog::elsewhere(),
+        };
         for listener in &listeners {
             search.listen(listener);
         }
@@ -114,6 +134,7 @@ impl<'a> Session<'a> {
             fingerprint,
             finished,
             began,
+            told: Instant::now(),
             shares: Shares::new(),
         };
         session.started(restored.is_none())?;
@@ -161,6 +182,7 @@ impl<'a> Session<'a> {
             self.search.begin_step();
             self.strategy.step(&mut self.search)?;
             self.search.end_step();
+            let stop = self.after_step()?;
             self.shares.lap(Part::Steps);
             let step = self.search.clock.step;
             if step.is_multiple_of(self.trainer.log_every) {
@@ -171,7 +193,7 @@ impl<'a> Session<'a> {
             if !over && every > 0 && step.is_multiple_of(every) {
                 self.report_architecture()?;
             }
-            if self.job.interrupt.load(Ordering::SeqCst) {
+            if stop {
                 self.save()?;
                 self.emit(Event::Interrupted { step })?;
                 return Err(Error::Interrupted {
@@ -212,8 +234,22 @@ impl<'a> Session<'a> {
         }
         self.save()?;
         let (epoch, data) = (self.search.clock.epoch, self.search.take_data_time());
-        self.shares.log(epoch, data);
+        self.shares.log(epoch, data, self.job.ranks.take_time());
         Ok(())
+    }
+
+    /// Whether somebody has asked one of the processes to stop: all of them do so after the same step. They also take the
+    /// first one's time for theirs.
+    fn after_step(&mut self) -> Result<bool> {
+        let asked = self.job.interrupt.load(Ordering::SeqCst);
+        if self.job.ranks.world() == 1 {
+            return Ok(asked);
+        }
+        let time = self.told.elapsed().as_micros() as i64;
+        self.told = Instant::now();
+        let said = self.job.ranks.say([i64::from(asked), time])?;
+        self.search.spend(said[0][1].unsigned_abs());
+        Ok(said.iter().any(|[asked, _]| *asked != 0))
     }
 
     /// Refuses a budget that an epoch has spent nothing of: it would never end.
@@ -329,6 +365,8 @@ impl<'a> Session<'a> {
         for listener in &self.listeners {
             lock(listener).found(&outcome)?;
         }
+        // None of several processes has done what another one failed to do.
+        self.job.ranks.say([])?;
         Ok(outcome)
     }
 
@@ -421,7 +459,7 @@ impl<'a> Session<'a> {
 
     /// What the events say of the benchmark. A resumed run reads what earlier processes wrote.
     fn curve(&self) -> Result<Vec<CurvePoint>> {
-        if self.search.benchmark().is_none() {
+        if self.search.benchmark().is_none() || !self.job.run.is_ours() {
             return Ok(vec![]);
         }
         let unit = self.search.budget().map(|b| b.unit);
@@ -553,6 +591,57 @@ fn plugin_versions() -> Result<BTreeMap<String, String>> {
     Ok(versions
         .map(|p| (p.crate_name.to_owned(), p.crate_version.to_owned()))
         .collect())
+}
+
+/// Makes sure that all processes are about to do the same.
+fn same_for_all(
+    ranks: &Ranks,
+    fingerprint: &str,
+    data: &str,
+    table: &Option<String>,
+    restored: Option<&Checkpoint>,
+) -> Result<()> {
+    if ranks.world() == 1 {
+        return Ok(());
+    }
+    let plugins = plugin_versions()?;
+    let program = (env!("CARGO_PKG_VERSION"), device::libtorch_version());
+    let checkpoint = restored.map(Checkpoint::digest).transpose()?;
+    let what = [
+        ("the program", format!("{program:?}")),
+        (
+            "the list of plugins and their versions",
+            format!("{plugins:?}"),
+        ),
+        ("the run's settings", fingerprint.to_owned()),
+        ("the dataset", data.to_owned()),
+        ("the benchmark's table", format!("{table:?}")),
+        ("the checkpoint to go on from", format!("{checkpoint:?}")),
+        (
+            "the number of CPU threads",
+            tch::get_num_threads().to_string(),
+        ),
+    ];
+    let what = what.each_ref().map(|(name, value)| (*name, value.as_str()));
+    ranks.agree(
+        &what,
+        "give all hosts the same program, files and settings (OMP_NUM_THREADS or `--set threads=N`, too)",
+    )
+}
+
+/// All processes that carry the run out.
+fn workers(ranks: &Ranks) -> Result<Vec<Worker>> {
+    let this = Worker {
+        rank: (ranks.world() > 1).then(|| ranks.rank()),
+        ..Worker::this()
+    };
+    let json = |e: serde_json::Error| Error::Invalid {
+        what: "process of a run".into(),
+        why: e.to_string(),
+    };
+    let all = ranks.texts(&serde_json::to_string(&this).map_err(json)?)?;
+    let workers = all.iter().map(|w| serde_json::from_str(w).map_err(json));
+    workers.collect()
 }
 
 /// Refuses to go on with other data than the run began with.

@@ -34,17 +34,19 @@ impl Shares {
         self.since = now;
     }
 
-    /// Writes the shares in percent to the log and begins anew. `data`, the time for batches, is part of the steps'.
-    pub fn log(&mut self, epoch: u64, data: Duration) {
+    /// Writes the shares in percent to the log and begins anew. `data`, the time for batches, and
+    /// `exchange`, that for other processes, are part of the steps'.
+    pub fn log(&mut self, epoch: u64, data: Duration, exchange: Duration) {
         let seconds = self.sums.iter().sum::<Duration>().as_secs_f64();
         let percent = |part: Duration| part.as_secs_f64() / seconds * 100.0;
         let [steps, reports, checkpoints] = self.sums.map(percent);
-        let data = percent(data);
+        let [data, exchange] = [data, exchange].map(percent);
         tracing::debug!(
             epoch,
             seconds,
             steps,
             data,
+            exchange,
             reports,
             checkpoints,
             "time of the epoch in percent"

@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicBool;
 
 use nasfw_framework::config::{Layer, Resolved, RunConfig, resolve};
 use nasfw_framework::prelude::*;
+use nasfw_framework::ranks::Ranks;
 use nasfw_framework::registry::Registry;
 use nasfw_framework::run::{self, RunFolder, read_events};
 use nasfw_framework::trainer::{Job, Outcome};
@@ -414,6 +415,7 @@ pub fn search(config: &RunConfig, run: &RunFolder, interrupt: bool) -> Result<Ou
         run,
         listeners: vec![],
         interrupt: &flag,
+        ranks: Ranks::alone(),
     })
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::AtomicBool;
 
+use nasfw_framework::ranks::Ranks;
 use nasfw_framework::register;
 use nasfw_framework::run::RunFolder;
 use nasfw_framework::trainer::Job;
@@ -149,6 +150,7 @@ fn found(set: &[&str]) -> (Marginals, u64) {
         run: &run,
         listeners: vec![],
         interrupt: &AtomicBool::new(false),
+        ranks: Ranks::alone(),
     });
     let outcome = outcome.unwrap();
     (outcome.marginals.unwrap(), outcome.steps)

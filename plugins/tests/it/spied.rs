@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use nasfw_framework::events::Event;
 use nasfw_framework::listen::{LossTaken, Vector, Vectors};
+use nasfw_framework::ranks::Ranks;
 use nasfw_framework::register;
 use nasfw_framework::registry::Parse;
 use nasfw_framework::run::{self, RunFolder, read_events};
@@ -144,6 +145,7 @@ pub fn watched(set: &[&str]) -> Watched {
         run: &run,
         listeners: vec![],
         interrupt: &AtomicBool::new(false),
+        ranks: Ranks::alone(),
     });
     Watched {
         outcome: outcome.unwrap(),

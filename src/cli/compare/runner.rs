@@ -15,6 +15,7 @@ use indicatif::HumanDuration;
 use nasfw_analysis::compare::{LOG_END, LOGS, RANKING, Rank, Ranking, TRIALS, Trial, error_file};
 use nasfw_framework::command::{command, itself};
 use nasfw_framework::config::environment_key;
+use nasfw_framework::device::{EVERY_CUDA, visible_gpus};
 use nasfw_framework::run::{RESULT, RUN, RunFolder, read_json, write_whole};
 use nasfw_framework::trainer::Outcome;
 use nasfw_framework::{Error, Result, input};
@@ -71,6 +72,8 @@ struct Running<'a> {
     arguments: Vec<String>,
     child: Child,
     began: Instant,
+    /// Which of the trials at once it is.
+    place: usize,
 }
 
 impl Runner<'_> {
@@ -91,6 +94,10 @@ impl Runner<'_> {
                 trials.len()
             ));
         }
+        let gpus = match waiting.iter().any(|(trial, _)| wants_a_gpu(trial)) {
+            true => visible_gpus(),
+            false => vec![],
+        };
         let (began, before) = (Instant::now(), done);
         let mut running: Vec<Running<'_>> = vec![];
         let mut failed = vec![];
@@ -120,7 +127,10 @@ impl Runner<'_> {
                 }
                 match self.arguments(trial)? {
                     Some(arguments) => {
-                        running.push(self.start(trial, arguments, Instant::now())?)
+                        let taken = |place: &usize| running.iter().any(|r| r.place == *place);
+                        let place = (0..).find(|place| !taken(place)).unwrap_or_default();
+                        let gpu = gpu_of(trial, place, &gpus);
+                        running.push(self.start(trial, arguments, Instant::now(), place, gpu)?);
                     }
                     None => done += 1,
                 }
@@ -142,7 +152,9 @@ impl Runner<'_> {
                 match self.next(&ended, status)? {
                     Next::Wait => waiting.push_back((ended.trial, Instant::now())),
                     Next::Step(arguments) => {
-                        running.push(self.start(ended.trial, arguments, ended.began)?);
+                        let gpu = gpu_of(ended.trial, ended.place, &gpus);
+                        let (trial, began, place) = (ended.trial, ended.began, ended.place);
+                        running.push(self.start(trial, arguments, began, place, gpu)?);
                         i += 1;
                     }
                     Next::Done => {
@@ -254,6 +266,8 @@ impl Runner<'_> {
         trial: &'t Trial,
         arguments: Vec<String>,
         began: Instant,
+        place: usize,
+        gpu: Option<&str>,
     ) -> Result<Running<'t>> {
         let error = error_file(self.folder, &trial.id);
         if error.exists() {
@@ -281,6 +295,9 @@ impl Runner<'_> {
                 command.env_remove(name);
             }
         }
+        if let Some(gpu) = gpu {
+            command.env("CUDA_VISIBLE_DEVICES", gpu);
+        }
         save_when_this_process_dies(&mut command);
         let child = command.spawn().map_err(Error::io("start", &program))?;
         Ok(Running {
@@ -288,6 +305,7 @@ impl Runner<'_> {
             arguments,
             child,
             began,
+            place,
         })
     }
 
@@ -425,7 +443,50 @@ fn save_when_this_process_dies(command: &mut Command) {
     let _ = command;
 }
 
+/// Whether a trial is to have a GPU of its own.
+fn wants_a_gpu(trial: &Trial) -> bool {
+    let device = trial.options.iter().find(|o| o.0 == "device");
+    device.is_some_and(|o| o.1.trim_matches('"') == EVERY_CUDA)
+}
+
+/// The GPU of a trial at a place: one after the other, and again from the first on where there are more trials than GPUs.
+fn gpu_of<'g>(trial: &Trial, place: usize, gpus: &'g [String]) -> Option<&'g str> {
+    let gpu = gpus.get(place.checked_rem(gpus.len())?)?;
+    wants_a_gpu(trial).then_some(gpu)
+}
+
 /// Where a trial's run is.
 fn run_folder(folder: &Path, trial: &Trial) -> PathBuf {
     folder.join(TRIALS).join(&trial.id)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn trials_at_once_have_a_gpu_each() {
+        let trial = |device: &str| -> Trial {
+            let budget = json!({"unit": "none", "amount": 0});
+            let options = json!([
+                ["epochs", "3", "plan.toml"],
+                ["device", device, "plan.toml"]
+            ]);
+            serde_json::from_value(
+                json!({"id": "a", "strategy": "darts", "space": "darts", "dataset": null,
+                "budget": budget, "seed": 0, "options": options}),
+            )
+            .unwrap()
+        };
+        let gpus = ["4", "GPU-7", "2"].map(str::to_owned);
+        let all = trial("\"cuda:*\"");
+        let placed: Vec<_> = (0..5).map(|place| gpu_of(&all, place, &gpus)).collect();
+        assert_eq!(placed, ["4", "GPU-7", "2", "4", "GPU-7"].map(Some));
+        assert_eq!(gpu_of(&all, 1, &[]), None);
+        for other in ["cuda", "cuda:1", "auto", "cpu"] {
+            assert_eq!(gpu_of(&trial(other), 1, &gpus), None, "{other}");
+        }
+    }
 }

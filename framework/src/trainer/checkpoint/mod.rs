@@ -86,6 +86,7 @@ pub(crate) fn save(
             .map(|(name, t)| (format!("strategy.{name}"), t)),
     );
     search.clock.saves += 1;
+    same_for_all(search, &all, &state.values)?;
     let header = Header {
         finished: finished.map(str::to_owned),
         theta_steps,
@@ -99,6 +100,9 @@ pub(crate) fn save(
     };
     let bytes = format::encode(header, all)?;
 
+    if !run.is_ours() {
+        return Ok(());
+    }
     run.check()?;
     let folder = run.path().join(CHECKPOINTS);
     // Never the run folder itself: one that was moved away must not come back.
@@ -119,8 +123,39 @@ pub(crate) fn save(
     prune(run)
 }
 
+/// Refuses to keep what the processes of a run do not agree on.
+fn same_for_all(
+    search: &Search,
+    tensors: &[(String, &Tensor)],
+    values: &serde_json::Value,
+) -> Result<()> {
+    if search.ranks.world() == 1 {
+        return Ok(());
+    }
+    let mut all = vec![
+        (
+            "the number of steps".to_owned(),
+            format!("{:?}", search.clock),
+        ),
+        ("the strategy's state".to_owned(), values.to_string()),
+    ];
+    for (name, tensor) in tensors {
+        let digest = blake3::hash(&to_bytes(tensor)?.bytes).to_hex();
+        all.push((format!("`{name}`"), digest.to_string()));
+    }
+    let all: Vec<_> = all.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+    search.ranks.agree(
+        &all,
+        "processors of different makes round differently: take hosts of one kind; where they are, the strategy draws or \
+         measures something that is not the same in every process",
+    )
+}
+
 /// Drops all checkpoints but the newest.
 pub(crate) fn prune(run: &RunFolder) -> Result<()> {
+    if !run.is_ours() {
+        return Ok(());
+    }
     for old in numbered(run.path())?.iter().rev().skip(KEPT) {
         let _ = fs::remove_file(old);
     }
