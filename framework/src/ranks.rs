@@ -87,7 +87,7 @@ impl Ranks {
         if over == Transport::Nccl {
             nccl_version().map_err(|e| Error::Incompatible {
                 what: "--ranks-over nccl".into(),
-                why: e.to_string().lines().next().unwrap_or_default().to_owned(),
+                why: plain(&e),
                 help: "use `--ranks-over gloo`, or put the folder of libnccl.so.2 into LD_LIBRARY_PATH (it comes with PyTorch for \
                        CUDA, in `site-packages/nvidia/nccl/lib`)"
                     .into(),
@@ -337,11 +337,10 @@ impl Ranks {
     }
 
     fn lost(&self, why: &TchError, what: &str) -> Error {
-        let why = why.to_string();
         Error::Lost {
             rank: self.rank,
             world: self.world,
-            why: format!("{what} ({})", why.lines().next().unwrap_or_default()),
+            why: format!("{what} ({})", plain(why)),
         }
     }
 }
@@ -359,6 +358,15 @@ fn unflatten(flat: &[Tensor], like: &[Tensor]) -> Result<Vec<Tensor>> {
         Ok(own.f_view_as(t)?.to_device(t.device()))
     });
     tensors.collect()
+}
+
+/// The first line of what libtorch says; more would be its own stack.
+fn plain(error: &TchError) -> String {
+    let text = match error {
+        TchError::Torch(text) => text.clone(),
+        other => other.to_string(),
+    };
+    text.lines().next().unwrap_or_default().to_owned()
 }
 
 fn kinds(tensors: &[Tensor]) -> Vec<Kind> {
