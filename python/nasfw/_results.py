@@ -61,7 +61,9 @@ class Run:
 
     def events(self, kind: str | None = None):
         """The same as a pandas frame; what is nested has dotted columns."""
-        return _pandas().json_normalize(self.records(kind))
+        import pandas
+
+        return pandas.json_normalize(self.records(kind))
 
     @functools.cached_property
     def spec(self) -> list:
@@ -78,7 +80,9 @@ class Run:
                 for row, numbers in zip(group["rows"], matrix):
                     for candidate, weight in zip(row["candidates"], numbers):
                         rows.append((event["step"], event["epoch"], group["name"], row["name"], candidate, weight))
-        return _pandas().DataFrame(rows, columns=["step", "epoch", "group", "row", "candidate", "weight"])
+        import pandas
+
+        return pandas.DataFrame(rows, columns=["step", "epoch", "group", "row", "candidate", "weight"])
 
     def figure(self, name: str):
         """A figure of the run (docs/figures.md), which shows itself in a notebook."""
@@ -114,11 +118,3 @@ def _drawn(*words) -> Svg:
         file = pathlib.Path(folder) / "drawing.svg"
         command(*words, "-o", file)
         return Svg(file.read_text())
-
-
-def _pandas():
-    try:
-        import pandas
-    except ImportError:
-        raise ImportError("frames need pandas: pip install pandas; `records` gives the same as dicts") from None
-    return pandas

@@ -12,6 +12,8 @@ use nasfw::framework::run::{EVENTS, MANIFEST, Manifest, RunFolder, read_events, 
 use nasfw::framework::trainer::digest;
 
 use crate::program::skipped;
+use crate::resume::{UNTRAINED, searches};
+use crate::spaces::all_pairs;
 use crate::strategies::short;
 
 /// The processes of one run.
@@ -133,10 +135,10 @@ fn by_one(dir: &Path, args: &[&str]) {
 }
 
 /// What it is all for: the number of processes changes no bit. Their number divides the batch, or does not; some have no part
-/// of the last batches, or of any. Second order, perturbed architectures, hard samples, controllers, subsets, paths, scores.
+/// of the last batches, or of any. Second order, perturbed architectures, hard samples, controllers, subsets, paths, scores. With `ALL_PAIRS=1` every strategy.
 #[test]
 fn as_many_processes_as_you_like_give_the_bits_of_one() {
-    let cases = [
+    let mut cases = vec![
         ("darts", 2, 6),
         ("vim", 2, 6),
         ("gdas", 2, 6),
@@ -153,6 +155,12 @@ fn as_many_processes_as_you_like_give_the_bits_of_one() {
         ("oles", 2, 2),
         ("darts", 4, 5),
     ];
+    if all_pairs() {
+        let others = searches().into_iter().chain(UNTRAINED);
+        let others = others.filter(|name| cases.iter().all(|case| case.0 != *name));
+        let others: Vec<_> = others.map(|name| (name, 2, 6)).collect();
+        cases.extend(others);
+    }
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     for (i, (strategy, world, part)) in cases.into_iter().enumerate() {
