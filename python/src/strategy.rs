@@ -218,14 +218,13 @@ impl PythonSearch {
         self.call(hook, Access::Whole(search), |r| plain::from_python(&r))
     }
 
-    /// What the object says after a rebuild.
-    fn refreshed(&mut self, spec: &nasfw_framework::arch::ArchSpec) -> PyResult<()> {
-        Python::attach(|py| {
-            let object = self.object.bind(py);
-            self.distribution = distribution::of(object.call_method0("distribution")?, spec)?;
-            self.supernet = supernet_options(object)?;
-            Ok(())
-        })
+    /// Asks the object anew for what may follow from its state: after a rebuild, and when it was restored.
+    fn refreshed(&mut self, py: Python<'_>) -> PyResult<()> {
+        let object = self.object.bind(py);
+        let spec = &self.spec.borrow(py).0;
+        self.distribution = distribution::of(object.call_method0("distribution")?, spec)?;
+        self.supernet = supernet_options(object)?;
+        Ok(())
     }
 }
 
@@ -266,8 +265,8 @@ impl Strategy for PythonSearch {
         let said = self.call_seeded("epoch_end", search)?;
         let control = control(&said).map_err(|e| inward(&self.name, e))?;
         if let Control::Rebuild { .. } = control {
-            let spec = search.space().spec().clone();
-            self.refreshed(&spec).map_err(|e| inward(&self.name, e))?;
+            let refreshed = Python::attach(|py| self.refreshed(py));
+            refreshed.map_err(|e| inward(&self.name, e))?;
         }
         Ok(control)
     }
@@ -333,7 +332,7 @@ impl Strategy for PythonSearch {
                 .import(PLUGINS)?
                 .call_method1("joined", (values, tensors))?;
             self.object.bind(py).call_method1("restore", (state,))?;
-            Ok(())
+            self.refreshed(py)
         });
         restored.map_err(|e| inward(&self.name, e))
     }

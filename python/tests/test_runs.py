@@ -12,7 +12,7 @@ import textwrap
 import pytest
 import torch
 from conftest import HERE, KILLS, PROGRAMS, SMALL, kill_and_resume
-from strategies import AnnealedPy, DartsPy
+from strategies import AnnealedPy, DartsPy, StagedPy
 from test_strategies import same_bits
 
 import nasfw
@@ -242,6 +242,28 @@ def test_two_processes_give_the_bits_of_one(small, tmp_path):
     assert [child.returncode for child in both] == [0, 0]
     assert said[0] == said[1] == f"{tmp_path / 'several'} {whole.result['steps']}\n"
     same_bits(whole.path, tmp_path / "several")
+
+
+def test_a_later_stage_is_resumed_as_it_was(small):
+    """What the distribution and the supernet are then follows from the state that is put back."""
+    small |= {"epochs": 4, "trainer": {"batch_size": 8, "log_every": 1}}
+    whole = nasfw.run(StagedPy, space="toy-conv", **small)
+    stages = [e["step"] for e in whole.records("progress") if e["epoch"] == 3]
+    assert len(stages) > 4 and whole.records("control")
+
+    def stop_at(step):
+        def hear(event):
+            if event["event"] == "progress" and event["step"] == step:
+                signal.raise_signal(signal.SIGINT)
+
+        return hear
+
+    with pytest.raises(KeyboardInterrupt):
+        nasfw.run(StagedPy, space="toy-conv", name="stopped", on_event=stop_at(stages[1]), **small)
+    with pytest.raises(KeyboardInterrupt):
+        nasfw.resume(small["out"] / "stopped", on_event=stop_at(stages[3]), progress=False)
+    nasfw.resume(small["out"] / "stopped", progress=False)
+    same_bits(whole.path, small["out"] / "stopped")
 
 
 def test_the_plain_program_says_who_can_read_a_run_in_python(small):
