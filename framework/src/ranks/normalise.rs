@@ -49,7 +49,6 @@ pub fn is_synchronised() -> bool {
 /// Batch norm of `[n, channels, …]`, as [`Tensor::batch_norm`]. Layers of supernets and networks take it in its place, so that
 /// with `trainer.sync_batch_norm` the statistics of training are those of the whole batch, whose parts several processes
 /// compute, and its gradients go through them to all parts.
-#[expect(clippy::too_many_arguments)]
 pub fn batch_norm(
     x: &Tensor,
     weight: Option<&Tensor>,
