@@ -24,7 +24,7 @@ pub enum Bench {
     Import(Import),
     /// Fit a model to a table, so that searches ask for architectures that it lacks, too.
     Fit(fit::Fit),
-    /// List the benchmarks that are tables, and which are imported.
+    /// List the benchmarks that are tables, which are imported, and the surrogates beside them.
     List(List),
     /// Show what a table holds, and where it comes from.
     Info(Info),
@@ -137,11 +137,38 @@ impl List {
                 family.takes
             ));
         }
+        for path in surrogates()? {
+            match Surrogate::open(&path) {
+                Ok(surrogate) if self.json => all.push(fit::describe(&surrogate, &path)),
+                Ok(surrogate) => fit::print(&surrogate, &path),
+                Err(e) if self.json => all.push(json!({
+                    "name": "surrogate", "file": path, "error": e.to_string()
+                })),
+                Err(e) => say(format!("surrogate: {e}")),
+            }
+        }
         if self.json {
             say(format!("{:#}", Value::Array(all)));
         }
         Ok(())
     }
+}
+
+/// The surrogates that lie where tables are looked for, by name.
+fn surrogates() -> Result<Vec<PathBuf>> {
+    let mut found = vec![];
+    for family in FAMILIES {
+        let table = family.default_file()?;
+        let files = table.parent().and_then(|f| std::fs::read_dir(f).ok());
+        let files = files
+            .into_iter()
+            .flatten()
+            .filter_map(std::result::Result::ok);
+        found.extend(files.map(|f| f.path()).filter(|f| Surrogate::is_one(f)));
+    }
+    found.sort_unstable();
+    found.dedup();
+    Ok(found)
 }
 
 /// Options of `bench info`.
