@@ -13,6 +13,7 @@ use nasfw_framework::run::{
 use nasfw_framework::settings::in_words;
 use nasfw_framework::space::SpaceConfig;
 use nasfw_framework::trainer::Outcome;
+use nasfw_framework::trust::Trust;
 use nasfw_framework::{Error, Result, input};
 use serde_json::Value;
 
@@ -78,6 +79,8 @@ pub struct Moment<'a> {
     pub metrics: Option<&'a BTreeMap<String, f64>>,
     /// Optimum minus metric.
     pub regret: Option<&'a BTreeMap<String, f64>>,
+    /// How far to trust them: whether they were measured or predicted, above all.
+    pub trust: &'a Trust,
 }
 
 impl Record {
@@ -153,6 +156,7 @@ impl Record {
                 marginals,
                 metrics,
                 regret,
+                trust,
                 ..
             } = event
             {
@@ -169,6 +173,7 @@ impl Record {
                     marginals: marginals.as_ref(),
                     metrics: metrics.as_ref(),
                     regret: regret.as_ref(),
+                    trust,
                 });
             }
         }

@@ -9,7 +9,7 @@ use nasfw_framework::{Error, Result};
 use crate::record::Record;
 
 /// A row a run: `run`, `state`, `genotype`, `reason`, `epochs`, `steps`, `entropy`, `sharpness`, then every setting of any
-/// of them (`setting.KEY`), every metric (`metric.NAME`) and regret (`regret.NAME`), in the order of the alphabet. What a run
+/// of them (`setting.KEY`), every metric (`metric.NAME`) and regret (`regret.NAME`, behind NAME `(predicted)` where a model predicted it), in the order of the alphabet. What a run
 /// lacks is empty.
 ///
 /// # Errors
@@ -89,9 +89,14 @@ fn details(record: &Record) -> BTreeMap<String, String> {
     let settings = settings.map(|(key, value)| (format!("setting.{key}"), in_words(value)));
     let numbers = record.outcome.iter().flat_map(|found| {
         let all = [("metric", &found.metrics), ("regret", &found.regret)];
-        all.into_iter().flat_map(|(kind, numbers)| {
+        all.into_iter().flat_map(move |(kind, numbers)| {
             let numbers = numbers.iter().flatten();
-            numbers.map(move |(name, value)| (format!("{kind}.{name}"), value.to_string()))
+            numbers.map(move |(name, value)| {
+                (
+                    format!("{kind}.{}", found.trust.shown(name)),
+                    value.to_string(),
+                )
+            })
         })
     });
     settings.chain(numbers).collect()

@@ -13,6 +13,10 @@ use crate::error::Result;
 pub struct Score {
     /// Metric name, for example `test/cifar10`, to value.
     pub metrics: BTreeMap<String, f64>,
+    /// Those of the metrics that nobody measured, a model predicts them: by name the ends of the interval that the measured
+    /// value lies in with a probability of 95 %.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub predicted: BTreeMap<String, [f64; 2]>,
     /// Simulated seconds of training, where known.
     pub seconds: Option<f64>,
     /// What it costs to learn a metric: simulated seconds of the training that shows it, by the metric's name. Only of

@@ -167,7 +167,8 @@ pub enum Event {
 impl Event {
     /// The numbers that it says of a step, with the steps done: `loss/train`, `accuracy/val`, `top5/val`, `lr`, `entropy`,
     /// `strategy/NAME` of a [`Event::Progress`]; `architecture/entropy`, `architecture/sharpness`, `metrics/NAME`,
-    /// `regret/NAME` of an [`Event::Architecture`]. Trackers call them so.
+    /// `regret/NAME` of an [`Event::Architecture`], behind which `/predicted` stands where a model predicts the metric. Trackers
+    /// call them so.
     pub fn scalars(&self) -> Option<(u64, Vec<(String, f64)>)> {
         let mut all = vec![];
         let mut add = |name: String, value: Option<f64>| all.extend(value.map(|v| (name, v)));
@@ -198,15 +199,20 @@ impl Event {
                 sharpness,
                 metrics,
                 regret,
+                trust,
                 ..
             } => {
+                let mark = |name: &str| match trust.predicted.contains_key(name) {
+                    true => format!("{name}/predicted"),
+                    false => name.into(),
+                };
                 add("architecture/entropy".into(), *entropy);
                 add("architecture/sharpness".into(), *sharpness);
                 for (name, value) in metrics.iter().flatten() {
-                    add(format!("metrics/{name}"), Some(*value));
+                    add(format!("metrics/{}", mark(name)), Some(*value));
                 }
                 for (name, value) in regret.iter().flatten() {
-                    add(format!("regret/{name}"), Some(*value));
+                    add(format!("regret/{}", mark(name)), Some(*value));
                 }
                 step
             }

@@ -96,6 +96,9 @@ pub struct CurvePoint {
     pub simulated: Option<f64>,
     /// Whether the benchmark knows the architecture.
     pub known: bool,
+    /// Those of the metrics that a model predicts: [`crate::benchmark::Score::predicted`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub predicted: BTreeMap<String, [f64; 2]>,
     /// The benchmark's metrics, where it does, and the strategy's own figures.
     #[serde(default, with = "crate::lossless")]
     pub metrics: Option<BTreeMap<String, f64>>,

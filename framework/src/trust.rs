@@ -27,6 +27,10 @@ pub struct Trust {
     /// Where the architecture stands among those that the benchmark knows, by metric.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub standing: BTreeMap<String, Standing>,
+    /// Those of the benchmark's metrics that a model predicts ([`crate::benchmark::Score::predicted`]); the regret in them is
+    /// predicted, too.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub predicted: BTreeMap<String, [f64; 2]>,
     /// Where the benchmark's numbers were measured on other datasets than the run's: the run's, and those.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub elsewhere: Option<(String, Vec<String>)>,
@@ -38,6 +42,14 @@ impl Trust {
         *self == Self::default()
     }
 
+    /// A metric's name as it is to be shown: whether it was measured or predicted must be seen.
+    pub fn shown(&self, metric: &str) -> String {
+        match self.predicted.contains_key(metric) {
+            true => format!("{metric} (predicted)"),
+            false => metric.into(),
+        }
+    }
+
     /// What a reader should know before trusting an architecture: its [doubts](Self::doubts), where it stands, and what
     /// its regret is of. In sentences without a full stop.
     pub fn remarks(&self, entropy: Option<f64>, genotype: &Genotype) -> Vec<String> {
@@ -45,6 +57,12 @@ impl Trust {
         for (metric, Standing { rank, of, mean }) in &self.standing {
             remarks.push(format!(
                 "{metric}: rank {rank} of the {of} in the table, whose mean is {mean:.4}"
+            ));
+        }
+        for (metric, [low, high]) in &self.predicted {
+            remarks.push(format!(
+                "{metric} is predicted by a model, nobody measured it: with a probability of 95 % it lies between {low:.4} \
+                 and {high:.4}"
             ));
         }
         if let Some((searched, measured)) = &self.elsewhere {
@@ -193,6 +211,21 @@ mod tests {
             elsewhere: Some(("here".into(), vec!["there".into()])),
             ..Trust::default()
         };
+        let guessed = Trust {
+            predicted: [("valid".to_owned(), [93.25, 94.5])].into(),
+            ..Trust::default()
+        };
+        assert!(!guessed.is_empty());
+        assert_eq!(
+            ["valid", "test"].map(|m| guessed.shown(m)),
+            ["valid (predicted)", "test"]
+        );
+        let remarks = guessed.remarks(None, &whole);
+        assert!(
+            remarks.len() == 1 && remarks[0].contains("95 % it lies between 93.2500 and 94.5000"),
+            "{remarks:?}"
+        );
+
         let dead = genotype(&[&[0], &[0]], 2);
         assert_eq!(
             known.doubts(None, &dead),

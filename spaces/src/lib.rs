@@ -13,6 +13,7 @@ mod options;
 pub mod published;
 pub mod robust;
 pub mod standalone;
+pub mod surrogate;
 pub mod tables;
 #[cfg(test)]
 mod test_data;

@@ -1,5 +1,6 @@
-//! `nasfw bench`: tables of published results, and how long steps take.
+//! `nasfw bench`: tables of published results, surrogates of tables, and how long steps take.
 
+mod fit;
 mod perf;
 
 use std::path::{Path, PathBuf};
@@ -7,7 +8,9 @@ use std::time::Instant;
 
 use clap::{Args, Subcommand};
 use nasfw_framework::command::{command, quoted};
+use nasfw_framework::printable::counted;
 use nasfw_framework::{Error, Result};
+use nasfw_spaces::surrogate::{Answer, LEVELS, Surrogate};
 use nasfw_spaces::tables::{FAMILIES, Family, Header, Table};
 use serde_json::{Map, Value, json};
 
@@ -19,7 +22,9 @@ use super::output::say;
 pub enum Bench {
     /// Turn published files into a table that searches look up.
     Import(Import),
-    /// List the benchmarks that are tables, and which are imported.
+    /// Fit a model to a table, so that searches ask for architectures that it lacks, too.
+    Fit(fit::Fit),
+    /// List the benchmarks that are tables, which are imported, and the surrogates beside them.
     List(List),
     /// Show what a table holds, and where it comes from.
     Info(Info),
@@ -35,7 +40,7 @@ impl Bench {
     /// Where the verb's output can be sent instead.
     pub fn elsewhere(&self) -> Option<&'static str> {
         match self {
-            Self::Import(_) => Some("another file with `-o FILE`"),
+            Self::Import(_) | Self::Fit(_) => Some("another file with `-o FILE`"),
             Self::Perf(_) => Some("another file with `--json FILE`"),
             _ => None,
         }
@@ -45,6 +50,7 @@ impl Bench {
     pub fn carry_out(self) -> Result<()> {
         match self {
             Self::Import(v) => v.carry_out(),
+            Self::Fit(v) => v.carry_out(),
             Self::List(v) => v.carry_out(),
             Self::Info(v) => v.carry_out(),
             Self::Verify(v) => v.carry_out(),
@@ -131,6 +137,16 @@ impl List {
                 family.takes
             ));
         }
+        for path in surrogates()? {
+            match Surrogate::open(&path) {
+                Ok(surrogate) if self.json => all.push(fit::describe(&surrogate, &path)),
+                Ok(surrogate) => fit::print(&surrogate, &path),
+                Err(e) if self.json => all.push(json!({
+                    "name": "surrogate", "file": path, "error": e.to_string()
+                })),
+                Err(e) => say(format!("surrogate: {e}")),
+            }
+        }
         if self.json {
             say(format!("{:#}", Value::Array(all)));
         }
@@ -138,10 +154,27 @@ impl List {
     }
 }
 
+/// The surrogates that lie where tables are looked for, by name.
+fn surrogates() -> Result<Vec<PathBuf>> {
+    let mut found = vec![];
+    for family in FAMILIES {
+        let table = family.default_file()?;
+        let files = table.parent().and_then(|f| std::fs::read_dir(f).ok());
+        let files = files
+            .into_iter()
+            .flatten()
+            .filter_map(std::result::Result::ok);
+        found.extend(files.map(|f| f.path()).filter(|f| Surrogate::is_one(f)));
+    }
+    found.sort_unstable();
+    found.dedup();
+    Ok(found)
+}
+
 /// Options of `bench info`.
 #[derive(Debug, Args)]
 pub struct Info {
-    /// A benchmark's name, or a table's file
+    /// A benchmark's name, or the file of a table or a surrogate
     table: String,
     /// As JSON
     #[arg(long)]
@@ -150,7 +183,16 @@ pub struct Info {
 
 impl Info {
     fn carry_out(self) -> Result<()> {
-        let (_, table) = open(&self.table)?;
+        let (_, table) = match open(&self.table)? {
+            Opened::Table(family, table) => (family, table),
+            Opened::Surrogate(surrogate, path) => {
+                match self.json {
+                    true => say(format!("{:#}", fit::describe(&surrogate, &path))),
+                    false => fit::print(&surrogate, &path),
+                }
+                return Ok(());
+            }
+        };
         if self.json {
             say(format!("{:#}", describe(&table)));
             return Ok(());
@@ -208,13 +250,27 @@ fn print_optimum(header: &Header) {
 /// Options of `bench verify`.
 #[derive(Debug, Args)]
 pub struct Verify {
-    /// A benchmark's name, or a table's file
+    /// A benchmark's name, or the file of a table or a surrogate
     table: String,
 }
 
 impl Verify {
     fn carry_out(self) -> Result<()> {
-        let (_, table) = open(&self.table)?;
+        let (_, table) = match open(&self.table)? {
+            Opened::Table(family, table) => (family, table),
+            // All of it was checked when it was opened.
+            Opened::Surrogate(surrogate, path) => {
+                let networks = surrogate.networks();
+                say(format!(
+                    "{}: {} and {} are as they were written: the checksum is right\nheld out: {}",
+                    path.display(),
+                    counted(surrogate.keys.len() as u64, "architecture"),
+                    counted(networks as u64, "network"),
+                    surrogate.about.figures
+                ));
+                return Ok(());
+            }
+        };
         table.verify()?;
         say(format!(
             "{}: {} are as they were written: checksum, order of keys and optimum are right",
@@ -228,7 +284,7 @@ impl Verify {
 /// Options of `bench query`.
 #[derive(Debug, Args)]
 pub struct Query {
-    /// A benchmark's name, or a table's file
+    /// A benchmark's name, or the file of a table or a surrogate
     table: String,
     /// A run folder, a file with a genotype, a genotype as text such as `|skip_connect~0|+|none~0|none~1|+|…|`, or a
     /// key: a hash of NAS-Bench-101, six digits of NAS-Bench-201
@@ -240,7 +296,10 @@ pub struct Query {
 
 impl Query {
     fn carry_out(self) -> Result<()> {
-        let (family, table) = open(&self.table)?;
+        let (family, table) = match open(&self.table)? {
+            Opened::Table(family, table) => (family, table),
+            Opened::Surrogate(surrogate, path) => return self.of_surrogate(&surrogate, &path),
+        };
         let key = key(family, &self.architecture)?;
         let row = match &key {
             Some(key) => table.row(key)?,
@@ -315,8 +374,87 @@ impl Query {
     }
 }
 
+impl Query {
+    /// What is known or predicted of an architecture.
+    fn of_surrogate(self, surrogate: &Surrogate, path: &Path) -> Result<()> {
+        let genotype = genotype::load(&self.architecture, &[])?;
+        let genotype = surrogate.as_own(genotype);
+        let metric = &surrogate.about.metric;
+        let best = surrogate.optimum.get(metric).copied().unwrap_or(f64::NAN);
+        let answer = surrogate.answer(&genotype)?.ok_or_else(|| Error::Data {
+            path: path.into(),
+            problem: format!("it can't contain {}", self.architecture),
+            help: "this is no architecture of the benchmark: it has too many edges, no path, or operations that the \
+                   benchmark does not know"
+                .into(),
+        })?;
+        if self.json {
+            let value = match answer {
+                Answer::Measured(value) => {
+                    json!({ "value": value, "regret": best - value, "predicted": false })
+                }
+                Answer::Predicted(p) => json!({
+                    "value": p.value, "regret": best - p.value, "predicted": true,
+                    "intervals": LEVELS.iter().zip(p.intervals).map(|(level, ends)| json!({"level": level, "ends": ends}))
+                        .collect::<Vec<_>>(),
+                }),
+            };
+            say(format!(
+                "{:#}",
+                json!({ "architecture": genotype, "metrics": { metric: value } })
+            ));
+            return Ok(());
+        }
+        match answer {
+            Answer::Measured(value) => {
+                say(format!("{metric}: {value:.4}, regret {:.4}", best - value))
+            }
+            Answer::Predicted(p) => {
+                say(format!(
+                    "{metric} (predicted): {:.4}, regret {:.4} (predicted)",
+                    p.value,
+                    best - p.value
+                ));
+                for (level, [low, high]) in LEVELS.iter().zip(p.intervals) {
+                    say(format!(
+                        "  between {low:.4} and {high:.4} with a probability of {:.0} %",
+                        level * 100.0
+                    ));
+                }
+                say(format!(
+                    "held-out architectures: {}",
+                    surrogate.about.figures
+                ));
+            }
+        }
+        say(format!(
+            "regret is against the best of {} that are known",
+            counted(surrogate.keys.len() as u64, "architecture")
+        ));
+        Ok(())
+    }
+}
+
+/// What a verb was given.
+enum Opened {
+    Table(&'static Family, Table),
+    Surrogate(Box<Surrogate>, PathBuf),
+}
+
+/// The table of a benchmark's name, in its default place, or the table or surrogate of a file.
+fn open(what: &str) -> Result<Opened> {
+    let path = Path::new(what);
+    if path.is_file() && Surrogate::is_one(path) {
+        return Ok(Opened::Surrogate(
+            Surrogate::open(path)?.into(),
+            path.into(),
+        ));
+    }
+    open_table(what).map(|(family, table)| Opened::Table(family, table))
+}
+
 /// The table of a benchmark's name, in its default place, or of a file.
-fn open(what: &str) -> Result<(&'static Family, Table)> {
+fn open_table(what: &str) -> Result<(&'static Family, Table)> {
     let path = Path::new(what);
     if path.is_file() || what.contains(['/', '.']) {
         let table = Table::open(path)?;

@@ -13,6 +13,7 @@ use nasfw_framework::budget::Unit;
 use nasfw_framework::events::{Event, Meter};
 use nasfw_framework::listen::{Listener, SharedListener, shared};
 use nasfw_framework::printable::counted;
+use nasfw_framework::trust::Trust;
 
 use super::render::shown;
 use super::view;
@@ -102,16 +103,16 @@ impl Progress {
 
 /// Regret in a line, with the rank where that is known: of test metrics where there are any, and not of short trainings
 /// (`…@12`).
-fn show_regret(regret: &BTreeMap<String, f64>, standing: &BTreeMap<String, Standing>) -> String {
+fn show_regret(regret: &BTreeMap<String, f64>, trust: &Trust) -> String {
     let long = || regret.iter().filter(|(name, _)| !name.contains('@'));
     let test = long().any(|(name, _)| name.starts_with("test"));
     long()
         .filter(|(name, _)| !test || name.starts_with("test"))
-        .map(|(name, v)| match standing.get(name) {
+        .map(|(name, v)| match trust.standing.get(name) {
             Some(Standing { rank, of, .. }) => {
                 format!(" regret {name} {v:.4} (rank {rank} of {of})")
             }
-            None => format!(" regret {name} {v:.4}"),
+            None => format!(" regret {} {v:.4}", trust.shown(name)),
         })
         .collect()
 }
@@ -209,7 +210,7 @@ impl Listener for Progress {
                 };
                 let figures = match (known, regret) {
                     (Some(false), _) => " not in the benchmark's table".into(),
-                    (_, Some(regret)) => show_regret(regret, &trust.standing),
+                    (_, Some(regret)) => show_regret(regret, trust),
                     // Of a strategy that measures for itself.
                     _ => metrics
                         .iter()

@@ -33,7 +33,7 @@ pub fn print(outcome: &Outcome, run: &Path, next: &[String]) -> Result<()> {
     for (name, value) in outcome.metrics.iter().flatten() {
         let regret = outcome.regret.as_ref().and_then(|r| r.get(name));
         let regret = regret.map_or(String::new(), |r| format!(", regret {r:.4}"));
-        say(format!("{name}: {value:.4}{regret}"));
+        say(format!("{}: {value:.4}{regret}", outcome.trust.shown(name)));
     }
     if let Some(benchmark) = &outcome.benchmark {
         match outcome.known {

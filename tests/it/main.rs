@@ -38,6 +38,7 @@ mod score;
 mod second_order;
 mod spaces;
 mod strategies;
+mod surrogate;
 mod synchronisation;
 mod tables;
 mod tensorboard;

@@ -71,10 +71,10 @@ pub(super) fn draw(record: &Record) -> Option<Figure> {
 /// A panel per metric that the benchmark knows: of the architecture that would be derived.
 fn metrics(record: &Record) -> Vec<Panel> {
     let moments = record.moments();
-    let mut lines: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
+    let mut lines: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
     for moment in &moments {
         for (name, value) in moment.regret.into_iter().flatten() {
-            let line = lines.entry(name).or_default();
+            let line = lines.entry(moment.trust.shown(name)).or_default();
             line.push((moment.step as f64, *value));
         }
     }
@@ -85,9 +85,9 @@ fn metrics(record: &Record) -> Vec<Panel> {
         log: false,
         size: (420.0, 260.0),
     };
-    let panel = |(name, points): (&str, Vec<(f64, f64)>)| {
+    let panel = |(name, points): (String, Vec<(f64, f64)>)| {
         let line = Line {
-            name: name.to_owned(),
+            name: name.clone(),
             points,
             ..Line::default()
         };

@@ -28,6 +28,14 @@ pub(super) fn maybe(x: Option<f64>) -> String {
     x.map_or("–".into(), number)
 }
 
+/// A number, or a dash, and whether a model predicted it.
+pub(super) fn marked(x: Option<f64>, predicted: bool) -> String {
+    match x {
+        Some(x) if predicted => format!("{} (predicted)", number(x)),
+        x => maybe(x),
+    }
+}
+
 /// A p-value.
 pub(super) fn p_value(p: f64) -> String {
     match p {

@@ -10,7 +10,7 @@ use nasfw_framework::events::Event;
 use nasfw_framework::run::CONFIG;
 use nasfw_framework::trainer::Outcome;
 
-use super::parts::{cells, clean, figure, maybe, number, pairs, scroll};
+use super::parts::{cells, clean, figure, marked, maybe, pairs, scroll};
 use super::settings;
 use crate::figures::Kind;
 use crate::record::{Record, State};
@@ -238,6 +238,7 @@ fn metrics(record: &Record) -> Markup {
     let Some(outcome) = &record.outcome else {
         return along(record);
     };
+    let predicted = |name: &str| outcome.trust.predicted.contains_key(name);
     let regret = |name: &str| outcome.regret.as_ref().and_then(|r| r.get(name)).copied();
     html! {
         @if let Some(metrics) = outcome.metrics.as_ref().filter(|m| !m.is_empty()) {
@@ -248,8 +249,8 @@ fn metrics(record: &Record) -> Markup {
                     thead { tr { th scope="col" { "Metric" } th.num scope="col" { "Value" } th.num scope="col" { "Regret" } } }
                     tbody { @for (name, value) in metrics { tr {
                         th scope="row" { (clean(name)) }
-                        td.num { (number(*value)) }
-                        td.num { (maybe(regret(name))) }
+                        td.num { (marked(Some(*value), predicted(name))) }
+                        td.num { (marked(regret(name), predicted(name))) }
                     } } }
                 }
             }))
@@ -300,8 +301,8 @@ fn along(record: &Record) -> Markup {
                     tbody { @for (_, m) in rows { tr {
                         th.num scope="row" { (m.step) } td.num { (m.epoch) }
                         @for name in &names {
-                            td.num { (maybe(m.metrics.and_then(|x| x.get(*name)).copied())) }
-                            td.num { (maybe(m.regret.and_then(|x| x.get(*name)).copied())) }
+                            td.num { (marked(m.metrics.and_then(|x| x.get(*name)).copied(), m.trust.predicted.contains_key(*name))) }
+                            td.num { (marked(m.regret.and_then(|x| x.get(*name)).copied(), m.trust.predicted.contains_key(*name))) }
                         }
                     } } }
                 }

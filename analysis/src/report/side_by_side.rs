@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use maud::{Markup, html};
 
-use super::parts::{clean, maybe, scroll};
+use super::parts::{clean, marked, maybe, scroll};
 use super::run::{anchor, certainty};
 use super::settings::text;
 use crate::record::Record;
@@ -16,6 +16,10 @@ pub(super) fn section(runs: &[Record]) -> Markup {
         .filter_map(|r| r.outcome.as_ref()?.metrics.as_ref())
         .flat_map(|m| m.keys())
         .collect();
+    let predicted = |run: &Record, name: &str| {
+        let trust = run.outcome.as_ref().map(|o| &o.trust);
+        trust.is_some_and(|t| t.predicted.contains_key(name))
+    };
     let keys: BTreeSet<&String> = runs.iter().flat_map(|r| r.settings.keys()).collect();
     let differing: Vec<&String> = keys
         .into_iter()
@@ -49,8 +53,8 @@ pub(super) fn section(runs: &[Record]) -> Markup {
                     td.num { (r.outcome.as_ref().map_or("–".into(), |o| o.steps.to_string())) }
                     td.num { (maybe(certainty(r).0)) }
                     @for name in &metrics {
-                        td.num { (maybe(r.outcome.as_ref().and_then(|o| o.metrics.as_ref()?.get(*name).copied()))) }
-                        td.num { (maybe(r.outcome.as_ref().and_then(|o| o.regret.as_ref()?.get(*name).copied()))) }
+                        td.num { (marked(r.outcome.as_ref().and_then(|o| o.metrics.as_ref()?.get(*name).copied()), predicted(r, name))) }
+                        td.num { (marked(r.outcome.as_ref().and_then(|o| o.regret.as_ref()?.get(*name).copied()), predicted(r, name))) }
                     }
                 } } }
             } }))

@@ -2,6 +2,7 @@
 //! the network it stands for ([`Genotype`]).
 
 mod choice;
+mod dag;
 mod fit;
 mod genotype;
 mod reach;
@@ -9,6 +10,7 @@ mod relaxed;
 mod spec;
 
 pub use choice::Choice;
+pub use dag::{Dag, Label};
 pub use genotype::{Cell, Edge, Genotype, Node};
 pub use relaxed::RelaxedArch;
 pub use spec::{ArchSpec, Edges, Group, Marginals, Role, Row, subsets};

@@ -475,6 +475,7 @@ impl<'a> Session<'a> {
                 metrics,
                 regret,
                 known,
+                trust,
                 ..
             } => Some(CurvePoint {
                 step,
@@ -483,6 +484,7 @@ impl<'a> Session<'a> {
                 seconds: timed(Unit::Seconds, seconds),
                 simulated: timed(Unit::Simulated, simulated),
                 known: known.unwrap_or(regret.is_some()),
+                predicted: trust.predicted,
                 metrics,
                 regret,
             }),
@@ -497,6 +499,7 @@ impl<'a> Session<'a> {
         let trust = Trust {
             decided: decided(self.search.space().spec().groups(), marginals.as_ref()),
             standing: self.standing(score.as_ref())?,
+            predicted: (score.as_ref()).map_or_else(BTreeMap::new, |s| s.predicted.clone()),
             elsewhere: self.elsewhere(),
         };
         let metrics = score.map(|score| score.metrics);

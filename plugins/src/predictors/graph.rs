@@ -2,25 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use nasfw_framework::arch::Dag;
+pub use nasfw_framework::arch::Label;
 use nasfw_framework::prelude::*;
 use rand::RngExt;
 use tch::{Device, Kind, Tensor};
 
-/// What a vertex is.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Label {
-    /// An input of a cell, counted from zero.
-    Input(usize),
-    /// An operation, on an edge or on a node.
-    Operation(String),
-    /// The output of a cell.
-    Output,
-}
-
 /// An architecture as a directed acyclic graph whose vertices compute something: the inputs of its cells, its operations
-/// and the cells' outputs. Where operations sit on edges, each is a vertex that reads the operations on the edges into
-/// its source (the line graph of a cell, as arch2vec has it for NAS-Bench-201 and DARTS). Where every edge keeps its choice,
-/// one that carries nothing is a vertex, too. Cells are separate components.
+/// and the cells' outputs ([`Dag`]). Where every edge keeps its choice, one that carries nothing is a vertex, too. Cells are
+/// separate components.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Graph {
     /// Per vertex the position of its label in the vocabulary.
@@ -71,31 +61,13 @@ type Pairs = BTreeSet<(usize, usize)>;
 fn vertices(genotype: &Genotype) -> (Vec<Vertex>, Pairs) {
     let (mut vertices, mut edges) = (vec![], BTreeSet::new());
     for (c, cell) in genotype.cells.iter().enumerate() {
-        let mut add = |label: Label, from: &[usize]| {
-            vertices.push((label, c));
-            let to = vertices.len() - 1;
-            edges.extend(from.iter().map(|&from| (from, to)));
-            to
-        };
-        // Per state the vertices whose sum it is.
-        let mut states: Vec<Vec<usize>> = (0..cell.inputs.len())
-            .map(|i| vec![add(Label::Input(i), &[])])
-            .collect();
-        for node in &cell.nodes {
-            let mut sum = vec![];
-            for edge in &node.inputs {
-                match &edge.op {
-                    Some(op) => sum.push(add(Label::Operation(op.clone()), &states[edge.from])),
-                    None => sum.extend(&states[edge.from]),
-                }
-            }
-            states.push(match &node.op {
-                Some(op) => vec![add(Label::Operation(op.clone()), &sum)],
-                None => sum,
-            });
-        }
-        let out: Vec<usize> = (cell.output.iter().flat_map(|&s| &states[s]).copied()).collect();
-        add(Label::Output, &out);
+        let (dag, first) = (Dag::of(cell), vertices.len());
+        vertices.extend(dag.labels.into_iter().map(|label| (label, c)));
+        edges.extend(
+            dag.edges
+                .iter()
+                .map(|(from, to)| (first + from, first + to)),
+        );
     }
     (vertices, edges)
 }

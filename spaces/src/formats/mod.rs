@@ -31,7 +31,7 @@ use nasfw_framework::arch::Genotype;
 pub use choose::{Chosen, choose};
 pub use darts::OPERATIONS as DARTS_OPERATIONS;
 pub use form::{Format, FormatError, MAX_BYTES};
-pub use nasbench101::spec as nasbench101_spec;
+pub use nasbench101::{genotype as nasbench101_genotype, spec as nasbench101_spec};
 pub use nasbench201::OPERATIONS as NASBENCH201_OPERATIONS;
 pub use text::decode;
 

@@ -206,7 +206,7 @@ fn rows(matrix: &Value, vertices: usize) -> Result<Vec<Vec<u8>>, Wrong> {
 }
 
 /// The cell of `nasbench101` that a spec is.
-fn genotype(spec: &ModelSpec) -> Genotype {
+pub fn genotype(spec: &ModelSpec) -> Genotype {
     let output = spec.vertices() - 1;
     let nodes = spec.operations().iter().enumerate().map(|(k, op)| Node {
         op: Some(op.name().into()),

@@ -7,6 +7,9 @@ use super::spec::ModelSpec;
 /// Length of an MD5 digest in hexadecimal digits.
 const DIGITS: usize = 32;
 
+/// The key of a cell: the bytes of an MD5 digest.
+pub type Key = [u8; DIGITS / 2];
+
 /// An MD5 digest in lower-case hexadecimal digits. Ordered as its text is.
 pub(super) type Hex = [u8; DIGITS];
 
@@ -16,6 +19,14 @@ impl ModelSpec {
     #[must_use]
     pub fn hash(&self) -> String {
         hash(self).iter().copied().map(char::from).collect()
+    }
+
+    /// The same as the bytes that the digits stand for.
+    #[must_use]
+    pub fn digest(&self) -> Key {
+        let hex = hash(self);
+        let digit = |d: u8| if d < b'a' { d - b'0' } else { d - b'a' + 10 };
+        std::array::from_fn(|i| 16 * digit(hex[2 * i]) + digit(hex[2 * i + 1]))
     }
 }
 

@@ -7,10 +7,13 @@
 //!
 //! Ying et al., *NAS-Bench-101: Towards Reproducible Neural Architecture Search*, ICML 2019.
 
+mod find;
 mod hash;
 mod network;
 mod spec;
 
+pub use find::find;
+pub use hash::Key;
 pub use network::{SPACE, genotype_network, network};
 pub use spec::{ModelSpec, Operation, SpecError};
 

@@ -27,6 +27,8 @@ pub struct Family {
     pub key: fn(&Genotype) -> Result<Option<Vec<u8>>>,
     /// The key that a text spells out, if it does.
     pub parse_key: fn(&str) -> Option<Vec<u8>>,
+    /// The architectures of keys, in their order; none of a key that is no architecture's.
+    pub genotypes: fn(&[Vec<u8>]) -> Result<Vec<Option<Genotype>>>,
     /// A key for people.
     pub show_key: fn(&[u8]) -> String,
 }

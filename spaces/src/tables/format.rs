@@ -358,6 +358,13 @@ pub struct Table {
 }
 
 impl Table {
+    /// Whether a file begins as tables do, whatever comes then.
+    pub fn is_one(path: &Path) -> bool {
+        let mut start = [0; MAGIC.len()];
+        let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
+        read.is_ok() && start == MAGIC
+    }
+
     /// Opens a table: checks its header and its length, and reads no row.
     ///
     /// # Errors
@@ -524,11 +531,11 @@ impl Table {
         Ok(None)
     }
 
-    /// Calls `f` with every row, in the order of the keys.
+    /// Calls `f` with every key and its row, in the order of the keys.
     ///
     /// # Errors
     /// When the file can't be read.
-    pub fn each_row(&self, mut f: impl FnMut(&Row)) -> Result<()> {
+    pub fn each_row(&self, mut f: impl FnMut(&[u8], &Row)) -> Result<()> {
         let rows_at_once = (PIECE / self.row_bytes).max(1) as u64;
         let mut row = 0;
         while row < self.header.rows {
@@ -536,7 +543,8 @@ impl Table {
             let mut bytes = vec![0; n as usize * self.row_bytes];
             self.read(row, &mut bytes)?;
             for one in bytes.chunks_exact(self.row_bytes) {
-                f(&self.header.row(one));
+                let key = one.get(..self.header.key_bytes).unwrap_or_default();
+                f(key, &self.header.row(one));
             }
             row += n;
         }

@@ -149,7 +149,7 @@ impl Lookup {
         let scores = self.table.header().metrics.iter().enumerate();
         let scores: Vec<_> = scores.filter(|(_, m)| m.score).collect();
         let mut values = vec![vec![]; scores.len()];
-        self.table.each_row(|row| {
+        self.table.each_row(|_, row| {
             for ((i, _), values) in scores.iter().zip(&mut values) {
                 values.extend(row.mean(*i));
             }
@@ -212,6 +212,7 @@ pub(super) fn score(family: &Family, table: &Table, row: &Row) -> Score {
     let (metrics, facts): (BTreeMap<_, _>, BTreeMap<_, _>) =
         (means(true).collect(), means(false).collect());
     Score {
+        predicted: BTreeMap::new(),
         seconds: means(false)
             .find(|(name, _)| name.starts_with("train-seconds"))
             .map(|(_, s)| s),

@@ -8,7 +8,7 @@ mod format;
 mod lookup;
 mod official;
 mod pickle;
-mod source;
+pub(crate) mod source;
 mod tfrecord;
 
 pub mod nasbench101;

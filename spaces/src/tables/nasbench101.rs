@@ -20,8 +20,8 @@ use super::lookup::Published;
 use super::lookup::TableConfig;
 use super::source::{self, Csv, bad};
 use super::tfrecord::{self, ModelMetrics, Records};
-use crate::formats::nasbench101_spec;
-use crate::nasbench101::{ModelSpec, Operation};
+use crate::formats::{nasbench101_genotype, nasbench101_spec};
+use crate::nasbench101::{self, ModelSpec, Operation};
 
 /// Cells of the published table.
 const SIZE: u64 = 423_624;
@@ -52,6 +52,7 @@ pub const FAMILY: Family = Family {
     import,
     key,
     parse_key: bytes,
+    genotypes,
     show_key: hex,
 };
 
@@ -122,7 +123,16 @@ fn key(genotype: &Genotype) -> Result<Option<Vec<u8>>> {
         return Err(foreign(&FAMILY, genotype));
     }
     let spec = nasbench101_spec(genotype).ok();
-    Ok(spec.and_then(|s| bytes(&s.hash())))
+    Ok(spec.map(|s| s.digest().to_vec()))
+}
+
+/// A key is a hash: the cells that have it are found among all.
+fn genotypes(keys: &[Vec<u8>]) -> Result<Vec<Option<Genotype>>> {
+    let digests = |key: &Vec<u8>| key.as_slice().try_into().ok();
+    let wanted = keys.iter().filter_map(digests).collect();
+    let found = nasbench101::find(&wanted);
+    let of = |key: &Vec<u8>| Some(nasbench101_genotype(found.get(&digests(key)?)?));
+    Ok(keys.iter().map(of).collect())
 }
 
 fn hex(key: &[u8]) -> String {

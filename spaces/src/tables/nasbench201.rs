@@ -15,7 +15,7 @@ use super::format::{Builder, Measure};
 use super::lookup::TableConfig;
 use super::source::{self, Csv, bad};
 use super::{official, pickle};
-use crate::formats::NASBENCH201_OPERATIONS as OPERATIONS;
+use crate::formats::{self, NASBENCH201_OPERATIONS as OPERATIONS};
 
 /// Target and source of every edge, in the order of a key's digits.
 const EDGES: [(usize, usize); 6] = [(1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2)];
@@ -41,6 +41,7 @@ pub const FAMILY: Family = Family {
     import,
     key,
     parse_key,
+    genotypes,
     show_key,
 };
 
@@ -89,6 +90,11 @@ fn show_key(key: &[u8]) -> String {
         text += &format!("{}~{from}", op(i));
     }
     text + "|"
+}
+
+fn genotypes(keys: &[Vec<u8>]) -> Result<Vec<Option<Genotype>>> {
+    let read = |key: &Vec<u8>| formats::read(&show_key(key)).ok();
+    Ok(keys.iter().map(read).collect())
 }
 
 fn digit(op: &str) -> Option<u8> {

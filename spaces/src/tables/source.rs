@@ -14,24 +14,30 @@ use nasfw_framework::{Error, Result};
 /// A longer line of a CSV file is none of a benchmark; the longest real one has 300 bytes.
 const LONGEST_LINE: usize = 1 << 16;
 
+/// What to do about a published file that can't be used.
+const PUBLISHED: &str =
+    "get the file again; docs/tables.md says which files are understood, and their columns";
+
 /// A published file that can't be used.
-pub(super) fn bad(path: &Path, problem: impl Into<String>) -> Error {
+pub(crate) fn bad(path: &Path, problem: impl Into<String>) -> Error {
+    wrong(path, problem, PUBLISHED)
+}
+
+fn wrong(path: &Path, problem: impl Into<String>, help: &str) -> Error {
     Error::Data {
         path: path.into(),
         problem: problem.into(),
-        help:
-            "get the file again; docs/tables.md says which files are understood, and their columns"
-                .into(),
+        help: help.into(),
     }
 }
 
 /// The beginning of a text of a file, for messages.
-pub(super) fn short(text: &str) -> String {
+pub(crate) fn short(text: &str) -> String {
     text.chars().take(40).collect()
 }
 
 /// What the file is called, for the source line of a header.
-pub(super) fn name(path: &Path) -> String {
+pub(crate) fn name(path: &Path) -> String {
     path.file_name()
         .unwrap_or_default()
         .to_string_lossy()
@@ -39,7 +45,7 @@ pub(super) fn name(path: &Path) -> String {
 }
 
 /// Opens a file, uncompressing it if it is gzip-compressed.
-pub(super) fn open(path: &Path) -> Result<Box<dyn BufRead>> {
+pub(crate) fn open(path: &Path) -> Result<Box<dyn BufRead>> {
     let file = File::open(path).map_err(|e| bad(path, format!("cannot be read: {e}")))?;
     let mut file = BufReader::with_capacity(1 << 16, file);
     let start = file
@@ -53,7 +59,7 @@ pub(super) fn open(path: &Path) -> Result<Box<dyn BufRead>> {
 }
 
 /// The first bytes of a stream, without taking them from it.
-pub(super) fn peek<'a>(path: &Path, file: &'a mut dyn BufRead) -> Result<&'a [u8]> {
+pub(crate) fn peek<'a>(path: &Path, file: &'a mut dyn BufRead) -> Result<&'a [u8]> {
     file.fill_buf()
         .map_err(|e| bad(path, format!("cannot be read: {e}")))
 }
@@ -81,7 +87,7 @@ impl Read for Metered {
 }
 
 /// A CSV file whose first line names its columns, in any order.
-pub(super) struct Csv<'a> {
+pub(crate) struct Csv<'a> {
     path: &'a Path,
     reader: csv::Reader<Metered>,
     /// Bytes that the next line may take.
@@ -89,15 +95,35 @@ pub(super) struct Csv<'a> {
     columns: Vec<String>,
     record: StringRecord,
     line: u64,
+    /// What to do where something is wrong.
+    help: &'static str,
 }
 
 impl<'a> Csv<'a> {
     /// Reads the line of names. Every one of `required` must be there, and nothing but those and `optional`.
-    pub(super) fn new(
+    pub(crate) fn new(
         path: &'a Path,
         file: Box<dyn BufRead>,
         required: &[&str],
         optional: &[&str],
+    ) -> Result<Self> {
+        let csv = Self::of_any(path, file, PUBLISHED)?;
+        let known = |c: &&String| required.contains(&c.as_str()) || optional.contains(&c.as_str());
+        if let Some(column) = csv.columns.iter().find(|c| !known(c)) {
+            return Err(csv.bad(format!(
+                "line 1: there is no column `{}` in this format",
+                short(column)
+            )));
+        }
+        csv.need(required)?;
+        Ok(csv)
+    }
+
+    /// Reads the line of names, whatever they are but for two that are the same.
+    pub(crate) fn of_any(
+        path: &'a Path,
+        file: Box<dyn BufRead>,
+        help: &'static str,
     ) -> Result<Self> {
         let left = Rc::new(Cell::new(LONGEST_LINE));
         let mut reader = csv::ReaderBuilder::new().from_reader(Metered {
@@ -106,57 +132,64 @@ impl<'a> Csv<'a> {
         });
         let columns: Vec<String> = reader
             .headers()
-            .map_err(|e| bad(path, format!("line 1: {e}")))?
+            .map_err(|e| wrong(path, format!("line 1: {e}"), help))?
             .iter()
-            .map(str::to_owned)
+            .map(|c| c.trim().to_owned())
             .collect();
-        let mut seen = BTreeSet::new();
-        for column in &columns {
-            let known = required.contains(&column.as_str()) || optional.contains(&column.as_str());
-            if !known {
-                return Err(bad(
-                    path,
-                    format!(
-                        "line 1: there is no column `{}` in this format",
-                        short(column)
-                    ),
-                ));
-            }
-            if !seen.insert(column) {
-                return Err(bad(
-                    path,
-                    format!("line 1: two columns are called `{}`", short(column)),
-                ));
-            }
-        }
-        let missing: Vec<&str> = required
-            .iter()
-            .copied()
-            .filter(|r| !columns.iter().any(|c| c == r))
-            .collect();
-        if !missing.is_empty() {
-            return Err(bad(
-                path,
-                format!("line 1: columns are missing: {}", missing.join(", ")),
-            ));
-        }
-        Ok(Self {
+        let csv = Self {
             path,
             reader,
             left,
             columns,
             record: StringRecord::new(),
             line: 1,
-        })
+            help,
+        };
+        let mut seen = BTreeSet::new();
+        match csv.columns.iter().find(|c| !seen.insert(*c)) {
+            None => Ok(csv),
+            Some(twice) => {
+                Err(csv.bad(format!("line 1: two columns are called `{}`", short(twice))))
+            }
+        }
+    }
+
+    /// Names of the columns.
+    pub(crate) fn columns(&self) -> &[String] {
+        &self.columns
+    }
+
+    /// Checks that columns are there.
+    pub(crate) fn need(&self, required: &[&str]) -> Result<()> {
+        let missing: Vec<&str> = required
+            .iter()
+            .copied()
+            .filter(|r| !self.columns.iter().any(|c| c == r))
+            .collect();
+        match missing.is_empty() {
+            true => Ok(()),
+            false => Err(self.bad(format!(
+                "line 1: columns are missing: {}",
+                missing.join(", ")
+            ))),
+        }
+    }
+
+    /// An error of the whole file.
+    pub(crate) fn bad(&self, problem: impl Into<String>) -> Error {
+        wrong(self.path, problem, self.help)
     }
 
     /// Goes to the next line; false at the end.
-    pub(super) fn next(&mut self) -> Result<bool> {
+    pub(crate) fn next(&mut self) -> Result<bool> {
         self.left.set(LONGEST_LINE);
-        let more = self
-            .reader
-            .read_record(&mut self.record)
-            .map_err(|e| bad(self.path, format!("after line {}: {e}", self.line)))?;
+        let more = self.reader.read_record(&mut self.record).map_err(|e| {
+            wrong(
+                self.path,
+                format!("after line {}: {e}", self.line),
+                self.help,
+            )
+        })?;
         self.line = self
             .record
             .position()
@@ -165,7 +198,7 @@ impl<'a> Csv<'a> {
     }
 
     /// The text of a column.
-    pub(super) fn text(&self, column: &str) -> &str {
+    pub(crate) fn text(&self, column: &str) -> &str {
         let at = self.columns.iter().position(|c| c == column);
         at.and_then(|i| self.record.get(i))
             .unwrap_or_default()
@@ -173,7 +206,7 @@ impl<'a> Csv<'a> {
     }
 
     /// The number of a column; none where it is empty.
-    pub(super) fn number(&self, column: &str) -> Result<Option<f64>> {
+    pub(crate) fn number(&self, column: &str) -> Result<Option<f64>> {
         let text = self.text(column);
         if text.is_empty() {
             return Ok(None);
@@ -185,10 +218,11 @@ impl<'a> Csv<'a> {
     }
 
     /// An error of this line.
-    pub(super) fn wrong(&self, column: &str, why: impl AsRef<str>) -> Error {
-        bad(
-            self.path,
-            format!("line {}, column `{column}`: {}", self.line, why.as_ref()),
-        )
+    pub(crate) fn wrong(&self, column: &str, why: impl AsRef<str>) -> Error {
+        self.bad(format!(
+            "line {}, column `{column}`: {}",
+            self.line,
+            why.as_ref()
+        ))
     }
 }

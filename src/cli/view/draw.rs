@@ -216,7 +216,7 @@ fn figures<'a>(state: &State, look: Look, roomy: bool) -> Vec<Line<'a>> {
     for (name, value) in state.metrics.iter().filter(|(n, _)| !n.contains('@')) {
         let regret = state.regret.get(name);
         let regret = regret.map_or(String::new(), |r| format!(" (regret {r:.3})"));
-        found.push(format!("{name} {value:.3}{regret}"));
+        found.push(format!("{} {value:.3}{regret}", state.trust.shown(name)));
     }
     if roomy {
         found.extend(state.control.clone());
