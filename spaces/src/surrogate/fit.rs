@@ -13,10 +13,11 @@ use super::target::Curve;
 
 /// Fewer rows teach nothing that could be checked.
 pub const FEWEST: usize = 50;
-/// Parts of the rows; each is predicted by networks that learned the others.
+/// Parts of the rows; each is predicted by a network that learned the others.
 const FOLDS: usize = 5;
-/// Networks that learn the same rows from different starts.
-const PER_FOLD: usize = 2;
+/// Times that the rows are parted, each time differently: so many networks have not seen a row. The more, the closer is what
+/// they say of it to what all networks say of a new architecture.
+const ROUNDS: usize = 4;
 /// A feature is learned if one in so many rows has it, and two rows at least.
 const RARE: usize = 1500;
 /// The most features.
@@ -71,36 +72,35 @@ pub fn fit(rows: &Rows, seed: u64, mut report: impl FnMut(usize, usize)) -> Resu
     })?;
     let streams = Streams::new(seed);
     let all: Vec<Features> = rows.rows.iter().map(|r| features(&r.genotype)).collect();
-    let folds = folds(&all, streams);
+    let rounds: [Vec<usize>; ROUNDS] = std::array::from_fn(|r| folds(&all, streams, r as u64));
     let vocabulary = vocabulary(&all);
     let bags: Vec<Bag> = all.iter().map(|f| vocabulary.bag(f)).collect();
     drop(all);
     let scores: Vec<f64> = values.iter().map(|v| curve.score(*v)).collect();
     let net = Net::new(vocabulary.names.len() as i64);
 
-    let (mut members, mut predicted) = (vec![], vec![Normal::mixture(&[]); n]);
-    for fold in 0..FOLDS {
-        let (outside, inside): (Vec<usize>, Vec<usize>) = (0..n).partition(|&i| folds[i] == fold);
-        let taught: Vec<&Bag> = inside.iter().map(|&i| &bags[i]).collect();
-        let wanted: Vec<f32> = inside.iter().map(|&i| scores[i] as f32).collect();
-        let first = members.len();
-        for _ in 0..PER_FOLD {
+    let mut members = vec![];
+    // What networks say of each row that they have not seen.
+    let mut said: Vec<Vec<(f64, f64)>> = vec![vec![]; n];
+    for round in &rounds {
+        for fold in 0..FOLDS {
+            let (outside, inside): (Vec<usize>, Vec<usize>) =
+                (0..n).partition(|&i| round[i] == fold);
+            let taught: Vec<&Bag> = inside.iter().map(|&i| &bags[i]).collect();
+            let wanted: Vec<f32> = inside.iter().map(|&i| scores[i] as f32).collect();
             let streams = streams.child("network", members.len() as u64);
-            members.push(net.fit(&taught, &wanted, streams)?);
-            report(members.len(), FOLDS * PER_FOLD);
-        }
-        for part in outside.chunks(AT_ONCE) {
-            let together = Bags::new(part.iter().map(|&i| &bags[i]));
-            let said: Vec<Vec<(f64, f64)>> = members[first..]
-                .iter()
-                .map(|m| net.predict(m, &together))
-                .collect::<Result<_>>()?;
-            for (k, &i) in part.iter().enumerate() {
-                let parts: Vec<(f64, f64)> = said.iter().map(|s| s[k]).collect();
-                predicted[i] = Normal::mixture(&parts);
+            let network = net.fit(&taught, &wanted, streams)?;
+            for part in outside.chunks(AT_ONCE) {
+                let together = Bags::new(part.iter().map(|&i| &bags[i]));
+                let all = net.predict(&network, &together)?;
+                part.iter().zip(all).for_each(|(&i, one)| said[i].push(one));
             }
+            members.push(network);
+            report(members.len(), FOLDS * ROUNDS);
         }
     }
+    let predicted: Vec<Normal> = said.iter().map(|parts| Normal::mixture(parts)).collect();
+    let folds = &rounds[0];
 
     let distance = |i: usize| (scores[i] - predicted[i].mean) / predicted[i].std;
     let of_others =
@@ -123,7 +123,7 @@ pub fn fit(rows: &Rows, seed: u64, mut report: impl FnMut(usize, usize)) -> Resu
 }
 
 /// The part that each row is in.
-fn folds(all: &[Features], streams: Streams) -> Vec<usize> {
+fn folds(all: &[Features], streams: Streams, round: u64) -> Vec<usize> {
     let likeness = |f: &Features| {
         f.iter()
             .fold(0, |h, (name, amount)| mix(mix(h, *name), amount.to_bits()))
@@ -132,7 +132,7 @@ fn folds(all: &[Features], streams: Streams) -> Vec<usize> {
     let mut kinds = alike.clone();
     kinds.sort_unstable();
     kinds.dedup();
-    kinds.shuffle(&mut streams.at("folds", 0));
+    kinds.shuffle(&mut streams.at("folds", round));
     let fold: BTreeMap<u64, usize> = kinds
         .into_iter()
         .enumerate()

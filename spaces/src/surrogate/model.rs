@@ -13,6 +13,9 @@ use super::target::Curve;
 /// Shares of what is measured that intervals are to hold.
 pub const LEVELS: [f64; 3] = [0.5, 0.8, 0.95];
 
+/// Less than this is no part of a rank: 200 × (1 − 0.8) / 2 is not quite 20.
+const ROUNDING: f64 = 1e-6;
+
 /// What is predicted of an architecture.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Prediction {
@@ -87,8 +90,8 @@ impl Calibration {
         Self(LEVELS.map(|level| {
             let (outside, all) = ((1.0 - level) / 2.0, n as f64 + 1.0);
             [
-                at((all * outside).floor()),
-                at((all * (1.0 - outside)).ceil()),
+                at((all * outside + ROUNDING).floor()),
+                at((all * (1.0 - outside) - ROUNDING).ceil()),
             ]
         }))
     }

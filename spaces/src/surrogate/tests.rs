@@ -13,6 +13,7 @@ use nasfw_framework::registry::{Kind, Registry};
 use nasfw_framework::space::different;
 use rand::RngExt;
 
+use super::Row;
 use super::*;
 use crate::formats::nasbench101_spec;
 use crate::nasbench101::Operation;
@@ -119,8 +120,8 @@ struct Example {
 fn example() -> &'static Example {
     static EXAMPLE: OnceLock<Example> = OnceLock::new();
     EXAMPLE.get_or_init(|| {
-        let mut known = cells(1600, 1);
-        let unseen = known.split_off(800);
+        let mut known = cells(2600, 1);
+        let unseen = known.split_off(700);
         Example {
             surrogate: surrogate(rows(&known), 0),
             known,
