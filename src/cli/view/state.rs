@@ -377,6 +377,7 @@ pub mod tests {
             trust: Box::new(Trust {
                 decided: vec![("normal".into(), 0.5)],
                 standing: [("test".to_owned(), standing)].into(),
+                predicted: [].into(),
                 elsewhere: Some(("fashion-mnist-mini".into(), vec!["cifar10".into()])),
             }),
         }
