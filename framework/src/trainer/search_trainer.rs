@@ -64,6 +64,8 @@ pub struct SearchTrainer {
     pub fused: bool,
     /// Whether several processes take the statistics of batch norm over all their parts of a batch, by operators that are not
     /// fused.
+    // Runs of earlier versions lack it, and their fingerprints.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub sync_batch_norm: bool,
     /// The optimizer of the supernet's weights.
     pub weights: OptimizerConfig,
