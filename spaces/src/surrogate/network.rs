@@ -13,7 +13,7 @@ const LR: f64 = 4e-3;
 /// Passes over the rows, at least.
 const PASSES: usize = 10;
 /// Steps, at least.
-const STEPS: usize = 500;
+const STEPS: usize = 300;
 /// Rows of a step: more where there are more rows.
 const BATCH: [usize; 2] = [16, 128];
 
