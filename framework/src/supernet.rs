@@ -22,7 +22,8 @@ pub enum Mode {
 pub struct Weights<'a> {
     /// Trained parameters, laid out by [`Supernet::layout`].
     pub params: &'a Tensor,
-    /// Running statistics, laid out by [`Supernet::stats_layout`]; updated in place in training mode.
+    /// Running statistics, laid out by [`Supernet::stats_layout`]; updated in place in training mode. They are averages: where
+    /// a batch comes in parts, each part moves a copy of them, and they move to the mean of these.
     pub stats: &'a Tensor,
 }
 

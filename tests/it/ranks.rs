@@ -12,7 +12,7 @@ use nasfw::framework::run::{EVENTS, MANIFEST, Manifest, RunFolder, read_events, 
 use nasfw::framework::trainer::digest;
 
 use crate::program::skipped;
-use crate::resume::{UNTRAINED, searches};
+use crate::resume::searches;
 use crate::spaces::all_pairs;
 use crate::strategies::short;
 
@@ -156,7 +156,7 @@ fn as_many_processes_as_you_like_give_the_bits_of_one() {
         ("darts", 4, 5),
     ];
     if all_pairs() {
-        let others = searches().into_iter().chain(UNTRAINED);
+        let others = searches().into_iter();
         let others = others.filter(|name| cases.iter().all(|case| case.0 != *name));
         let others: Vec<_> = others.map(|name| (name, 2, 6)).collect();
         cases.extend(others);

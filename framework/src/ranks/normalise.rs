@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use tch::{Kind, Tensor, no_grad};
 
-use super::Ranks;
+use super::processes::Ranks;
 use crate::error::{Error, Result};
 
 /// Who shares statistics on this thread, and what went wrong meanwhile.

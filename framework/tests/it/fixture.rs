@@ -159,9 +159,9 @@ impl Supernet for LinearNet {
         }
         if mode == Mode::Train {
             tch::no_grad(|| {
-                let _ = self.stats.views(weights.stats)[self.seen]
-                    .shallow_clone()
-                    .g_add_scalar_(images.size()[0]);
+                let mut seen = self.stats.views(weights.stats)[self.seen].shallow_clone();
+                let moved = &seen * 0.9 + images.mean(images.kind()) * 0.1;
+                seen.copy_(&moved);
             });
         }
         out.ok_or_else(|| Error::Invalid {
