@@ -130,8 +130,11 @@ fn what_a_surrogate_predicts_is_marked_wherever_it_is_shown() {
     let value = result["metrics"]["value"].as_f64().unwrap();
     let [low, high] = [0, 1].map(|i| ends[i].as_f64().unwrap());
     assert!(low <= value && value <= high, "{ends:?}");
-    let truth = exact["metrics"]["value"].as_f64().unwrap();
-    assert!((value - truth).abs() < 0.2, "{value} {truth}");
+    // It is the best of the landscape; predicted is the best that the table knows, and nothing beyond it.
+    let best = info["optimum"]["value"].as_f64().unwrap();
+    assert_eq!(exact["metrics"]["value"], 1.0);
+    assert!(value > 0.7 && value <= best && best < 1.0, "{value} {best}");
+    assert!(result["regret"]["value"].as_f64().unwrap() >= 0.0);
     let last = result["curve"].as_array().unwrap().last().unwrap();
     assert!(last["predicted"]["value"].is_array(), "{last}");
     let names: Vec<String> = read_events(&dir.join("run").join(EVENTS))
