@@ -202,8 +202,7 @@ impl Counter<'_> {
         let edges: usize = g.before.iter().map(Vec::len).sum();
         self.add("vertices", &[], g.len() as f64);
         self.add("edges", &[], edges as f64);
-        let depths = g.depths();
-        for v in 0..g.len() {
+        for (v, depth) in g.depths().into_iter().enumerate() {
             let (label, before, after) = (g.labels[v], &g.before[v], &g.after[v]);
             self.add("label", &[label], 1.0);
             self.add(
@@ -218,9 +217,9 @@ impl Counter<'_> {
             let [first, last] = ends.map(u64::from);
             let degrees = [label, before.len() as u64, after.len() as u64, first, last];
             self.add("degrees", &degrees, 1.0);
-            self.add("depth", &[depths[v], label], 1.0);
+            self.add("depth", &[depth, label], 1.0);
             for &w in after {
-                self.add("edge", &[depths[v], label, g.labels[w]], 1.0);
+                self.add("edge", &[depth, label, g.labels[w]], 1.0);
             }
         }
         for (sequence, paths) in g.sequences() {

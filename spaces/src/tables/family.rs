@@ -8,6 +8,9 @@ use nasfw_framework::{Error, Result};
 
 use super::format::{Builder, Table};
 
+/// The bytes that a row is found by.
+pub type Key = Vec<u8>;
+
 /// A benchmark that is a table: its keys, and how published files become rows.
 #[derive(Debug, Clone, Copy)]
 pub struct Family {
@@ -28,7 +31,7 @@ pub struct Family {
     /// The key that a text spells out, if it does.
     pub parse_key: fn(&str) -> Option<Vec<u8>>,
     /// The architectures of keys, in their order; none of a key that is no architecture's.
-    pub genotypes: fn(&[Vec<u8>]) -> Result<Vec<Option<Genotype>>>,
+    pub genotypes: fn(&[Key]) -> Result<Vec<Option<Genotype>>>,
     /// A key for people.
     pub show_key: fn(&[u8]) -> String,
 }
