@@ -16,6 +16,7 @@ pub mod lossless;
 pub mod printable;
 pub mod rng;
 pub mod schedule;
+pub mod sealed;
 
 // What is said to people: settings with their faults, commands, names of files.
 pub mod command;

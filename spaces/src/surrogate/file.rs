@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::PoisonError;
 
 use nasfw_framework::run::write_whole;
-use nasfw_framework::{Error, Result, input};
+use nasfw_framework::{Error, Result, input, sealed};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
@@ -21,12 +21,12 @@ use super::target::Curve;
 pub const VERSION: u32 = 1;
 /// The field of a safetensors file's metadata that names it as one of these.
 const MARK: &str = "nasfw-surrogate";
+/// In so many first bytes the mark stands.
+const START: usize = 256;
 /// The largest file that is read.
 const MAX_BYTES: u64 = 1 << 30;
 /// The most networks of a file.
 const MOST_MEMBERS: usize = 1024;
-/// Hexadecimal digits of a BLAKE3.
-const DIGITS: usize = 64;
 
 /// What a file says of itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -83,7 +83,7 @@ impl Surrogate {
             what: "surrogate".into(),
             why,
         };
-        self.about.digest = "0".repeat(DIGITS);
+        self.about.digest = sealed::blank();
         let about = serde_json::to_string(&self.about).map_err(|e| invalid(e.to_string()))?;
         let (n, features) = (self.keys.len(), self.model.vocabulary.names.len());
         let all = self
@@ -138,10 +138,8 @@ impl Surrogate {
         let metadata = HashMap::from([(MARK.to_owned(), about)]);
         let mut bytes =
             safetensors::serialize(views, Some(metadata)).map_err(|e| invalid(e.to_string()))?;
-        let place = place_of(&bytes, &self.about.digest)
-            .ok_or_else(|| invalid("its checksum has no place".into()))?;
-        self.about.digest = blake3::hash(&bytes).to_hex().to_string();
-        bytes[place..place + DIGITS].copy_from_slice(self.about.digest.as_bytes());
+        self.about.digest =
+            sealed::seal(&mut bytes).ok_or_else(|| invalid("its checksum has no place".into()))?;
         if let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder).map_err(Error::io("create the folder", folder))?;
         }
@@ -152,9 +150,9 @@ impl Surrogate {
     pub fn is_one(path: &Path) -> bool {
         use std::io::Read;
         let mut start = vec![];
-        let read =
-            std::fs::File::open(path).and_then(|file| file.take(256).read_to_end(&mut start));
-        read.is_ok() && String::from_utf8_lossy(&start).contains(MARK)
+        let read = std::fs::File::open(path)
+            .and_then(|file| file.take(START as u64).read_to_end(&mut start));
+        read.is_ok() && begins_as_one(&start)
     }
 
     /// Reads a file and checks all of it.
@@ -180,15 +178,11 @@ impl Surrogate {
     /// The surrogate in the bytes of a file, or what is wrong with them.
     fn decode(bytes: &[u8]) -> Result<Self, String> {
         let foreign = "this is no surrogate of nasfw";
-        let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| {
-            let cut = bytes.len() > 8
-                && String::from_utf8_lossy(&bytes[..bytes.len().min(256)]).contains(MARK);
-            if cut {
-                format!("it is truncated or damaged: {e}")
-            } else {
-                foreign.to_owned()
-            }
-        })?;
+        let (_, metadata) =
+            SafeTensors::read_metadata(bytes).map_err(|e| match begins_as_one(bytes) {
+                true => format!("it is truncated or damaged: {e}"),
+                false => foreign.to_owned(),
+            })?;
         let about = metadata
             .metadata()
             .as_ref()
@@ -204,7 +198,7 @@ impl Surrogate {
         }
         let about: About = serde_json::from_str(about)
             .map_err(|e| format!("its header can't be understood: {e}"))?;
-        if digest_of(bytes, &about.digest).as_deref() != Some(about.digest.as_str()) {
+        if !sealed::is_whole(bytes, &about.digest) {
             return Err("it is damaged (checksum)".into());
         }
         let file = SafeTensors::deserialize(bytes)
@@ -271,32 +265,15 @@ impl Surrogate {
     }
 }
 
+/// Whether bytes begin as those of a file do, whatever comes then.
+fn begins_as_one(bytes: &[u8]) -> bool {
+    String::from_utf8_lossy(&bytes[..bytes.len().min(START)]).contains(MARK)
+}
+
 fn le<T: Copy, const N: usize>(numbers: &[T], bytes: impl Fn(T) -> [u8; N]) -> Vec<u8> {
     numbers.iter().flat_map(|&x| bytes(x)).collect()
 }
 
 fn from_le<T, const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> T) -> Vec<T> {
     bytes.as_chunks().0.iter().map(|b| number(*b)).collect()
-}
-
-/// Where the checksum stands in a file: at the end of its header, whose text is inside the metadata's.
-fn place_of(bytes: &[u8], digest: &str) -> Option<usize> {
-    let length = u64::from_le_bytes(*bytes.first_chunk()?);
-    let header = bytes.get(8..8usize.checked_add(usize::try_from(length).ok()?)?)?;
-    let mark = format!("\\\"digest\\\":\\\"{digest}\\\"}}");
-    let at = header
-        .windows(mark.len())
-        .position(|w| w == mark.as_bytes())?;
-    Some(8 + at + mark.len() - DIGITS - 3)
-}
-
-/// The checksum of a file that has `digest` in its header.
-fn digest_of(bytes: &[u8], digest: &str) -> Option<String> {
-    let place = place_of(bytes, digest).filter(|_| digest.len() == DIGITS)?;
-    let mut hasher = blake3::Hasher::new();
-    hasher
-        .update(&bytes[..place])
-        .update(&[b'0'; DIGITS])
-        .update(&bytes[place + DIGITS..]);
-    Some(hasher.finalize().to_hex().to_string())
 }
