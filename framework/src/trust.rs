@@ -109,6 +109,13 @@ impl Trust {
     }
 }
 
+/// What a reader of `of` values of a metric must know where a model predicts some of them.
+pub fn guesses(metric: &str, of: usize, predicted: usize) -> Option<String> {
+    (predicted > 0).then(|| {
+        format!("of {of} values of `{metric}` {predicted} are predicted by a model, nobody measured them")
+    })
+}
+
 /// [`Trust::decided`] of weights.
 pub(crate) fn decided(groups: &[Group], weights: Option<&Marginals>) -> Vec<(String, f64)> {
     let of_groups = weights.into_iter().flatten();

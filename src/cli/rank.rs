@@ -1,6 +1,5 @@
 //! `nasfw rank`.
 
-use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
@@ -13,9 +12,10 @@ use nasfw_framework::printable::counted;
 use nasfw_framework::registry::Registry;
 use nasfw_framework::run::{to_json, write_whole};
 use nasfw_framework::trainer::Reopen;
+use nasfw_framework::trust::guesses;
 use nasfw_framework::{Error, Result};
 
-use super::judged::{chosen_metric, value_of};
+use super::judged::{chosen_metric, known, predicted, value_of};
 use super::logging;
 use super::output::{say, say_json};
 use super::rank_proxies::RankProxies;
@@ -97,11 +97,8 @@ impl Rank {
         let batches = self.batches.and_then(|n| usize::try_from(n).ok());
         let drawn = opened.rank(count, batches, self.seed)?;
 
-        let known: BTreeSet<&str> = drawn
-            .iter()
-            .flat_map(|d| d.metrics.keys().map(String::as_str))
-            .collect();
-        let known: Vec<&str> = known.into_iter().collect();
+        let scores = || drawn.iter().map(|d| &d.score);
+        let known = known(scores());
         let dataset = config.dataset.typetag_name();
         let what = "the ranking of this run's supernet";
         let (metric, why) = chosen_metric(&known, self.metric.as_deref(), dataset, what)?;
@@ -109,7 +106,7 @@ impl Rank {
             .iter()
             .map(|d| {
                 let genotype = d.genotype.to_string();
-                let table = value_of(&d.metrics, metric, &genotype)?;
+                let table = value_of(&d.score, metric, &genotype)?;
                 Ok(Ranked {
                     genotype,
                     supernet: d.accuracy,
@@ -127,6 +124,7 @@ impl Rank {
             batches,
             seed: self.seed,
             epochs: opened.epoch(),
+            predicted: predicted(scores(), metric),
             architectures,
         };
         let path = run.join(RANKING);
@@ -154,6 +152,9 @@ impl Rank {
             counted(n, "architecture"),
             ranking.epochs
         ));
+        if let Some(doubt) = guesses(metric, n, ranking.predicted) {
+            say(doubt);
+        }
         if kept {
             say(format!("result: {}", path.display()));
         }

@@ -1,6 +1,6 @@
 //! `nasfw rank --proxy`: how zero-cost proxies order architectures, beside a benchmark.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -13,11 +13,12 @@ use nasfw_framework::proxy::vote;
 use nasfw_framework::registry::Registry;
 use nasfw_framework::rng::Streams;
 use nasfw_framework::space::different;
+use nasfw_framework::trust::guesses;
 use nasfw_framework::{Error, Result};
 use nasfw_spaces::formats;
 use serde::Serialize;
 
-use super::judged::{chosen_metric, value_of};
+use super::judged::{chosen_metric, known, predicted, value_of};
 use super::output::{say, say_json};
 use super::scoring::Scoring;
 use super::selection::{pair, space_options};
@@ -64,6 +65,8 @@ struct Agreement {
 struct Ranking {
     metric: String,
     architectures: usize,
+    /// Of how many of them a model predicts the metric.
+    predicted: usize,
     proxies: Vec<Agreement>,
 }
 
@@ -102,14 +105,11 @@ impl RankProxies {
         for (_, genotype) in different(space.as_ref(), self.count, &mut rng) {
             // What a partial table lacks can't be compared.
             if let Some(score) = benchmark.query(&genotype)? {
-                drawn.push((genotype, score.metrics));
+                drawn.push((genotype, score));
             }
         }
-        let known: BTreeSet<&str> = drawn
-            .iter()
-            .flat_map(|(_, metrics)| metrics.keys().map(String::as_str))
-            .collect();
-        let known: Vec<&str> = known.into_iter().collect();
+        let of_all = || drawn.iter().map(|(_, score)| score);
+        let known = known(of_all());
         let dataset = config.dataset.typetag_name();
         let (metric, why) = chosen_metric(
             &known,
@@ -122,9 +122,9 @@ impl RankProxies {
         let names: Vec<String> = scorer.names().map(str::to_owned).collect();
         let mut rows = Rows::open(self.csv.as_deref(), metric, &names)?;
         let (mut table, mut scores) = (vec![], vec![vec![]; names.len()]);
-        for (genotype, metrics) in &drawn {
+        for (genotype, score) in &drawn {
             let name = in_one_line(genotype);
-            let value = value_of(metrics, metric, &name)?;
+            let value = value_of(score, metric, &name)?;
             let found = match rows.known.remove(&name) {
                 Some(found) => found,
                 None => {
@@ -147,15 +147,20 @@ impl RankProxies {
         let ranking = Ranking {
             metric: metric.to_owned(),
             architectures: table.len(),
+            predicted: predicted(of_all(), metric),
             proxies: all.map(|(proxy, s)| agreement(proxy, s, &table)).collect(),
         };
         if self.json {
             return say_json("ranking", &ranking);
         }
         say(format!(
-            "{} drawn uniformly, scored before training, and {metric} ({why})\n",
+            "{} drawn uniformly, scored before training, and {metric} ({why})",
             counted(ranking.architectures, "architecture")
         ));
+        if let Some(doubt) = guesses(metric, ranking.architectures, ranking.predicted) {
+            say(doubt);
+        }
+        say("");
         let number = |x: Option<f64>| x.map_or("-".into(), |x| format!("{x:.3}"));
         say(format!(
             "{:12}  {:>9}  {:>9}  {:>9}  not finite",

@@ -10,7 +10,7 @@ use nasfw::analysis::compare::{
     Comparison, Labels, Measured, Ranking, Setting, State, VerdictOutcome, figures,
 };
 
-use crate::program::{good, nasfw};
+use crate::program::{self, good, nasfw};
 
 fn write(dir: &Path, text: &str) {
     fs::write(dir.join("plan.toml"), text).unwrap();
@@ -37,10 +37,7 @@ threads = 1
 
 /// A message without the line breaks of its box.
 fn flat(text: &str) -> String {
-    text.split_whitespace()
-        .filter(|w| *w != "|")
-        .collect::<Vec<_>>()
-        .join(" ")
+    program::flat(text.as_bytes())
 }
 
 #[test]

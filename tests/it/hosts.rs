@@ -2,12 +2,12 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Output};
 use std::time::{Duration, Instant, SystemTime};
 
 use nasfw::framework::run::{RunFolder, read_events};
 
-use crate::program::{good, short_search, skipped};
+use crate::program::{flat, good, kept, short_search, skipped};
 
 struct Host {
     name: &'static str,
@@ -34,12 +34,8 @@ impl Host {
         command
             .args(["--uts", "sh", "-c", &named, env!("CARGO_BIN_EXE_nasfw")])
             .args(words)
-            .current_dir(&self.mount)
-            .env("NASFW_NO_PROGRESS", "1")
-            .env("NO_COLOR", "1")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+            .current_dir(&self.mount);
+        kept(&mut command);
         command
     }
 
@@ -55,11 +51,7 @@ impl Drop for Host {
 }
 
 fn text(out: &Output) -> String {
-    let all = String::from_utf8_lossy(&out.stderr).into_owned();
-    all.split_whitespace()
-        .filter(|w| *w != "|")
-        .collect::<Vec<_>>()
-        .join(" ")
+    flat(&out.stderr)
 }
 
 fn wait_for(what: &str, so: impl Fn() -> bool) {

@@ -27,6 +27,23 @@ pub fn good(dir: &Path, args: &[&str]) -> String {
     String::from_utf8(out.stdout).unwrap()
 }
 
+/// What a program said, on one line and without the bar at which a message was broken.
+pub fn flat(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let words = text.split_whitespace().filter(|w| *w != "|");
+    words.collect::<Vec<_>>().join(" ")
+}
+
+/// A program that asks for nothing, and whose words are kept, plain as they are.
+pub fn kept(command: &mut Command) -> &mut Command {
+    command
+        .env("NASFW_NO_PROGRESS", "1")
+        .env("NO_COLOR", "1")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+}
+
 /// A search of some seconds with many reports, in the run folder `name`, with further options.
 pub fn short_search<'a>(name: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     let search = [

@@ -9,17 +9,15 @@ use nasfw::prelude::*;
 use nasfw::spaces::toy::planted::{Landscape, Planted};
 use serde_json::Value;
 
-use crate::program::nasfw;
+use crate::program::{flat, nasfw};
 
 /// Standard output and error of a command that must end with `code`.
 fn said(dir: &Path, code: i32, args: &[&str]) -> (String, String) {
     let out = nasfw(dir, args);
-    let [stdout, stderr] =
-        [&out.stdout, &out.stderr].map(|b| String::from_utf8_lossy(b).into_owned());
+    let stdout = String::from_utf8_lossy(&out.stdout).into_owned();
+    let stderr = flat(&out.stderr);
     assert_eq!(out.status.code(), Some(code), "{args:?}: {stdout}{stderr}");
-    // Lines are wrapped for people.
-    let words = stderr.split_whitespace().filter(|w| *w != "|");
-    (stdout, words.collect::<Vec<_>>().join(" "))
+    (stdout, stderr)
 }
 
 fn json(path: &Path) -> Value {
@@ -49,21 +47,15 @@ fn csv(path: &Path, without: Option<&Genotype>) {
 }
 
 fn search(dir: &Path, name: &str, more: &[&str]) -> (String, Value) {
-    let mut args = vec![
-        "run",
-        "--strategy",
-        "darts",
-        "--space",
-        "toy-planted",
-        "--epochs",
-        "2",
-        "--device",
-        "cpu",
-    ];
-    args.extend(["--threads", "1", "--out", ".", "--name", name]);
+    let toy = "run --strategy darts --space toy-planted --epochs 2 --device cpu --threads 1 --out . --name";
+    let mut args: Vec<&str> = toy.split_whitespace().chain([name]).collect();
     args.extend(more);
     let (text, _) = said(dir, 0, &args);
     (text, json(&dir.join(name).join(RESULT)))
+}
+
+fn of_surrogate(file: &str) -> [&str; 4] {
+    ["--set", "benchmark.name=surrogate", "--set", file]
 }
 
 #[test]
@@ -112,13 +104,7 @@ fn what_a_surrogate_predicts_is_marked_wherever_it_is_shown() {
         "{text}"
     );
 
-    let surrogate = [
-        "--set",
-        "benchmark.name=surrogate",
-        "--set",
-        "benchmark.file=some.surrogate",
-    ];
-    let (text, result) = search(dir, "run", &surrogate);
+    let (text, result) = search(dir, "run", &of_surrogate("benchmark.file=some.surrogate"));
     assert_eq!(result["genotype"], exact["genotype"]);
     assert!(
         text.contains("value (predicted): ") && text.contains("nobody measured it"),
@@ -152,17 +138,36 @@ fn what_a_surrogate_predicts_is_marked_wherever_it_is_shown() {
     said(dir, 0, &["export-runs", "run", "--csv", "tables"]);
     let table = fs::read_to_string(dir.join("tables/runs.csv")).unwrap();
     assert!(table.contains("metric.value (predicted)"), "{table}");
+    let ranking = ["rank", "run", "--architectures", "200", "--batches", "1"];
+    let (text, _) = said(dir, 0, &ranking);
+    assert!(
+        text.contains("predicted by a model, nobody measured them"),
+        "{text}"
+    );
+    let plan = r#"
+name = "guessed"
+seeds = 1
+strategies = ["darts"]
+spaces = ["toy-planted"]
+budgets = [{ unit = "steps", amount = 8 }]
+set = { device = "cpu", threads = 1, benchmark = { name = "surrogate", file = "SOME" } }
+"#;
+    let file = dir.join("some.surrogate");
+    fs::write(
+        dir.join("plan.toml"),
+        plan.replace("SOME", file.to_str().unwrap()),
+    )
+    .unwrap();
+    let (text, _) = said(dir, 0, &["compare", "plan.toml"]);
+    assert!(
+        text.contains("predicted by a model, nobody measured them"),
+        "{text}"
+    );
 
     // With the architecture in the table, nothing of it is predicted.
     csv(&dir.join("all.csv"), None);
     said(dir, 0, &["bench", "fit", "all.csv", "-o", "all.surrogate"]);
-    let surrogate = [
-        "--set",
-        "benchmark.name=surrogate",
-        "--set",
-        "benchmark.file=all.surrogate",
-    ];
-    let (text, result) = search(dir, "known", &surrogate);
+    let (text, result) = search(dir, "known", &of_surrogate("benchmark.file=all.surrogate"));
     assert_eq!(result["metrics"]["value"], exact["metrics"]["value"]);
     assert!(
         result["trust"]["predicted"].is_null() && !text.contains("(predicted)"),

@@ -3,12 +3,12 @@
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use nasfw::framework::run::Process;
 
-use crate::program::{good, nasfw};
+use crate::program::{flat, good, kept, nasfw};
 
 const PLAN: &str = r#"
 name = "toys"
@@ -20,12 +20,6 @@ rank = { architectures = 5, batches = 1 }
 set = { device = "cpu", threads = 1 }
 "#;
 
-fn flat(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes).into_owned();
-    let words = text.split_whitespace().filter(|w| *w != "|");
-    words.collect::<Vec<_>>().join(" ")
-}
-
 /// All at once, each twice, as an engine that knows no better would; and nothing else has begun the comparison.
 #[test]
 fn trials_by_their_numbers_amount_to_the_comparison() {
@@ -35,15 +29,12 @@ fn trials_by_their_numbers_amount_to_the_comparison() {
     assert_eq!(good(dir, &["trial", "plan.toml", "--count"]), "6\n");
     assert!(!dir.join("runs").exists());
     let begin = |number: &usize| {
-        Command::new(env!("CARGO_BIN_EXE_nasfw"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nasfw"));
+        command
             .args(["trial", "plan.toml", &number.to_string()])
             .current_dir(dir)
-            .env("NASFW_SEED", "77")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap()
+            .env("NASFW_SEED", "77");
+        kept(&mut command).spawn().unwrap()
     };
     let all: Vec<_> = (0..6)
         .chain(0..6)
@@ -218,10 +209,10 @@ fn a_folder_that_somebody_else_made_stays() {
 fn the_script_of_a_run_is_shown_and_nothing_is_made() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
-    let words = "--space toy-planted --name mine --on slurm --slurm time=1:00:00 --slurm cpus-per-task=3 --dry-run";
-    let mut args = vec!["run", "--strategy", "darts"];
-    args.extend(words.split_whitespace());
-    let script = good(dir, &args);
+    let words = |of: &'static str| of.split_whitespace().collect::<Vec<_>>();
+    let toy = "run --strategy darts --space toy-planted --epochs 1 --name mine";
+    let slurm = "--on slurm --slurm time=1:00:00 --slurm cpus-per-task=3 --dry-run";
+    let script = good(dir, &[words(toy), words(slurm)].concat());
     for line in [
         "#!/bin/",
         "#SBATCH --time=1:00:00",
@@ -231,36 +222,11 @@ fn the_script_of_a_run_is_shown_and_nothing_is_made() {
         assert!(script.contains(line), "{line} is not in {script}");
     }
     assert!(!dir.join("runs").exists());
-    good(
-        dir,
-        &[
-            "run",
-            "--strategy",
-            "darts",
-            "--space",
-            "toy-planted",
-            "--epochs",
-            "1",
-            "--name",
-            "mine",
-            "--threads",
-            "2",
-        ],
-    );
+    good(dir, &[words(toy), words("--threads 2")].concat());
     let before = fs::read_dir(dir.join("runs/mine")).unwrap().count();
     let script = good(dir, &["resume", "runs/mine", "--on", "slurm", "--dry-run"]);
     assert!(script.contains("#SBATCH --cpus-per-task=2"), "{script}");
     assert_eq!(fs::read_dir(dir.join("runs/mine")).unwrap().count(), before);
-    let alone = nasfw(
-        dir,
-        &[
-            "run",
-            "--strategy",
-            "darts",
-            "--space",
-            "toy-planted",
-            "--dry-run",
-        ],
-    );
+    let alone = nasfw(dir, &[words(toy), words("--dry-run")].concat());
     assert_eq!(alone.status.code(), Some(2));
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use nasfw_framework::run::{RESULT, RUN, read_json_if_there};
 use nasfw_framework::trainer::{CurvePoint, Outcome};
+use nasfw_framework::trust::guesses;
 use nasfw_framework::{Result, input};
 use serde_json::Value;
 
@@ -145,6 +146,13 @@ fn measure(
         .map(|b| format!("{}; regret is against {}", b.source, b.optimum));
     setting.metric.clone_from(&metric);
     let value = |of: Option<&BTreeMap<String, f64>>| of?.get(metric.as_deref()?).copied();
+    let guessed = |f: &Outcome| {
+        let predicted = &f.trust.predicted;
+        metric.as_deref().is_some_and(|m| predicted.contains_key(m))
+    };
+    let predicted = finished().filter(|(_, f)| guessed(f)).count();
+    let note = metric.as_deref().and_then(|m| guesses(m, count, predicted));
+    setting.notes.extend(note);
     // A figure of the strategy's own can have the name of one of the benchmark's.
     let benchmarks = metric.as_deref().is_some_and(|m| metrics.is_benchmarks(m));
     let measured = |f: &Outcome| match benchmarks && f.known == Some(false) {

@@ -278,8 +278,15 @@ pub struct Ranking {
     pub seed: u64,
     /// Epochs that the supernet was trained for.
     pub epochs: u64,
+    /// Of how many architectures a model predicts the metric.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub predicted: usize,
     /// The architectures.
     pub architectures: Vec<Ranked>,
+}
+
+fn is_none(of: &usize) -> bool {
+    *of == 0
 }
 
 /// An architecture of a [`Ranking`].
