@@ -85,7 +85,14 @@ struct Sum : torch::autograd::Node {
 
   torch::autograd::variable_list apply(torch::autograd::variable_list&& grads) override {
     TORCH_CHECK(!at::GradMode::is_enabled(), "a sum over processes can't be differentiated twice");
-    return {sum(gloo, grads[0])};
+    try {
+      return {sum(gloo, grads[0])};
+    } catch (const c10::Error& e) {
+      // The engine says nothing of whose error it is.
+      TORCH_CHECK(false, "another process is lost: ", e.what_without_backtrace());
+    } catch (const std::exception& e) {
+      TORCH_CHECK(false, "another process is lost: ", e.what());
+    }
   }
 
   std::string name() const override { return "nasfw::SumOverProcesses"; }

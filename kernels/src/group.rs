@@ -61,6 +61,11 @@ pub struct Meeting {
     pub timeout: Duration,
 }
 
+/// Whether a backward pass failed because a process did that it had to go through with ([`Group::sum`]).
+pub fn is_lost(error: &TchError) -> bool {
+    matches!(error, TchError::Torch(text) if text.contains("another process is lost: "))
+}
+
 /// Version of NCCL, such as 22304 for 2.23.4. It is loaded for that, and needs no GPU.
 ///
 /// # Errors
@@ -252,6 +257,19 @@ mod tests {
         });
         let expected: Vec<f64> = [1.5f64, 3.0].map(|s| 3.0 * s * s * 6.0).to_vec();
         assert_eq!(seen, [expected.clone(), expected.clone(), expected]);
+    }
+
+    #[test]
+    fn who_is_gone_in_a_backward_pass_is_told_apart() {
+        let seen = together(2, |rank, group| {
+            let x = Tensor::ones([2], (Kind::Double, Device::Cpu)).set_requires_grad(true);
+            let loss = group.sum(&x).unwrap().sum(Kind::Double);
+            (rank == 0).then(|| Tensor::f_run_backward(&[loss], &[&x], false, false).unwrap_err())
+        });
+        let error = seen[0].as_ref().unwrap();
+        assert!(is_lost(error), "{error}");
+        let other = Tensor::ones([2], (Kind::Double, Device::Cpu)).f_view([3]);
+        assert!(!is_lost(&other.unwrap_err()));
     }
 
     #[test]

@@ -47,6 +47,20 @@ impl Processes {
         }
         Ok(ranks)
     }
+
+    /// The same for a run that begins: all of them must be asked for the same.
+    ///
+    /// # Errors
+    /// Those of [`Processes::join`]; one that was asked for something else.
+    pub fn join_with(&self, config: &RunConfig) -> Result<Ranks> {
+        let ranks = self.join()?;
+        if ranks.world() > 1 {
+            let settings = config.fingerprint()?;
+            let help = "start all of them by the same command";
+            ranks.agree(&[("the settings", &settings)], help)?;
+        }
+        Ok(ranks)
+    }
 }
 
 /// Tells the others that the first process works on this run.

@@ -115,12 +115,7 @@ pub fn begin(
         ),
     };
     need_benchmark(config)?;
-    let ranks = by.processes.join()?;
-    let settings = config.fingerprint()?;
-    ranks.agree(
-        &[("the settings", &settings)],
-        "start all of them by the same command",
-    )?;
+    let ranks = by.processes.join_with(config)?;
     if !ranks.is_first() {
         return follow(host, &ranks, Some(&config.common.data_dir));
     }

@@ -88,9 +88,9 @@ impl Handover {
         run: &Path,
         data_dir: Option<&Path>,
     ) -> Result<()> {
+        let order = self.order(engine, run, data_dir, threads(run)?)?;
         if self.dry_run {
-            let order = self.order(engine, run, data_dir, threads(run)?)?;
-            return self.show(engine, &order);
+            return show(engine, &order);
         }
         host.works_in(run);
         let tell = |id: String, what: &str| {
@@ -102,7 +102,6 @@ impl Handover {
             ));
             say(format!("cancel: `{}`", engine.cancel(&[id])));
         };
-        let order = self.order(engine, run, data_dir, threads(run)?)?;
         if let Some(job) = engine.queued(&order.name)?.into_iter().next() {
             tell(job.id, "works already on");
             return Ok(());
@@ -122,13 +121,7 @@ impl Handover {
     /// What the engine has to say against it.
     pub fn show_first(&self, engine: Engine, run: &Path, threads: usize) -> Result<()> {
         let threads = (threads > 0).then_some(threads as u64);
-        self.show(engine, &self.order(engine, run, None, threads)?)
-    }
-
-    fn show(&self, engine: Engine, order: &Order) -> Result<()> {
-        let scripts = engine.scripts(order)?;
-        scripts.iter().for_each(|script| say(&script.text));
-        Ok(())
+        show(engine, &self.order(engine, run, None, threads)?)
     }
 
     fn order(
@@ -155,6 +148,13 @@ impl Handover {
             options: self.submission.slurm.clone(),
         })
     }
+}
+
+/// Prints scripts instead of submitting them.
+fn show(engine: Engine, order: &Order) -> Result<()> {
+    let scripts = engine.scripts(order)?;
+    scripts.iter().for_each(|script| say(&script.text));
+    Ok(())
 }
 
 /// The folder that commands are typed in.

@@ -81,6 +81,10 @@ impl Common {
     }
 }
 
+/// Settings that runs of earlier versions lack, and what they did. A fingerprint lacks them where they say the same, so
+/// that such runs can go on.
+const LATER: [(&str, &str, Value); 1] = [("trainer", "sync_batch_norm", Value::Bool(false))];
+
 /// Everything that decides a run. Plugins' settings are trait objects, kept by name through typetag.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct RunConfig {
@@ -116,6 +120,13 @@ impl RunConfig {
         }
         if let Some(map) = value.get_mut("benchmark").and_then(Value::as_object_mut) {
             map.remove("file");
+        }
+        for (section, key, before) in LATER {
+            if let Some(map) = value.get_mut(section).and_then(Value::as_object_mut)
+                && map.get(key) == Some(&before)
+            {
+                map.remove(key);
+            }
         }
         Ok(blake3::hash(value.to_string().as_bytes())
             .to_hex()

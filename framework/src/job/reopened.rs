@@ -1,10 +1,9 @@
 //! A run as it was at a checkpoint: what its weights are worth, and the network that they belong to.
 
-use std::collections::BTreeMap;
-
 use serde::Serialize;
 
 use crate::arch::{Choice, Genotype};
+use crate::benchmark::Score;
 use crate::error::{Error, Result};
 use crate::events::Meter;
 use crate::inputs::Inputs;
@@ -42,8 +41,8 @@ pub struct Drawn {
     pub genotype: Genotype,
     /// Its accuracy in the supernet on the validation half, from 0 to 1.
     pub accuracy: f64,
-    /// The benchmark's metrics.
-    pub metrics: BTreeMap<String, f64>,
+    /// What the benchmark says of it.
+    pub score: Score,
 }
 
 impl Reopened {
@@ -100,7 +99,7 @@ impl Reopened {
                 let arch = search.one_hot(&choice);
                 Ok(Drawn {
                     accuracy: search.evaluate(&arch, Some(Split::Val), batches)?.accuracy,
-                    metrics: score.unwrap_or_default().metrics,
+                    score: score.unwrap_or_default(),
                     genotype,
                 })
             })

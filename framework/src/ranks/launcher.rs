@@ -46,40 +46,54 @@ impl FromStr for Launcher {
     }
 }
 
-/// Where a process stands among the others.
+/// Where a process stands among the others, as its launcher says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Place {
-    pub meeting: Meeting,
+struct Place {
+    /// Where process 0 is.
+    host: String,
+    port: u16,
+    rank: usize,
+    world: usize,
+    /// What no other start has.
+    start: String,
+    /// Whether the launcher serves the store that they meet at; else process 0 does.
+    served: bool,
     /// Number of this process on its host.
-    pub local: usize,
+    local: usize,
 }
 
 impl Launcher {
-    /// What the environment says; `says` gives a variable that is set and not empty.
-    pub(super) fn place(
+    /// Where the processes meet, and the number of this one on its host, by what the environment says; `says` gives a variable
+    /// that is set and not empty.
+    pub(super) fn meeting(
         self,
         says: impl Fn(&str) -> Option<String>,
         timeout: Duration,
-    ) -> Result<Place> {
+    ) -> Result<(Meeting, usize)> {
         let env = Environment {
             launcher: self,
             says,
         };
-        let mut place = match self {
+        let place = match self {
             Self::Torchrun => env.torchrun()?,
             Self::Slurm => env.slurm()?,
             Self::Mpi => env.mpi()?,
         };
-        let meeting = &mut place.meeting;
-        if meeting.world == 0 || meeting.rank >= meeting.world {
-            return Err(env.wrong(format!(
-                "process {} of {} makes no sense",
-                meeting.rank, meeting.world
-            )));
+        let (rank, world) = (place.rank, place.world);
+        if rank >= world {
+            return Err(env.wrong(format!("process {rank} of {world} makes no sense")));
         }
-        meeting.timeout = timeout;
-        meeting.interface = (env.says)("GLOO_SOCKET_IFNAME");
-        Ok(place)
+        let meeting = Meeting {
+            host: place.host,
+            port: place.port,
+            rank,
+            world,
+            serves: rank == 0 && !place.served,
+            prefix: place.start,
+            interface: (env.says)("GLOO_SOCKET_IFNAME"),
+            timeout,
+        };
+        Ok((meeting, place.local))
     }
 
     /// How processes are started by it.
@@ -113,8 +127,13 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
         }
     }
 
+    /// The first of some variables that is set.
+    fn any(&self, names: &[&str]) -> Option<String> {
+        names.iter().find_map(|name| (self.says)(name))
+    }
+
     fn text(&self, names: &[&str]) -> Result<String> {
-        names.iter().find_map(|n| (self.says)(n)).ok_or_else(|| {
+        self.any(names).ok_or_else(|| {
             self.wrong(format!(
                 "this process was not started by it: {} is not set",
                 names.join(" or ")
@@ -128,9 +147,17 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
             .map_err(|_| self.wrong(format!("{} is `{text}`, no number", names[0])))
     }
 
+    /// A number, 0 where nobody says it.
+    fn number_or_zero(&self, names: &[&str]) -> Result<usize> {
+        match self.any(names) {
+            Some(_) => self.number(names),
+            None => Ok(0),
+        }
+    }
+
     /// The port that is said, or one that follows from a text that all processes of a start know, and others don't.
     fn port(&self, start: &str) -> Result<u16> {
-        if (self.says)("MASTER_PORT").is_some() {
+        if self.any(&["MASTER_PORT"]).is_some() {
             return self.number(&["MASTER_PORT"]);
         }
         let hash = blake3::hash(start.as_bytes());
@@ -140,25 +167,18 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
     }
 
     fn torchrun(&self) -> Result<Place> {
-        let rank = self.number(&["RANK"])?;
-        // The agent's store outlives the processes that it starts again.
-        let served = (self.says)("TORCHELASTIC_USE_AGENT_STORE").is_some_and(|s| s == "True");
-        let said = |name| (self.says)(name).unwrap_or_default();
+        let attempt = self.any(&["TORCHELASTIC_RESTART_COUNT"]);
         Ok(Place {
-            meeting: Meeting {
-                host: self.text(&["MASTER_ADDR"])?,
-                port: self.number(&["MASTER_PORT"])?,
-                rank,
-                world: self.number(&["WORLD_SIZE"])?,
-                serves: rank == 0 && !served,
-                prefix: format!("nasfw/attempt {}", said("TORCHELASTIC_RESTART_COUNT")),
-                interface: None,
-                timeout: Duration::ZERO,
-            },
-            local: match (self.says)("LOCAL_RANK") {
-                Some(_) => self.number(&["LOCAL_RANK"])?,
-                None => 0,
-            },
+            host: self.text(&["MASTER_ADDR"])?,
+            port: self.number(&["MASTER_PORT"])?,
+            rank: self.number(&["RANK"])?,
+            world: self.number(&["WORLD_SIZE"])?,
+            start: format!("nasfw/attempt {}", attempt.unwrap_or_default()),
+            // The agent's store outlives the processes that it starts again.
+            served: self
+                .any(&["TORCHELASTIC_USE_AGENT_STORE"])
+                .is_some_and(|s| s == "True"),
+            local: self.number_or_zero(&["LOCAL_RANK"])?,
         })
     }
 
@@ -166,26 +186,22 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
         // A batch script has SLURM_PROCID as well; only what `srun` starts is a step.
         let step = self.text(&["SLURM_STEP_ID"])?;
         let job = self.text(&["SLURM_JOB_ID"])?;
-        let attempt = (self.says)("SLURM_RESTART_COUNT").unwrap_or_default();
+        let attempt = self.any(&["SLURM_RESTART_COUNT"]).unwrap_or_default();
         let start = format!("slurm {job}.{step} {attempt}");
-        let rank = self.number(&["SLURM_PROCID"])?;
-        let one_host = (self.says)("SLURM_STEP_NUM_NODES").is_some_and(|n| n == "1");
-        let host = match (self.says)("MASTER_ADDR") {
-            Some(host) => host,
-            None if one_host => "127.0.0.1".into(),
-            None => first_host(&self.text(&["SLURM_STEP_NODELIST"])?),
-        };
+        let one_host = self
+            .any(&["SLURM_STEP_NUM_NODES"])
+            .is_some_and(|n| n == "1");
         Ok(Place {
-            meeting: Meeting {
-                host,
-                port: self.port(&start)?,
-                rank,
-                world: self.number(&["SLURM_STEP_NUM_TASKS"])?,
-                serves: rank == 0,
-                prefix: start,
-                interface: None,
-                timeout: Duration::ZERO,
+            host: match self.any(&["MASTER_ADDR"]) {
+                Some(host) => host,
+                None if one_host => "127.0.0.1".into(),
+                None => first_host(&self.text(&["SLURM_STEP_NODELIST"])?),
             },
+            port: self.port(&start)?,
+            rank: self.number(&["SLURM_PROCID"])?,
+            world: self.number(&["SLURM_STEP_NUM_TASKS"])?,
+            start,
+            served: false,
             local: self.number(&["SLURM_LOCALID"])?,
         })
     }
@@ -193,37 +209,26 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
     fn mpi(&self) -> Result<Place> {
         let rank = self.number(&["OMPI_COMM_WORLD_RANK", "PMI_RANK"])?;
         let world: usize = self.number(&["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"])?;
-        let here = ["OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS"];
-        let here = here.iter().find_map(|name| (self.says)(name));
-        let start = ["PMIX_NAMESPACE", "OMPI_MCA_ess_base_jobid", "PMI_JOBID"];
-        let start = start.iter().find_map(|name| (self.says)(name));
+        let here = self.any(&["OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS"]);
+        let start = self.any(&["PMIX_NAMESPACE", "OMPI_MCA_ess_base_jobid", "PMI_JOBID"]);
         let start = format!("mpi {}", start.unwrap_or_default());
-        let host = match (self.says)("MASTER_ADDR") {
-            Some(host) => host,
-            None if here.is_some_and(|n| n == world.to_string()) => "127.0.0.1".into(),
-            None => {
-                return Err(self.wrong(
-                    "the processes are on several hosts, and MASTER_ADDR does not say where process 0 is".into(),
-                ));
-            }
-        };
-        let local = ["OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID"];
-        let local = match local.iter().any(|name| (self.says)(name).is_some()) {
-            true => self.number(&local)?,
-            false => 0,
-        };
         Ok(Place {
-            meeting: Meeting {
-                host,
-                port: self.port(&start)?,
-                rank,
-                world,
-                serves: rank == 0,
-                prefix: start,
-                interface: None,
-                timeout: Duration::ZERO,
+            host: match self.any(&["MASTER_ADDR"]) {
+                Some(host) => host,
+                None if here.is_some_and(|n| n == world.to_string()) => "127.0.0.1".into(),
+                None => {
+                    return Err(self.wrong(
+                        "the processes are on several hosts, and MASTER_ADDR does not say where process 0 is"
+                            .into(),
+                    ));
+                }
             },
-            local,
+            port: self.port(&start)?,
+            rank,
+            world,
+            start,
+            served: false,
+            local: self.number_or_zero(&["OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID"])?,
         })
     }
 }
@@ -251,12 +256,12 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn place(launcher: Launcher, set: &[(&str, &str)]) -> Result<Place> {
+    fn place(launcher: Launcher, set: &[(&str, &str)]) -> Result<(Meeting, usize)> {
         let says = |name: &str| {
             let found = set.iter().find(|(key, _)| *key == name);
             found.map(|(_, value)| (*value).to_owned())
         };
-        launcher.place(says, Duration::from_secs(7))
+        launcher.meeting(says, Duration::from_secs(7))
     }
 
     #[test]
@@ -284,9 +289,8 @@ mod tests {
             ("MASTER_PORT", "29500"),
             ("GLOO_SOCKET_IFNAME", "eth1"),
         ];
-        let found = place(Launcher::Torchrun, &set).unwrap();
-        assert_eq!(found.local, 1);
-        let m = &found.meeting;
+        let (m, local) = place(Launcher::Torchrun, &set).unwrap();
+        assert_eq!(local, 1);
         assert_eq!(
             (m.host.as_str(), m.port, m.rank, m.world),
             ("head", 29500, 3, 4)
@@ -295,11 +299,11 @@ mod tests {
         assert_eq!(m.interface.as_deref(), Some("eth1"));
         // Process 0 serves the store, unless torchrun's agent does, whose store is there at the next start, too.
         set[0] = ("RANK", "0");
-        let first = place(Launcher::Torchrun, &set).unwrap().meeting;
+        let first = place(Launcher::Torchrun, &set).unwrap().0;
         assert!(first.serves);
         set.push(("TORCHELASTIC_USE_AGENT_STORE", "True"));
         set.push(("TORCHELASTIC_RESTART_COUNT", "2"));
-        let again = place(Launcher::Torchrun, &set).unwrap().meeting;
+        let again = place(Launcher::Torchrun, &set).unwrap().0;
         assert!(!again.serves && again.prefix != first.prefix);
     }
 
@@ -320,7 +324,7 @@ mod tests {
             ("SLURM_STEP_NODELIST", "n[07-08]"),
         ];
         let mut set: Vec<_> = batch.into_iter().chain(step).collect();
-        let m = place(Launcher::Slurm, &set).unwrap().meeting;
+        let m = place(Launcher::Slurm, &set).unwrap().0;
         assert_eq!(
             (m.host.as_str(), m.rank, m.world, m.serves),
             ("n07", 0, 2, true)
@@ -328,10 +332,10 @@ mod tests {
         assert!(PORTS.contains(&m.port.into()));
         // Another job on the same hosts meets elsewhere.
         set[0] = ("SLURM_JOB_ID", "13");
-        let other = place(Launcher::Slurm, &set).unwrap().meeting;
+        let other = place(Launcher::Slurm, &set).unwrap().0;
         assert_ne!((other.port, &other.prefix), (m.port, &m.prefix));
         set.push(("MASTER_PORT", "4444"));
-        assert_eq!(place(Launcher::Slurm, &set).unwrap().meeting.port, 4444);
+        assert_eq!(place(Launcher::Slurm, &set).unwrap().0.port, 4444);
     }
 
     #[test]
@@ -342,19 +346,19 @@ mod tests {
             ("OMPI_COMM_WORLD_LOCAL_RANK", "1"),
             ("OMPI_COMM_WORLD_LOCAL_SIZE", "2"),
         ];
-        let found = place(Launcher::Mpi, &set).unwrap();
-        assert_eq!((found.meeting.host.as_str(), found.local), ("127.0.0.1", 1));
+        let (m, local) = place(Launcher::Mpi, &set).unwrap();
+        assert_eq!((m.host.as_str(), local), ("127.0.0.1", 1));
         set[3] = ("OMPI_COMM_WORLD_LOCAL_SIZE", "1");
         let error = place(Launcher::Mpi, &set).unwrap_err();
         assert!(error.help().unwrap().contains("MASTER_ADDR"), "{error}");
         set.push(("MASTER_ADDR", "head"));
-        assert_eq!(place(Launcher::Mpi, &set).unwrap().meeting.host, "head");
+        assert_eq!(place(Launcher::Mpi, &set).unwrap().0.host, "head");
         let pmi = [
             ("PMI_RANK", "1"),
             ("PMI_SIZE", "2"),
             ("MPI_LOCALNRANKS", "2"),
         ];
-        assert_eq!(place(Launcher::Mpi, &pmi).unwrap().meeting.rank, 1);
+        assert_eq!(place(Launcher::Mpi, &pmi).unwrap().0.rank, 1);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 
+use nasfw_kernels::group::is_lost;
 use tch::{Kind, Tensor, no_grad};
 
 use super::processes::Ranks;
@@ -36,7 +37,10 @@ pub(crate) fn over<T>(ranks: &Ranks, run: impl FnOnce() -> Result<T>) -> Result<
         failed: None,
     }));
     let _open = Open;
-    let done = run();
+    let done = run().map_err(|error| match error {
+        Error::Tensor(e) if is_lost(&e) => ranks.gone(&e),
+        other => other,
+    });
     let failed = OPEN.with_borrow_mut(|open| open.as_mut().and_then(|scope| scope.failed.take()));
     failed.map_or(done, Err)
 }

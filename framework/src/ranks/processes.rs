@@ -86,20 +86,18 @@ impl Ranks {
             })?;
         }
         let says = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let place = launcher.place(says, timeout)?;
-        let (rank, world) = (place.meeting.rank, place.meeting.world);
+        let (meeting, local) = launcher.meeting(says, timeout)?;
         let mut ranks = Self {
-            rank,
-            world,
-            local: place.local,
+            rank: meeting.rank,
+            world: meeting.world,
+            local,
             over,
             ..Self::alone()
         };
-        if world > 1 {
-            let joined = Group::join(&place.meeting);
-            let group = joined.map_err(|e| {
-                let at = format!("{}:{}", place.meeting.host, place.meeting.port);
-                ranks.lost(&e, &format!("they were to meet at {at}"))
+        if ranks.world > 1 {
+            let group = Group::join(&meeting).map_err(|e| {
+                let (host, port) = (&meeting.host, meeting.port);
+                ranks.lost(&e, &format!("they were to meet at {host}:{port}"))
             })?;
             ranks.group = Some(Arc::new(group));
         }
@@ -121,12 +119,9 @@ impl Ranks {
         self.rank == 0
     }
 
-    /// The device that a name stands for where every process of a host is to have one of its own.
-    pub(crate) fn device<'a>(&self, name: &'a str) -> std::borrow::Cow<'a, str> {
-        match (name, &self.group) {
-            ("cuda", Some(_)) => format!("cuda:{}", self.local).into(),
-            _ => name.into(),
-        }
+    /// The GPU of this process, where each process of a host has one.
+    pub(crate) fn gpu(&self) -> String {
+        format!("cuda:{}", self.local)
     }
 
     /// Whether this process computes number `i` of what is shared out.
@@ -152,32 +147,29 @@ impl Ranks {
             }
             return Ok(sums);
         };
-        let (mut sums, mut shapes) = (vec![], vec![]);
+        // Per kind of number the sum, or this process's slice of it, and the length of the whole.
+        let (mut sums, mut shapes): (Vec<(Tensor, i64)>, _) = (vec![], vec![]);
         for first in (0..count).step_by(self.world) {
             let here = self.world.min(count - first);
             // One that has none computes another's: what it sends is not added, but it must know the shapes.
             let own = part(first + self.rank.min(here - 1))?;
-            let flat = self.flatten(&own);
-            for (i, flat) in flat.iter().enumerate() {
+            for (i, flat) in self.flatten(&own).iter().enumerate() {
                 let parts = self.parts(group, flat)?;
                 if first == 0 {
-                    sums.push(parts.get(0).copy());
+                    sums.push((parts.get(0).copy(), flat.numel() as i64));
                 }
                 for rank in usize::from(first == 0)..here {
-                    sums[i] += parts.get(rank as i64);
+                    sums[i].0 += parts.get(rank as i64);
                 }
             }
             shapes = own;
         }
-        let whole = |(sum, flat): (Tensor, Tensor)| -> Result<Tensor> {
-            let n = flat.numel() as i64;
-            match n <= FEW {
-                true => Ok(sum),
-                false => Ok(self.gathered(group, &sum)?.view(-1).narrow(0, 0, n)),
-            }
+        let whole = |(sum, n): (Tensor, i64)| match n <= FEW {
+            true => Ok(sum),
+            false => Ok(self.gathered(group, &sum)?.view(-1).narrow(0, 0, n)),
         };
-        let flat = sums.into_iter().zip(self.flatten(&shapes)).map(whole);
-        unflatten(&flat.collect::<Result<Vec<_>>>()?, &shapes)
+        let flat = sums.into_iter().map(whole).collect::<Result<Vec<_>>>()?;
+        unflatten(&flat, &shapes)
     }
 
     /// One vector for every kind of number in the tensors, where it can be sent from.
@@ -242,6 +234,9 @@ impl Ranks {
     /// # Errors
     /// A process that is lost.
     pub(crate) fn rows(&self, own: &[Tensor], count: usize, like: &Tensor) -> Result<Tensor> {
+        if count == 0 {
+            return Ok(like.unsqueeze(0).narrow(0, 0, 0));
+        }
         let Some(group) = &self.group else {
             return Ok(Tensor::stack(own, 0));
         };
@@ -273,7 +268,7 @@ impl Ranks {
         rows.collect()
     }
 
-    /// Makes sure that all processes have the same; each is named, and `given` as text.
+    /// Makes sure that all processes have the same: names, and texts that are compared.
     ///
     /// # Errors
     /// One that has something else, for all processes; a process that is lost.
@@ -324,7 +319,7 @@ impl Ranks {
         texts.collect()
     }
 
-    fn gone(&self, why: &TchError) -> Error {
+    pub(super) fn gone(&self, why: &TchError) -> Error {
         self.lost(why, "it ended, or did not answer in time")
     }
 
@@ -369,4 +364,25 @@ fn kinds(tensors: &[Tensor]) -> Vec<Kind> {
         }
     }
     kinds
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn one_process_adds_in_order_and_knows_tables_without_rows() {
+        let alone = Ranks::alone();
+        let values = [1e16, 1.0, -1e16, 1.0];
+        let one = |i: usize| Ok(vec![Tensor::from(values[i])]);
+        let sum = alone.sum_in_order(values.len(), one).unwrap();
+        // Another order gives 2, or 1 at another place.
+        assert_eq!(sum[0].double_value(&[]), ((1e16 + 1.0) - 1e16) + 1.0);
+        let like = Tensor::zeros([5], (Kind::Double, Device::Cpu));
+        assert_eq!(alone.rows(&[], 0, &like).unwrap().size(), [0, 5]);
+        let rows = [1.0, 2.0].map(|x| like.ones_like() * x);
+        let all = alone.rows(&rows, 2, &like).unwrap();
+        assert_eq!((all.size(), all.double_value(&[1, 4])), (vec![2, 5], 2.0));
+    }
 }

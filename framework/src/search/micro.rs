@@ -29,35 +29,36 @@ impl Search {
         batch: &Batch,
         noise: Streams,
     ) -> Result<(Tensor, Tensor)> {
-        let (images, world) = (batch.len(), self.ranks.world() as i64);
-        let synchronised = self.settings.sync_batch_norm;
-        match self.settings.micro_batch {
-            // What is observed must keep its graph.
-            _ if observe::is_on() => {}
-            // Every process has one part, with the statistics of all.
-            _ if synchronised && world > 1 && images >= 2 * world => {
-                let parts = split(batch, world);
-                return ranks::over(&self.ranks, || {
-                    self.parts(theta, arch, batch, &parts, noise)
-                });
-            }
-            Some(size) if (size as i64) < images && !synchronised => {
-                let parts = split(batch, self.count(images, size as i64));
-                return self.parts(theta, arch, batch, &parts, noise);
-            }
-            _ => {}
+        let Some(count) = self.count(batch.len()) else {
+            return self.whole(self.supernet.as_ref(), theta, arch, batch, noise);
+        };
+        let parts = split(batch, count);
+        let pass = || self.parts(theta, arch, batch, &parts, noise);
+        match self.settings.sync_batch_norm {
+            true => ranks::over(&self.ranks, pass),
+            false => pass(),
         }
-        self.whole(self.supernet.as_ref(), theta, arch, batch, noise)
     }
 
-    /// The least number of parts of at most `size` images. None is of one image unless that can be trained on alone: parts may
-    /// then have an image more.
-    fn count(&self, images: i64, size: i64) -> i64 {
-        let count = (images + size - 1) / size;
-        match self.supernet.takes_one_image() {
-            true => count,
-            false => count.min(images / 2).max(1),
+    /// Number of parts that a batch is computed in; none in one piece.
+    fn count(&self, images: i64) -> Option<i64> {
+        if observe::is_on() {
+            // What is observed must keep its graph.
+            return None;
         }
+        if self.settings.sync_batch_norm {
+            // Every process has one part, with the statistics of all.
+            let world = self.ranks.world() as i64;
+            return (world > 1 && images >= 2 * world).then_some(world);
+        }
+        let size = self.settings.micro_batch? as i64;
+        let fewest = (images + size - 1) / size;
+        // None is of one image unless that can be trained on alone: parts may then have an image more.
+        let count = match self.supernet.takes_one_image() {
+            true => fewest,
+            false => fewest.min(images / 2).max(1),
+        };
+        (size < images).then_some(count)
     }
 
     /// The batch in one pass through a supernet.

@@ -1,5 +1,6 @@
 //! The one trainer; it is a plugin like everything else.
 
+mod agreement;
 pub(crate) mod checkpoint;
 mod images;
 mod interrupt;

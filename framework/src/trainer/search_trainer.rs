@@ -64,8 +64,8 @@ pub struct SearchTrainer {
     pub fused: bool,
     /// Whether several processes take the statistics of batch norm over all their parts of a batch, by operators that are not
     /// fused.
-    // Runs of earlier versions lack it, and their fingerprints.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    // Runs of earlier versions lack it.
+    #[serde(default)]
     pub sync_batch_norm: bool,
     /// The optimizer of the supernet's weights.
     pub weights: OptimizerConfig,
@@ -83,7 +83,12 @@ impl SearchTrainer {
         load: impl FnOnce() -> Result<ImageData>,
     ) -> Result<(Search, Box<dyn Strategy>, ImageData)> {
         let common = &config.common;
-        let device = device::choose(&ranks.device(&common.device))?;
+        let device = device::choose(&common.device)?;
+        // Where the name has no number, every process of a host has a GPU of its own.
+        let device = match common.device.as_str() {
+            "auto" | "cuda" if device.is_cuda() => device::choose(&ranks.gpu())?,
+            _ => device,
+        };
         if common.threads > 0 {
             tch::set_num_threads(i32::try_from(common.threads).unwrap_or(i32::MAX));
         }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::checkpoint::{self, Checkpoint};
+use super::agreement::{plugin_versions, same_data, same_for_all, same_table, workers};
+use super::checkpoint;
 use super::search_trainer::SearchTrainer;
 use super::shares::{Part, Shares};
 use super::trackers::trackers;
@@ -19,9 +20,7 @@ use crate::events::Event;
 use crate::inputs::Inputs;
 use crate::job::{CurvePoint, Job, Outcome};
 use crate::listen::{Listener, SharedListener, lock};
-use crate::ranks::Ranks;
-use crate::registry::Registry;
-use crate::run::{self, EventLog, Manifest, Worker};
+use crate::run::{self, EventLog, Manifest};
 use crate::search::Search;
 use crate::strategy::{Changes, Control, Strategy};
 use crate::trust::{Trust, decided};
@@ -585,94 +584,4 @@ fn sharpness(marginals: &Marginals) -> f64 {
         .map(|row| row.iter().copied().fold(f64::NEG_INFINITY, f64::max))
         .collect();
     rows.iter().sum::<f64>() / rows.len().max(1) as f64
-}
-
-/// The version of every crate that registers a plugin.
-fn plugin_versions() -> Result<BTreeMap<String, String>> {
-    let registry = Registry::load()?;
-    let versions = registry.all().iter();
-    Ok(versions
-        .map(|p| (p.crate_name.to_owned(), p.crate_version.to_owned()))
-        .collect())
-}
-
-/// Makes sure that all processes are about to do the same.
-fn same_for_all(
-    ranks: &Ranks,
-    fingerprint: &str,
-    data: &str,
-    table: &Option<String>,
-    restored: Option<&Checkpoint>,
-) -> Result<()> {
-    if ranks.world() == 1 {
-        return Ok(());
-    }
-    let plugins = plugin_versions()?;
-    let program = (env!("CARGO_PKG_VERSION"), device::libtorch_version());
-    let checkpoint = restored.map(Checkpoint::digest).transpose()?;
-    let what = [
-        ("the program", format!("{program:?}")),
-        (
-            "the list of plugins and their versions",
-            format!("{plugins:?}"),
-        ),
-        ("the run's settings", fingerprint.to_owned()),
-        ("the dataset", data.to_owned()),
-        ("the benchmark's table", format!("{table:?}")),
-        ("the checkpoint to go on from", format!("{checkpoint:?}")),
-        (
-            "the number of CPU threads",
-            tch::get_num_threads().to_string(),
-        ),
-    ];
-    let what = what.each_ref().map(|(name, value)| (*name, value.as_str()));
-    ranks.agree(
-        &what,
-        "give all hosts the same program, files and settings (OMP_NUM_THREADS or `--set threads=N`, too)",
-    )
-}
-
-/// All processes that carry the run out.
-fn workers(ranks: &Ranks) -> Result<Vec<Worker>> {
-    let this = Worker {
-        rank: (ranks.world() > 1).then(|| ranks.rank()),
-        ..Worker::this()
-    };
-    let json = |e: serde_json::Error| Error::Invalid {
-        what: "process of a run".into(),
-        why: e.to_string(),
-    };
-    let all = ranks.texts(&serde_json::to_string(&this).map_err(json)?)?;
-    let workers = all.iter().map(|w| serde_json::from_str(w).map_err(json));
-    workers.collect()
-}
-
-/// Refuses to go on with other data than the run began with.
-fn same_data(job: &Job<'_>, manifest: &Manifest, checksum: &str) -> Result<()> {
-    if manifest.data == checksum {
-        return Ok(());
-    }
-    Err(Error::Run {
-        path: job.run.path().to_owned(),
-        problem: "the dataset's files have changed since this run began".into(),
-        help: "put the files back that the run began with (`--data-dir DIR`), or start a new run"
-            .into(),
-    })
-}
-
-/// Refuses to go on with another table than the run began with: its curve would be one of two measures.
-fn same_table(job: &Job<'_>, manifest: &Manifest, table: Option<&str>) -> Result<()> {
-    if manifest.benchmark.as_deref() == table {
-        return Ok(());
-    }
-    let problem = match table {
-        Some(_) => "the benchmark's table is another one than this run began with",
-        None => "the benchmark's table that this run began with is gone",
-    };
-    Err(Error::Run {
-        path: job.run.path().to_owned(),
-        problem: problem.into(),
-        help: "put the table back (`nasfw bench list` shows where it is looked for), or start a new run"
-            .into(),
-    })
 }

@@ -87,6 +87,9 @@ pub(crate) fn save(
     );
     search.clock.saves += 1;
     same_for_all(search, &all, &state.values)?;
+    if !run.is_ours() {
+        return Ok(());
+    }
     let header = Header {
         finished: finished.map(str::to_owned),
         theta_steps,
@@ -100,9 +103,6 @@ pub(crate) fn save(
     };
     let bytes = format::encode(header, all)?;
 
-    if !run.is_ours() {
-        return Ok(());
-    }
     run.check()?;
     let folder = run.path().join(CHECKPOINTS);
     // Never the run folder itself: one that was moved away must not come back.
