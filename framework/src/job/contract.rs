@@ -125,7 +125,8 @@ impl RunConfig {
             if let Some(map) = value.get_mut(section).and_then(Value::as_object_mut)
                 && map.get(key) == Some(&before)
             {
-                map.remove(key);
+                // The others keep their order.
+                map.shift_remove(key);
             }
         }
         Ok(blake3::hash(value.to_string().as_bytes())
