@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use nasfw_framework::distribution::{gumbel, has_none, plackett_luce};
 use nasfw_framework::prelude::*;
 use nasfw_framework::rng;
+use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use super::settings::{Form, Generators, Input, Logits, VimConfig};
@@ -125,8 +126,40 @@ pub(super) struct GeneratorDistribution {
     sources: Vec<Source>,
     /// Form `dropout`: log a of generated groups.
     log_a: Vec<Option<ParamId>>,
-    /// τ of softmax(A / τ) at the moment; free topology has none.
-    pub temperature: f64,
+    /// At the moment.
+    pub temperature: Temperature,
+}
+
+/// τ of softmax(A / τ).
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(from = "Kept")]
+pub(super) struct Temperature {
+    pub generated: f64,
+    pub free_topology: f64,
+}
+
+/// What a checkpoint has of it: earlier ones have one number.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Kept {
+    Generated(f64),
+    Both { generated: f64, free_topology: f64 },
+}
+
+impl From<Kept> for Temperature {
+    fn from(kept: Kept) -> Self {
+        let (generated, free_topology) = match kept {
+            Kept::Generated(generated) => (generated, 1.0),
+            Kept::Both {
+                generated,
+                free_topology,
+            } => (generated, free_topology),
+        };
+        Self {
+            generated,
+            free_topology,
+        }
+    }
 }
 
 impl VimConfig {
@@ -137,7 +170,7 @@ impl VimConfig {
         }
     }
 
-    /// Whether a group's logits are left as in DARTS: without ξ's deviation and without temperature.
+    /// Whether a group's logits have a deviation of ξ, a temperature and a rate of their own.
     fn is_free_topology(&self, role: Role) -> bool {
         role == Role::Topology && self.topology == Logits::Free
     }
@@ -237,7 +270,7 @@ impl GeneratorDistribution {
             batches,
             sources,
             log_a,
-            temperature: c.temperature,
+            temperature: c.temperature_at(0.0),
         })
     }
 
@@ -260,8 +293,12 @@ impl GeneratorDistribution {
             .collect();
         self.sources
             .iter()
-            .map(|source| match source {
+            .zip(self.spec.groups())
+            .map(|(source, group)| match source {
                 Source::Generated { batch, map } => maps[*batch].get(*map as i64),
+                Source::Free(id) if group.role == Role::Topology => {
+                    &views[*id] * self.config.topology_rate
+                }
                 Source::Free(id) => views[*id].shallow_clone(),
             })
             .collect()
@@ -329,8 +366,8 @@ impl GeneratorDistribution {
             .iter()
             .zip(self.spec.groups())
             .map(|(l, g)| match self.config.is_free_topology(g.role) {
-                true => g.softmax(l),
-                false => g.softmax(&(l / self.temperature)),
+                true => g.softmax(&(l / self.temperature.free_topology)),
+                false => g.softmax(&(l / self.temperature.generated)),
             })
             .collect()
     }

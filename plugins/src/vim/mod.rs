@@ -16,7 +16,7 @@ use nasfw_framework::prelude::*;
 use nasfw_framework::register;
 use tch::Tensor;
 
-use generator::GeneratorDistribution;
+use generator::{GeneratorDistribution, Temperature};
 pub use settings::{Data, Form, Generators, Input, Level, Logits, VimConfig};
 
 register! {
@@ -69,6 +69,13 @@ impl StrategyConfig for VimConfig {
         v.range("strategy.temperature_end", self.temperature_end, 1e-3, 1e3);
         v.at_least("strategy.noise", self.noise, 0.0);
         v.at_least("strategy.topology_noise", self.topology_noise, 0.0);
+        for (option, value) in [
+            ("topology_temperature", self.topology_temperature),
+            ("topology_temperature_end", self.topology_temperature_end),
+            ("topology_rate", self.topology_rate),
+        ] {
+            v.range(&format!("strategy.{option}"), value, 1e-3, 1e3);
+        }
         v.at_least("strategy.free_init_std", self.free_init_std, 0.0);
         v.range("strategy.blocks", self.blocks, 1, 50);
         v.range("strategy.width", self.width, 1, 4096);
@@ -80,10 +87,14 @@ impl StrategyConfig for VimConfig {
 
 impl VimConfig {
     /// τ, which falls by an equal factor in every step once φ moves.
-    fn temperature_at(&self, progress: f64) -> f64 {
+    fn temperature_at(&self, progress: f64) -> Temperature {
         let moving = (1.0 - self.warmup).max(f64::EPSILON);
         let share = ((progress - self.warmup) / moving).clamp(0.0, 1.0);
-        self.temperature.powf(1.0 - share) * self.temperature_end.powf(share)
+        let falls = |from: f64, to: f64| from.powf(1.0 - share) * to.powf(share);
+        Temperature {
+            generated: falls(self.temperature, self.temperature_end),
+            free_topology: falls(self.topology_temperature, self.topology_temperature_end),
+        }
     }
 
     /// An option that was set and would change nothing is a mistake.
@@ -99,6 +110,15 @@ impl VimConfig {
                 "topology_noise",
                 "with `topology = \"generated\"`: there `noise` counts",
             );
+        }
+        for (option, value) in [
+            ("topology_temperature", self.topology_temperature),
+            ("topology_temperature_end", self.topology_temperature_end),
+            ("topology_rate", self.topology_rate),
+        ] {
+            if value != 1.0 && self.topology == Logits::Generated {
+                idle(option, "with `topology = \"generated\"`");
+            }
         }
         if self.topology_noise != 0.0 && self.form == Form::Point {
             idle(

@@ -35,6 +35,15 @@ pub struct VimConfig {
     pub topology: Logits,
     /// Standard deviation of ξ on free topology groups.
     pub topology_noise: f64,
+    /// τ of free topology groups until φ moves.
+    #[serde(default = "one")]
+    pub topology_temperature: f64,
+    /// τ of free topology groups at the end of the search.
+    #[serde(default = "one")]
+    pub topology_temperature_end: f64,
+    /// Free topology logits are so many times their parameters: by Adam, they move so many times as fast.
+    #[serde(default = "one")]
+    pub topology_rate: f64,
     /// Standard deviation of free logits at the start.
     pub free_init_std: f64,
     /// Conv-ReLU-BN blocks of the generator.
@@ -47,6 +56,11 @@ pub struct VimConfig {
     pub gamma: f64,
     /// Optimizer of φ.
     pub arch: OptimizerConfig,
+}
+
+/// What runs did that were begun before topology had a rate and a temperature.
+fn one() -> f64 {
+    1.0
 }
 
 /// Whether θ and φ share a backward pass.

@@ -98,14 +98,21 @@ fn probabilities_sum_to_one_and_draws_have_them() {
     }
 }
 
-/// The relaxation at temperature τ is the one without, to the power of 1/τ; what is drawn does not depend on it.
+/// The relaxation at temperature τ is the one without, to the power of 1/τ; what is drawn does not depend on it. Free
+/// topology has a temperature of its own.
 #[test]
 fn a_temperature_sharpens_weights_and_leaves_draws() {
     let spec = mixed_spec();
-    let at = |tau: f64| build(&config(&[("temperature", tau.into())]), &spec, 3);
-    let (plain, phi) = at(1.0);
-    for tau in [0.3, 4.0] {
-        let (vim, same) = at(tau);
+    let at = |generated: f64, free: f64| {
+        let set = [
+            ("temperature", generated.into()),
+            ("topology_temperature", free.into()),
+        ];
+        build(&config(&set), &spec, 3)
+    };
+    let (plain, phi) = at(1.0, 1.0);
+    for (generated, free) in [(0.3, 1.0), (4.0, 0.7)] {
+        let (vim, same) = at(generated, free);
         assert_eq!(numbers(&phi), numbers(&same));
         let d = of(&*vim);
         let sample = |d: &dyn ArchDistribution| {
@@ -118,8 +125,11 @@ fn a_temperature_sharpens_weights_and_leaves_draws() {
         ];
         for (before, after) in pairs {
             for (g, (p, q)) in before.iter().zip(&after).enumerate() {
-                let free = spec.groups()[g].role == Role::Topology;
-                let power = p.pow_tensor_scalar(if free { 1.0 } else { 1.0 / tau });
+                let tau = match spec.groups()[g].role {
+                    Role::Topology => free,
+                    _ => generated,
+                };
+                let power = p.pow_tensor_scalar(1.0 / tau);
                 let want = &power / power.sum_dim_intlist([1i64].as_slice(), true, Kind::Double);
                 assert_close(&numbers(&want), &numbers(q), 1e-12, &spec.groups()[g].name);
             }
@@ -128,6 +138,25 @@ fn a_temperature_sharpens_weights_and_leaves_draws() {
             let p = |d: &dyn ArchDistribution| log_prob(d, &phi, &choice);
             assert_eq!(p(of(&*plain)), p(d));
         }
+    }
+}
+
+/// Free topology logits are `topology_rate` times their parameters, and nothing else changes.
+#[test]
+fn a_rate_scales_free_topology_alone() {
+    let spec = mixed_spec();
+    let at = |rate: f64| build(&config(&[("topology_rate", rate.into())]), &spec, 3);
+    let ((plain, phi), (fast, same)) = (at(1.0), at(5.0));
+    assert_eq!(numbers(&phi), numbers(&same));
+    let means = [&plain, &fast].map(|d| of(&**d).mean(&phi).unwrap());
+    for (g, group) in spec.groups().iter().enumerate() {
+        // softmax(5 a) is softmax(a) to the power of five.
+        let power = match group.role {
+            Role::Topology => means[0][g].pow_tensor_scalar(5.0),
+            _ => means[0][g].shallow_clone(),
+        };
+        let want = &power / power.sum_dim_intlist([1i64].as_slice(), true, Kind::Double);
+        assert_close(&numbers(&want), &numbers(&means[1][g]), 1e-12, &group.name);
     }
 }
 
