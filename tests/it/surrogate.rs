@@ -149,13 +149,14 @@ name = "guessed"
 seeds = 1
 strategies = ["darts"]
 spaces = ["toy-planted"]
-budgets = [{ unit = "steps", amount = 8 }]
+budgets = [{ unit = "steps", amount = STEPS }]
 set = { device = "cpu", threads = 1, benchmark = { name = "surrogate", file = "SOME" } }
 "#;
     let file = dir.join("some.surrogate");
     fs::write(
         dir.join("plan.toml"),
-        plan.replace("SOME", file.to_str().unwrap()),
+        plan.replace("SOME", file.to_str().unwrap())
+            .replace("STEPS", &exact["steps"].to_string()),
     )
     .unwrap();
     let (text, _) = said(dir, 0, &["compare", "plan.toml"]);
