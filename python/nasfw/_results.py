@@ -85,7 +85,7 @@ class Run:
         return pandas.DataFrame(rows, columns=["step", "epoch", "group", "row", "candidate", "weight"])
 
     def figure(self, name: str):
-        """A figure of the run (docs/figures.md), which shows itself in a notebook."""
+        """A figure of the run (docs/reports.md), which shows itself in a notebook."""
         return _drawn("figure", self.path, name)
 
     def cell(self):
