@@ -248,6 +248,9 @@ impl Surrogate {
         let size = [shape[0] as i64, shape[1] as i64];
         let networks =
             Tensor::f_from_data_size(&weights, &size, Kind::Half).map_err(|e| e.to_string())?;
+        // Each in memory of its own, as after the fit: sums over rows that begin elsewhere may be rounded otherwise.
+        let networks = networks.to_kind(Kind::Float).unbind(0);
+        let members: Vec<Tensor> = networks.iter().map(Tensor::copy).collect();
         let best = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         Ok(Self {
             optimum: [(about.metric.clone(), best)].into(),
@@ -256,7 +259,7 @@ impl Surrogate {
             model: Model {
                 vocabulary,
                 net,
-                members: networks.to_kind(Kind::Float).unbind(0).into(),
+                members: members.into(),
                 curve: about.curve.clone(),
                 calibration: about.calibration.clone(),
             },
