@@ -2,6 +2,7 @@
 //! one's own. Images are decoded when a batch needs them.
 
 mod layout;
+mod pictures;
 mod pixels;
 mod settings;
 #[cfg(test)]
@@ -20,17 +21,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::files;
 use layout::{File, Layout};
+pub use pictures::pictures;
 use pixels::{Files, Shape};
 pub use settings::Folders;
+use view::{COLOURS, GREY, LONGEST_SIDE, square};
 
 /// Mean and deviation of ImageNet's channels, which other photographs are normalised with too.
 const MEAN: [f64; 3] = [0.485, 0.456, 0.406];
 const STD: [f64; 3] = [0.229, 0.224, 0.225];
-/// Channels of grey images and of coloured ones.
-const GREY: i64 = 1;
-const COLOURS: i64 = 3;
-/// The longest shorter side that images are scaled to.
-const LONGEST_SIDE: i64 = 4096;
 /// Classes, training images and validation images of ILSVRC 2012.
 const IMAGENET: (usize, usize, usize) = (1_000, 1_281_167, 50_000);
 
@@ -230,21 +228,11 @@ impl Folders {
     /// # Errors
     /// As [`Layout::of`], and shapes that are neither square nor grey nor of three colours.
     fn load_as(&self, folder: &Path, channels: i64, crop: CenterCrop) -> Result<ImageData> {
-        let CenterCrop {
-            size: [rows, columns],
-            resize,
-        } = crop;
-        let within = rows == columns && 1 <= rows && rows <= resize && resize <= LONGEST_SIDE;
-        if !within || ![GREY, COLOURS].contains(&channels) {
-            return Err(Error::Incompatible {
-                what: format!("images of shape {channels}×{rows}×{columns} from a folder of pictures"),
-                why: "squares in grey or in three colours are cut out of these (channels, rows, columns)".into(),
-                help: "choose a dataset whose images have that shape".into(),
-            });
-        }
+        let help = "choose a dataset whose images have that shape";
+        let (rows, resize) = square(channels, crop, ("a folder of pictures", help))?;
         let seen = Self {
-            size: rows as u32,
-            resize: resize as u32,
+            size: rows,
+            resize,
             ..self.clone()
         };
         let layout = Layout::of(folder)?;

@@ -515,11 +515,16 @@ impl Batches {
                 decoder.wait(&ahead.take(i, next, |i| decoder.start(rows(i), None)))
             })?;
             Ok(Batch {
-                images: channels_last(&self.normalise(&bytes.to_kind(self.kind))),
+                images: self.shown(&bytes),
                 labels,
                 split,
             })
         })
+    }
+
+    /// Bytes `[n, channels, height, width]` as a network sees them, not augmented.
+    pub fn shown(&self, bytes: &Tensor) -> Tensor {
+        channels_last(&self.normalise(&bytes.to_kind(self.kind)))
     }
 
     /// Mean 0 and deviation 1 for every channel, from values in [0, 255].

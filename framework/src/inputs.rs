@@ -4,15 +4,23 @@
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::dataset::{CenterCrop, DataSource, Dataset, ImageData, Task};
+use crate::dataset::{CenterCrop, DataSource, Dataset, ImageData, Part, Task};
 use crate::error::{Error, Result};
 
 /// The most names that an error lists.
 const LISTED: usize = 8;
+/// Images of each part where there are none to be shown: a search can't be put together without any.
+const BLANK: usize = 4;
+/// The most bytes of an image, and the most classes: labels are numbers of 16 bits.
+const LARGEST: i64 = 256 << 20;
+const MOST_CLASSES: i64 = 1 << 16;
+/// What a byte of a pixel is divided by.
+pub(crate) const BYTE: f64 = 255.0;
 
 /// How pixels become inputs, and what the outputs mean.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,7 +48,93 @@ pub struct Inputs {
     pub normalisation: Normalisation,
 }
 
+/// All that is done to a picture before a network sees it, as exported files say it: its shorter side is scaled to
+/// `resize` pixels, `size` is taken out of the middle, and pixels x become (x / `divide_by` − `mean`) / `std`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Preprocessing {
+    /// Rows and columns that the network takes.
+    pub size: [i64; 2],
+    /// Pixels of the picture's shorter side. A picture that has the network's size stays as it is.
+    pub resize: i64,
+    /// `bilinear`.
+    pub interpolation: &'static str,
+    /// Whether the filter grows where a picture is scaled down, as Pillow's does.
+    pub antialias: bool,
+    /// Order of the channels: `RGB`, or `grey`, by Pillow's weights; none where they are no colours of a picture.
+    pub colours: Option<&'static str>,
+    /// What pixels are divided by: 255, the largest byte.
+    pub divide_by: f64,
+    /// Subtracted from every channel.
+    #[serde(with = "crate::lossless")]
+    pub mean: Vec<f64>,
+    /// Then every channel is divided by this.
+    #[serde(with = "crate::lossless")]
+    pub std: Vec<f64>,
+}
+
 impl Inputs {
+    /// How the network sees any picture: as its own test images are cut out, and the whole middle square where these are
+    /// taken as they are.
+    #[must_use]
+    pub fn cut(&self) -> CenterCrop {
+        let Task { height, width, .. } = self.task;
+        self.crop.unwrap_or(CenterCrop {
+            size: [height, width],
+            resize: height.min(width),
+        })
+    }
+
+    /// The same in full, for other programs.
+    #[must_use]
+    pub fn preprocessing(&self) -> Preprocessing {
+        let CenterCrop { size, resize } = self.cut();
+        Preprocessing {
+            size,
+            resize,
+            interpolation: "bilinear",
+            antialias: true,
+            colours: match self.task.channels {
+                1 => Some("grey"),
+                3 => Some("RGB"),
+                _ => None,
+            },
+            divide_by: BYTE,
+            mean: self.normalisation.mean.clone(),
+            std: self.normalisation.std.clone(),
+        }
+    }
+
+    /// The name of a class, which is its number where it has no other.
+    #[must_use]
+    pub fn class(&self, number: usize) -> Cow<'_, str> {
+        let name = self.normalisation.classes.get(number);
+        name.map_or_else(|| number.to_string().into(), |name| name.into())
+    }
+
+    /// Black images in the place of those that the network was trained on, which need not be there.
+    #[must_use]
+    pub fn blank(&self) -> ImageData {
+        let Task {
+            channels,
+            height,
+            width,
+            ..
+        } = self.task;
+        let part = Part {
+            images: vec![0; BLANK * (channels * height * width) as usize].into(),
+            labels: vec![0; BLANK],
+        };
+        ImageData {
+            task: self.task,
+            train: part.clone(),
+            test: part,
+            split: None,
+            mean: self.normalisation.mean.clone(),
+            std: self.normalisation.std.clone(),
+            classes: self.normalisation.classes.clone(),
+        }
+    }
+
     /// Those of a network that is trained on these images.
     pub fn of(dataset: &dyn Dataset, data: &ImageData) -> Self {
         Self {
@@ -61,11 +155,7 @@ impl Inputs {
     /// Images of another shape, classes that the network does not know, and whatever the dataset has to say.
     pub fn load(&self, dataset: &dyn Dataset, source: &DataSource) -> Result<ImageData> {
         let (name, ours) = (dataset.typetag_name(), self.task);
-        let whole = CenterCrop {
-            size: [ours.height, ours.width],
-            resize: ours.height.min(ours.width),
-        };
-        let data = dataset.load_as(source, ours.channels, self.crop.unwrap_or(whole))?;
+        let data = dataset.load_as(source, ours.channels, self.cut())?;
         let mut data = data.check(name)?;
         let shape = |task: Task| format!("{}×{}×{}", task.channels, task.height, task.width);
         if shape(data.task) != shape(ours) {
@@ -160,6 +250,14 @@ impl Inputs {
         let Normalisation { mean, std, .. } = &self.normalisation;
         if [channels, height, width, classes].iter().any(|n| *n < 1) {
             return Some("the shape of the network's images has a number below 1".into());
+        }
+        let bytes = channels
+            .checked_mul(height)
+            .and_then(|n| n.checked_mul(width));
+        if bytes.is_none_or(|bytes| bytes > LARGEST) || classes > MOST_CLASSES {
+            return Some(format!(
+                "no network takes {channels}×{height}×{width} images of {classes} classes"
+            ));
         }
         [mean, std]
             .iter()

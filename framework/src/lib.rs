@@ -43,8 +43,9 @@ pub mod distribution;
 pub mod supernet;
 
 pub mod inputs;
-pub mod network;
 pub mod trust;
+
+pub mod network;
 
 // What plugins are, and what happens.
 pub mod batches;

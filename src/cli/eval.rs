@@ -7,11 +7,18 @@ use nasfw_framework::config::RunConfig;
 use nasfw_framework::dataset::{DataSource, Dataset};
 use nasfw_framework::device::load_cuda;
 use nasfw_framework::registry::{Kind, Parse, Registry};
-use nasfw_framework::trainer::{Reopen, Reopened};
+use nasfw_framework::trainer::{ClassFigures, Evaluation, Measured, Reopen, Reopened};
 use nasfw_framework::{Error, Result};
 
 use super::logging;
 use super::output::{say, say_json};
+
+/// The most classes that are all shown.
+const SHOWN_WHOLE: usize = 20;
+/// How many are shown of more.
+const WORST: usize = 10;
+/// Characters that are shown of a class's name at most.
+const WIDEST: usize = 32;
 
 /// What may be other than when a run was made: nothing that decides what it is.
 #[derive(Debug, Default)]
@@ -22,6 +29,8 @@ pub struct Changes {
     pub data_dir: Option<PathBuf>,
     /// The device.
     pub device: Option<String>,
+    /// Whether it is not measured, so that no images are needed.
+    pub without_images: bool,
 }
 
 /// The run that a folder, or a checkpoint in one, is of.
@@ -62,9 +71,11 @@ pub fn open(what: &Path, mut changes: Changes) -> Result<Reopened> {
         fingerprint: &fingerprint,
         run,
         checkpoint,
-        other: other
-            .as_ref()
-            .map(|(dataset, source)| (dataset.as_ref(), source)),
+        on: match &other {
+            Some((dataset, source)) => Measured::Other(dataset.as_ref(), source),
+            None if changes.without_images => Measured::Nothing,
+            None => Measured::Own,
+        },
     })
 }
 
@@ -107,13 +118,14 @@ impl Eval {
             dataset: self.dataset,
             data_dir: self.data_dir,
             device: self.device,
+            without_images: false,
         };
         let opened = open(&self.what, changes)?;
         let found = opened.evaluate()?;
         if self.json {
             return say_json("evaluation", &found);
         }
-        let test = found.test;
+        let test = &found.test;
         say(format!("after epoch    {}", found.epoch));
         say(format!("test images    {}", test.images));
         say(format!("loss           {:.4}", test.loss));
@@ -121,7 +133,7 @@ impl Eval {
         if let Some(top5) = test.top5 {
             say(format!("top-5          {:.2}%", top5 * 100.0));
         }
-        match found.cost {
+        match &found.cost {
             Some(cost) => {
                 say(format!("parameters     {}", cost.params));
                 say(format!("multiply-adds  {}", cost.macs));
@@ -134,6 +146,71 @@ impl Eval {
                 "the weights are those of a supernet; `nasfw retrain` trains the architecture alone",
             ),
         }
+        by_class(&found);
         Ok(())
     }
+}
+
+/// Prints what becomes of every class: of all of them, or of those that come off worst.
+fn by_class(found: &Evaluation) {
+    let mut classes: Vec<(usize, &ClassFigures)> = found.classes.iter().enumerate().collect();
+    let shortened = classes.len() > SHOWN_WHOLE;
+    if shortened {
+        let accuracy = |class: &ClassFigures| class.accuracy.unwrap_or(f64::INFINITY);
+        classes.sort_by(|(_, a), (_, b)| accuracy(a).total_cmp(&accuracy(b)));
+        classes.truncate(WORST);
+    }
+    let names = found.classes.iter().map(|class| width(&class.class));
+    let wide = names.max().unwrap_or_default().clamp(5, WIDEST);
+    let name = |text: &str| {
+        let short: String = match width(text) > wide {
+            true => text.chars().take(wide - 1).chain(['…']).collect(),
+            false => text.to_owned(),
+        };
+        format!("{short:wide$}")
+    };
+    let title = match shortened {
+        true => format!("the {WORST} worst of {} classes", found.classes.len()),
+        false => "class by class".to_owned(),
+    };
+    if !classes.is_empty() {
+        say(format!("\n{title}"));
+        say(format!(
+            "{}  images    right  most mistaken for",
+            name("class")
+        ));
+    }
+    for (i, class) in classes {
+        let right = match class.accuracy {
+            Some(accuracy) => format!("{:.2}%", accuracy * 100.0),
+            None => "–".to_owned(),
+        };
+        let mistake = found.mistakes.iter().find(|mistake| mistake.class == i);
+        let mistake = mistake.map_or(String::new(), |m| {
+            format!("  {} ({})", found.classes[m.taken_for].class, m.images)
+        });
+        say(format!(
+            "{}  {:>6}  {right:>7}{mistake}",
+            name(&class.class),
+            class.images
+        ));
+    }
+    if shortened && !found.mistakes.is_empty() {
+        say("\nthe most frequent mistakes");
+        for mistake in found.mistakes.iter().take(WORST) {
+            let [is, other] = [mistake.class, mistake.taken_for].map(|i| &found.classes[i]);
+            say(format!(
+                "{}  taken for {}  {:>6} of {}",
+                name(&is.class),
+                name(&other.class),
+                mistake.images,
+                is.images
+            ));
+        }
+    }
+}
+
+/// Characters of a text.
+fn width(text: &str) -> usize {
+    text.chars().count()
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{ArgGroup, Args};
 use nasfw_framework::Result;
 use nasfw_framework::device::load_cuda;
-use nasfw_framework::network::ONNX_OPSET;
+use nasfw_framework::network::{ONNX_OPSET, OnnxOptions};
 use nasfw_framework::registry::Registry;
 use nasfw_framework::run::write_whole;
 use serde_json::json;
@@ -35,7 +35,10 @@ pub struct Export {
     /// Operator set of the ONNX model
     #[arg(long, default_value_t = ONNX_OPSET, value_name = "N")]
     opset: i64,
-    /// Where the dataset's files are now, if they have moved
+    /// The ONNX model takes raw pixels, 0 to 255: scaling, mean and deviation are in it
+    #[arg(long, requires = "onnx")]
+    raw_pixels: bool,
+    /// Where the dataset's files are now, if they have moved: only a run of an earlier version needs them
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     #[command(flatten)]
@@ -142,30 +145,42 @@ impl Export {
             data_dir: self.data_dir.clone(),
             // Weights are copied as they are, wherever that is done.
             device: Some("cpu".into()),
+            without_images: true,
             ..Changes::default()
         };
         let run = eval::open(Path::new(&self.what), changes)?;
-        let metadata = json!({
-            "nasfw": env!("CARGO_PKG_VERSION"),
-            "genotype": run.genotype(),
-            "epoch": run.epoch(),
-            "normalisation": run.inputs().normalisation,
-            "crop": run.inputs().crop,
-        })
-        .to_string();
+        let inputs = run.inputs();
+        let metadata = |raw_pixels: bool| {
+            json!({
+                "nasfw": env!("CARGO_PKG_VERSION"),
+                "genotype": run.genotype(),
+                "epoch": run.epoch(),
+                "normalisation": inputs.normalisation,
+                "crop": inputs.crop,
+                "preprocessing": inputs.preprocessing(),
+                "raw_pixels": raw_pixels,
+            })
+            .to_string()
+        };
         if let Some(path) = &self.onnx {
             let network = run.network()?;
-            let bytes = network.onnx(run.weights(), self.opset, &metadata)?;
+            let options = OnnxOptions {
+                opset: self.opset,
+                metadata: &metadata(self.raw_pixels),
+                raw: self.raw_pixels.then_some(&inputs.normalisation),
+            };
+            let bytes = network.onnx(run.weights(), options)?;
             write_whole(path, &bytes)?;
             say(format!(
-                "{}: ONNX, operator set {}, {} bytes",
+                "{}: ONNX, operator set {}{}, {} bytes",
                 path.display(),
                 self.opset,
+                if self.raw_pixels { ", raw pixels" } else { "" },
                 bytes.len()
             ));
         }
         if let Some(path) = &self.safetensors {
-            let bytes = run.safetensors(&metadata)?;
+            let bytes = run.safetensors(&metadata(false))?;
             write_whole(path, &bytes)?;
             say(format!(
                 "{}: safetensors, {} bytes",

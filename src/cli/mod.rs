@@ -21,6 +21,7 @@ mod new;
 mod origin;
 mod output;
 mod panics;
+mod predict;
 mod processes;
 mod progress;
 mod rank;
@@ -74,8 +75,10 @@ enum Verb {
     Resume(resume::Resume),
     /// Train a found or published architecture alone, from scratch.
     Retrain(retrain::Retrain),
-    /// Measure a run on the test images.
+    /// Measure a run on the test images, as a whole and class by class.
     Eval(eval::Eval),
+    /// Say what image files show: the most likely classes, by a network that is trained.
+    Predict(predict::Predict),
     /// Write a network for other programs: as ONNX model, safetensors file, Python file for PyTorch.
     Export(export::Export),
     /// Write runs as CSV files, for other programs.
@@ -144,6 +147,7 @@ impl Verb {
             Self::Resume(v) => v.carry_out(host),
             Self::Retrain(v) => v.carry_out(host),
             Self::Eval(v) => v.carry_out(),
+            Self::Predict(v) => v.carry_out(),
             Self::Export(v) => v.carry_out(),
             Self::ExportRuns(v) => v.carry_out(),
             Self::Track(v) => v.carry_out(),

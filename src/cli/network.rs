@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use nasfw_framework::arch::{Choice, Genotype};
 use nasfw_framework::command::{command, quoted};
 use nasfw_framework::config::RunConfig;
-use nasfw_framework::network::{Network, NetworkOptions, PyTorchImages, PyTorchNotes};
+use nasfw_framework::network::{Network, NetworkOptions, PyTorchNotes};
 use nasfw_framework::registry::Registry;
 use nasfw_framework::run::{MANIFEST, Manifest, RESULT, RUN, read_stored};
 use nasfw_framework::space::Task;
@@ -252,15 +252,9 @@ fn helped(error: Error) -> Error {
 }
 
 fn notes(genotype: &Genotype, inputs: &Inputs) -> Result<PyTorchNotes> {
-    let scaling = &inputs.normalisation;
     Ok(PyTorchNotes {
         genotype: written(genotype)?,
-        images: Some(PyTorchImages {
-            mean: scaling.mean.clone(),
-            std: scaling.std.clone(),
-            classes: scaling.classes.clone(),
-            crop: inputs.crop,
-        }),
+        images: Some(inputs.clone()),
     })
 }
 

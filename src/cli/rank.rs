@@ -11,7 +11,7 @@ use nasfw_framework::device::load_cuda;
 use nasfw_framework::printable::counted;
 use nasfw_framework::registry::Registry;
 use nasfw_framework::run::{to_json, write_whole};
-use nasfw_framework::trainer::Reopen;
+use nasfw_framework::trainer::{Measured, Reopen};
 use nasfw_framework::trust::guesses;
 use nasfw_framework::{Error, Result};
 
@@ -92,7 +92,7 @@ impl Rank {
             fingerprint: &fingerprint,
             run: &run,
             checkpoint: None,
-            other: None,
+            on: Measured::Own,
         })?;
         let batches = self.batches.and_then(|n| usize::try_from(n).ok());
         let drawn = opened.rank(count, batches, self.seed)?;

@@ -26,6 +26,8 @@ mod limits;
 mod messages;
 mod mlflow;
 mod perf;
+mod pictures;
+mod predict;
 mod program;
 mod pytorch;
 mod ranks;

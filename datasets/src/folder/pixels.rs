@@ -10,7 +10,7 @@ use nasfw_framework::{Error, Result, input};
 
 use super::layout::{File, Layout};
 use super::settings::Folders;
-use super::view::{middle_view, random_view};
+use super::view::{View, middle_view, random_view};
 
 /// A longer file is no training image.
 const LONGEST: u64 = 256 << 20;
@@ -42,25 +42,7 @@ impl ImageSource for Files {
             Some(rng) => random_view(image.dimensions(), crop_scale, size, rng),
             None => middle_view(image.dimensions(), self.settings.resize(), size),
         };
-        let pixels = view
-            .of(&image)
-            .map_err(|e| self.problem(file, e.to_string()))?;
-        if self.grey {
-            // Pillow's weights, which leave a grey pixel as it is.
-            for (pixel, to) in pixels.as_chunks::<3>().0.iter().zip(out) {
-                let [r, g, b] = pixel.map(u32::from);
-                *to = ((19_595 * r + 38_470 * g + 7_471 * b + 0x8000) >> 16) as u8;
-            }
-            return Ok(());
-        }
-        // From pixel after pixel to plane after plane.
-        let planes = (size * size) as usize;
-        for (i, pixel) in pixels.as_chunks::<3>().0.iter().enumerate() {
-            for (channel, value) in pixel.iter().enumerate() {
-                out[channel * planes + i] = *value;
-            }
-        }
-        Ok(())
+        show(&image, view, self.grey, out).map_err(|e| self.problem(file, e))
     }
 
     /// BLAKE3 of the sorted paths and lengths of the files: reading all bytes would take as long as an epoch.
@@ -92,16 +74,40 @@ impl Files {
 
     /// The pixels of a file, whatever its name says of the format.
     pub(super) fn read(&self, file: &File) -> Result<RgbImage> {
-        let problem = |problem: String| self.problem(file, problem);
-        let bytes = input::read(&self.folder.join(&file.path), LONGEST)
-            .map_err(|e| problem(format!("cannot be read: {e}")))?;
-        for (is_cut, kind) in [(is_cut_jpeg(&bytes), "JPEG"), (is_cut_png(&bytes), "PNG")] {
-            if is_cut {
-                return Err(problem(format!("this {kind} file is truncated")));
-            }
-        }
-        decode(&bytes).map_err(problem)
+        read(&self.folder.join(&file.path)).map_err(|problem| self.problem(file, problem))
     }
+}
+
+/// The pixels of a file, or what is wrong with it.
+pub(super) fn read(path: &Path) -> Result<RgbImage, String> {
+    let bytes = input::read(path, LONGEST).map_err(|e| format!("cannot be read: {e}"))?;
+    for (is_cut, kind) in [(is_cut_jpeg(&bytes), "JPEG"), (is_cut_png(&bytes), "PNG")] {
+        if is_cut {
+            return Err(format!("this {kind} file is truncated"));
+        }
+    }
+    decode(&bytes)
+}
+
+/// Writes what a view shows of an image, channel after channel: red, green and blue, or grey alone.
+pub(super) fn show(image: &RgbImage, view: View, grey: bool, out: &mut [u8]) -> Result<(), String> {
+    let pixels = view.of(image).map_err(|e| e.to_string())?;
+    if grey {
+        // Pillow's weights, which leave a grey pixel as it is.
+        for (pixel, to) in pixels.as_chunks::<3>().0.iter().zip(out) {
+            let [r, g, b] = pixel.map(u32::from);
+            *to = ((19_595 * r + 38_470 * g + 7_471 * b + 0x8000) >> 16) as u8;
+        }
+        return Ok(());
+    }
+    // From pixel after pixel to plane after plane.
+    let planes = (view.size * view.size) as usize;
+    for (i, pixel) in pixels.as_chunks::<3>().0.iter().enumerate() {
+        for (channel, value) in pixel.iter().enumerate() {
+            out[channel * planes + i] = *value;
+        }
+    }
+    Ok(())
 }
 
 /// Of one type for all that is done with a content: each other one would compile all decoders anew.

@@ -4,9 +4,16 @@ use fast_image_resize::images::{TypedCroppedImage, TypedImage, TypedImageRef};
 use fast_image_resize::pixels::U8x3;
 use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use image::RgbImage;
+use nasfw_framework::dataset::CenterCrop;
 use nasfw_framework::rng::Rng;
+use nasfw_framework::{Error, Result};
 use rand::RngExt;
 
+/// Channels of grey images and of coloured ones.
+pub(super) const GREY: i64 = 1;
+pub(super) const COLOURS: i64 = 3;
+/// The longest shorter side that images are scaled to.
+pub(super) const LONGEST_SIDE: i64 = 4096;
 /// Aspect ratios of random crops.
 const ASPECT: [f64; 2] = [3.0 / 4.0, 4.0 / 3.0];
 
@@ -19,6 +26,32 @@ pub(super) struct View {
     pub(super) part: [f64; 4],
     /// Rows and columns of the square.
     pub(super) size: u32,
+}
+
+/// Rows (and columns) of what is cut out of pictures, and the length of the shorter side that these are scaled to.
+///
+/// # Errors
+/// Shapes that are neither square nor grey nor of three colours. Where the pictures are from and what to do instead is
+/// said then.
+pub(super) fn square(
+    channels: i64,
+    crop: CenterCrop,
+    (from, help): (&str, &str),
+) -> Result<(u32, u32)> {
+    let CenterCrop {
+        size: [rows, columns],
+        resize,
+    } = crop;
+    let within = rows == columns && 1 <= rows && rows <= resize && resize <= LONGEST_SIDE;
+    if within && [GREY, COLOURS].contains(&channels) {
+        return Ok((rows as u32, resize as u32));
+    }
+    Err(Error::Incompatible {
+        what: format!("images of shape {channels}×{rows}×{columns} from {from}"),
+        why: "squares in grey or in three colours are cut out of these (channels, rows, columns)"
+            .into(),
+        help: help.into(),
+    })
 }
 
 /// The view of torchvision's `RandomResizedCrop`: a random part of the area with a random aspect ratio, the middle

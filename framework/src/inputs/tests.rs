@@ -107,6 +107,9 @@ fn inputs_that_no_images_have_are_told() {
         bad.problem()
     };
     assert!(with(|i| i.task.height = 0).is_some());
+    assert!(with(|i| i.task.height = i64::MAX).is_some());
+    assert!(with(|i| i.task.width = 1 << 40).is_some());
+    assert!(with(|i| i.task.classes = 1 << 40).is_some());
     assert!(with(|i| i.normalisation.mean.clear()).is_some());
     assert!(with(|i| i.normalisation.std.push(1.0)).is_some());
     // What is kept is read back as it was, also what JSON has no digits for.
@@ -127,4 +130,42 @@ fn inputs_that_no_images_have_are_told() {
         strange,
         "{text}"
     );
+}
+
+/// What other programs are told is what is done here to pictures.
+#[test]
+fn preprocessing_is_told_in_full() {
+    let own = Inputs {
+        task: Task {
+            channels: 3,
+            height: 6,
+            width: 8,
+            classes: 2,
+        },
+        normalisation: Normalisation {
+            mean: vec![0.5; 3],
+            std: vec![0.25; 3],
+            classes: names("a"),
+        },
+        ..inputs(names("a b"))
+    };
+    let whole = own.preprocessing();
+    assert_eq!((whole.size, whole.resize), ([6, 8], 6));
+    assert_eq!((whole.colours, whole.divide_by), (Some("RGB"), 255.0));
+    let crop = CenterCrop {
+        size: [6, 8],
+        resize: 9,
+    };
+    let cropped = Inputs {
+        crop: Some(crop),
+        ..own.clone()
+    };
+    assert_eq!(cropped.cut(), crop);
+    assert_eq!(cropped.preprocessing().resize, 9);
+    assert_eq!(inputs(vec![]).preprocessing().colours, Some("grey"));
+    // A class without a name goes by its number.
+    assert_eq!((own.class(0), own.class(1)), ("a".into(), "1".into()));
+    let blank = own.blank().check("blank").unwrap();
+    assert_eq!((blank.task, blank.mean), (own.task, vec![0.5; 3]));
+    assert!(blank.train.len() >= 4 && blank.test.len() >= 4);
 }

@@ -175,9 +175,21 @@ pub struct Reopen<'a> {
     pub run: &'a Path,
     /// One of its checkpoints; none means the newest.
     pub checkpoint: Option<&'a Path>,
-    /// Another dataset to measure on, and where that is. Its images are shown to the network as the run's own are, and
-    /// its classes go by their names.
-    pub other: Option<(&'a dyn Dataset, &'a DataSource)>,
+    /// The images that it is measured on.
+    pub on: Measured<'a>,
+}
+
+/// What a run that is looked at again is measured on.
+#[derive(Debug, Clone, Copy)]
+pub enum Measured<'a> {
+    /// Its own images.
+    Own,
+    /// Another dataset, and where that is. Its images are shown to the network as the run's own are, and its classes go
+    /// by their names.
+    Other(&'a dyn Dataset, &'a DataSource),
+    /// Nothing: no images are looked for, unless the run is of an earlier version, which only its own images tell what
+    /// its network takes.
+    Nothing,
 }
 
 /// What runs a search.

@@ -1,13 +1,13 @@
 //! A run as it was at a checkpoint: what its weights are worth, and the network that they belong to.
 
-use serde::Serialize;
+use tch::{Device, Kind, Tensor};
 
+use super::evaluation::{Counts, Evaluation};
 use crate::arch::{Choice, Genotype};
 use crate::benchmark::Score;
 use crate::error::{Error, Result};
-use crate::events::Meter;
 use crate::inputs::Inputs;
-use crate::network::{self, Cost, Network, NetworkOptions};
+use crate::network::{self, Network, NetworkOptions};
 use crate::rng::Streams;
 use crate::search::Search;
 use crate::space::different;
@@ -19,19 +19,6 @@ pub struct Reopened {
     pub(crate) search: Search,
     pub(crate) choice: Choice,
     pub(crate) inputs: Inputs,
-}
-
-/// What was measured on the test images.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Evaluation {
-    /// Epochs done at the checkpoint.
-    pub epoch: u64,
-    /// The architecture.
-    pub genotype: Genotype,
-    /// Loss and accuracy.
-    pub test: Meter,
-    /// Size of the network, where the weights are those of a network alone and not a supernet's.
-    pub cost: Option<Cost>,
 }
 
 /// An architecture with what the supernet and the benchmark say of it.
@@ -121,15 +108,53 @@ impl Reopened {
         &self.inputs
     }
 
-    /// Loss and accuracy on all test images.
+    /// Loss and accuracy on all test images, and what becomes of every class.
     pub fn evaluate(&self) -> Result<Evaluation> {
         let arch = self.search.one_hot(&self.choice);
+        let mut counts = Counts::default();
+        let test = self
+            .search
+            .evaluate_seeing(&arch, (None, None), |output, batch| {
+                if self.search.are_logits(output, batch.len()) {
+                    let taken_for = numbers(&output.argmax(-1, false))?;
+                    counts.add(&numbers(&batch.labels)?, &taken_for);
+                }
+                Ok(())
+            })?;
+        let classes = counts.classes(&self.inputs);
         Ok(Evaluation {
             epoch: self.epoch(),
             genotype: self.genotype(),
-            test: self.search.evaluate(&arch, None, None)?,
+            test,
             cost: self.network().ok().map(|n| n.cost()),
+            confusion: counts.matrix(classes.len()),
+            mistakes: counts.mistakes(),
+            classes,
         })
+    }
+
+    /// Probabilities of the classes for images, a row an image, in the order of [`Inputs`]' classes. Images are bytes, one
+    /// after the other, each channel × row × column, as [`Inputs::cut`] cuts them out of pictures; `number` counts the
+    /// batches that one asks about, for networks that draw noise.
+    ///
+    /// # Errors
+    /// A run whose weights are those of a weight-sharing supernet, bytes that are no whole number of images, a space whose
+    /// outputs are no classes, and outputs that are not finite.
+    pub fn probabilities(&self, images: &[u8], number: u64) -> Result<Vec<Vec<f64>>> {
+        self.need_one()?;
+        let arch = self.search.one_hot(&self.choice);
+        let found = self.search.probabilities(&arch, images, number)?;
+        let (size, all) = (found.size(), found.flatten(0, -1));
+        let all = Vec::<f64>::try_from(&all)?;
+        if all.iter().any(|p| !p.is_finite()) {
+            return Err(Error::NotFinite {
+                what: "the output of the network".into(),
+                step: self.search.clock().step,
+                run: None,
+            });
+        }
+        let rows = all.chunks(size[1].max(1) as usize);
+        Ok(rows.map(<[f64]>::to_vec).collect())
     }
 
     /// The network that [`Reopened::weights`] are of.
@@ -186,6 +211,12 @@ impl Reopened {
             stats: &self.search.stats,
         }
     }
+}
+
+/// Whole numbers on the host.
+fn numbers(tensor: &Tensor) -> Result<Vec<i64>> {
+    let tensor = tensor.to_kind(Kind::Int64).to_device(Device::Cpu);
+    Ok(Vec::try_from(tensor)?)
 }
 
 fn shared() -> Error {

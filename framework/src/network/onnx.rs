@@ -1,7 +1,8 @@
 //! The network as an ONNX model in evaluation mode.
 //!
-//! The messages are the part of `onnx.proto` that such a model needs, with the field numbers of the standard. All
-//! operators are in their form of operator sets 13 to 21, which is one and the same.
+//! All operators are in their form of operator sets 13 to 21, which is one and the same.
+
+mod messages;
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -9,11 +10,14 @@ use std::ops::RangeInclusive;
 use prost::Message;
 use tch::{Device, Kind, Tensor};
 
+use self::messages::{
+    Attribute, Graph, Model, Node, OperatorSet, Property, TensorData, Type, ValueInfo,
+};
 use super::graph::{Network, Op, Pool, Step};
 use crate::error::{Error, Result};
+use crate::inputs::{BYTE, Normalisation};
 use crate::params::{ParamId, ParamLayout, Views};
 use crate::supernet::Weights;
-use crate::tensors::to_bytes;
 
 /// Operator sets that a model can be written for.
 pub const ONNX_OPSETS: RangeInclusive<i64> = 13..=21;
@@ -24,146 +28,47 @@ pub const ONNX_OPSET: i64 = 17;
 const IMAGES: &str = "images";
 /// Name of the model's output (`[batch, classes]`).
 const LOGITS: &str = "logits";
-/// Name of the batch dimension, which may have any size.
-const BATCH: &str = "batch";
+/// Name of the input of a model that normalises by itself (`[batch, channels, height, width]`, from 0 to 255).
+const PIXELS: &str = "pixels";
 
-const FLOAT: i32 = 1;
-const INT64: i32 = 7;
-
-#[derive(Clone, PartialEq, Message)]
-struct Model {
-    #[prost(int64, optional, tag = "1")]
-    ir_version: Option<i64>,
-    #[prost(string, tag = "2")]
-    producer_name: String,
-    #[prost(string, tag = "3")]
-    producer_version: String,
-    #[prost(message, optional, tag = "7")]
-    graph: Option<Graph>,
-    #[prost(message, repeated, tag = "8")]
-    opset_import: Vec<OperatorSet>,
-    #[prost(message, repeated, tag = "14")]
-    metadata_props: Vec<Property>,
+/// What an ONNX model is to be ([`Network::onnx`]).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct OnnxOptions<'a> {
+    /// Its operator set, of [`ONNX_OPSETS`].
+    pub opset: i64,
+    /// JSON by convention, kept as the model's property `nasfw`.
+    pub metadata: &'a str,
+    /// How pixels are normalised: the model then takes raw ones, from 0 to 255, and does that first. None takes images
+    /// that are normalised.
+    pub raw: Option<&'a Normalisation>,
 }
 
-#[derive(Clone, PartialEq, Message)]
-struct OperatorSet {
-    #[prost(string, optional, tag = "1")]
-    domain: Option<String>,
-    #[prost(int64, optional, tag = "2")]
-    version: Option<i64>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Property {
-    #[prost(string, tag = "1")]
-    key: String,
-    #[prost(string, tag = "2")]
-    value: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Graph {
-    #[prost(message, repeated, tag = "1")]
-    node: Vec<Node>,
-    #[prost(string, tag = "2")]
-    name: String,
-    #[prost(message, repeated, tag = "5")]
-    initializer: Vec<TensorData>,
-    #[prost(message, repeated, tag = "11")]
-    input: Vec<ValueInfo>,
-    #[prost(message, repeated, tag = "12")]
-    output: Vec<ValueInfo>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Node {
-    #[prost(string, repeated, tag = "1")]
-    input: Vec<String>,
-    #[prost(string, repeated, tag = "2")]
-    output: Vec<String>,
-    #[prost(string, tag = "3")]
-    name: String,
-    #[prost(string, tag = "4")]
-    op_type: String,
-    #[prost(message, repeated, tag = "5")]
-    attribute: Vec<Attribute>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Attribute {
-    #[prost(string, tag = "1")]
-    name: String,
-    #[prost(float, optional, tag = "2")]
-    f: Option<f32>,
-    #[prost(int64, optional, tag = "3")]
-    i: Option<i64>,
-    #[prost(int64, repeated, packed = "false", tag = "8")]
-    ints: Vec<i64>,
-    /// 1 float, 2 integer, 7 integers.
-    #[prost(int32, tag = "20")]
-    kind: i32,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct TensorData {
-    #[prost(int64, repeated, packed = "false", tag = "1")]
-    dims: Vec<i64>,
-    #[prost(int32, tag = "2")]
-    data_type: i32,
-    #[prost(string, tag = "8")]
-    name: String,
-    /// Little-endian.
-    #[prost(bytes = "vec", tag = "9")]
-    raw_data: Vec<u8>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct ValueInfo {
-    #[prost(string, tag = "1")]
-    name: String,
-    #[prost(message, optional, tag = "2")]
-    kind: Option<Type>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Type {
-    #[prost(message, optional, tag = "1")]
-    tensor: Option<TensorType>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct TensorType {
-    #[prost(int32, tag = "1")]
-    element: i32,
-    #[prost(message, optional, tag = "2")]
-    shape: Option<Shape>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Shape {
-    #[prost(message, repeated, tag = "1")]
-    dim: Vec<Dimension>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Dimension {
-    #[prost(int64, optional, tag = "1")]
-    value: Option<i64>,
-    #[prost(string, optional, tag = "2")]
-    name: Option<String>,
+impl Default for OnnxOptions<'_> {
+    /// Normalised images, the operator set [`ONNX_OPSET`].
+    fn default() -> Self {
+        Self {
+            opset: ONNX_OPSET,
+            metadata: "",
+            raw: None,
+        }
+    }
 }
 
 impl Network {
     /// An ONNX model of the network in evaluation mode, in single precision whatever the weights are: input `images`
     /// (`[batch, channels, height, width]`, normalised), output `logits` (`[batch, classes]`), any batch size, constants
-    /// named as in the layouts. Noise operations become `RandomNormalLike`, so they draw in the runtime too.
-    /// `metadata`, JSON by convention, is kept as the model's property `nasfw`.
+    /// named as in the layouts. Noise operations become `RandomNormalLike`, so they draw in the runtime too. With
+    /// [`OnnxOptions::raw`] the input is `pixels`, from 0 to 255, instead.
     ///
     /// # Errors
-    /// An operator set outside [`ONNX_OPSETS`], weights of another length than the layouts', and models of 2 GiB and
-    /// more, which the format can't hold.
-    pub fn onnx(&self, weights: Weights<'_>, opset: i64, metadata: &str) -> Result<Vec<u8>> {
+    /// An operator set outside [`ONNX_OPSETS`], weights of another length than the layouts', means and deviations of other
+    /// numbers of channels, and models of 2 GiB and more, which the format can't hold.
+    pub fn onnx(&self, weights: Weights<'_>, options: OnnxOptions<'_>) -> Result<Vec<u8>> {
+        let OnnxOptions {
+            opset,
+            metadata,
+            raw,
+        } = options;
         if !ONNX_OPSETS.contains(&opset) {
             return Err(Error::Incompatible {
                 what: format!("ONNX operator set {opset}"),
@@ -186,10 +91,14 @@ impl Network {
             constants: BTreeMap::new(),
             names: vec![String::new(); self.steps.len()],
         };
+        let task = self.task;
+        let input = match raw {
+            Some(scaling) => writer.normalise(scaling, task.channels)?,
+            None => IMAGES,
+        };
         for &i in &self.main.steps {
             writer.names[i] = writer.step(self, i)?;
         }
-        let task = self.task;
         let info = |name: &str, shape: &[i64]| ValueInfo {
             name: name.into(),
             kind: Some(Type::floats(shape)),
@@ -198,7 +107,7 @@ impl Network {
             name: "network".into(),
             node: writer.nodes,
             initializer: writer.constants.into_values().collect(),
-            input: vec![info(IMAGES, &[task.channels, task.height, task.width])],
+            input: vec![info(input, &[task.channels, task.height, task.width])],
             output: vec![info(LOGITS, &[task.classes])],
         };
         let model = Model {
@@ -232,70 +141,6 @@ impl Network {
             });
         }
         Ok(model.encode_to_vec())
-    }
-}
-
-impl Type {
-    /// Floats of any batch size.
-    fn floats(shape: &[i64]) -> Self {
-        let batch = Dimension {
-            value: None,
-            name: Some(BATCH.into()),
-        };
-        let known = shape.iter().map(|&n| Dimension {
-            value: Some(n),
-            name: None,
-        });
-        Self {
-            tensor: Some(TensorType {
-                element: FLOAT,
-                shape: Some(Shape {
-                    dim: std::iter::once(batch).chain(known).collect(),
-                }),
-            }),
-        }
-    }
-}
-
-impl Attribute {
-    fn new(name: &str, kind: i32) -> Self {
-        Self {
-            name: name.into(),
-            kind,
-            ..Self::default()
-        }
-    }
-
-    fn float(name: &str, f: f64) -> Self {
-        Self {
-            f: Some(f as f32),
-            ..Self::new(name, 1)
-        }
-    }
-
-    fn int(name: &str, i: i64) -> Self {
-        Self {
-            i: Some(i),
-            ..Self::new(name, 2)
-        }
-    }
-
-    fn ints(name: &str, ints: &[i64]) -> Self {
-        Self {
-            ints: ints.to_vec(),
-            ..Self::new(name, 7)
-        }
-    }
-}
-
-impl TensorData {
-    fn floats(name: &str, tensor: &Tensor) -> Result<Self> {
-        Ok(Self {
-            dims: tensor.size(),
-            data_type: FLOAT,
-            name: name.into(),
-            raw_data: to_bytes(tensor)?.bytes,
-        })
     }
 }
 
@@ -345,12 +190,33 @@ impl Writer {
 
     fn integers(&mut self, values: &[i64]) -> String {
         let text: Vec<String> = values.iter().map(i64::to_string).collect();
-        self.constant(TensorData {
-            dims: vec![values.len() as i64],
-            data_type: INT64,
-            name: format!("integers_{}", text.join("_")),
-            raw_data: values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-        })
+        let name = format!("integers_{}", text.join("_"));
+        self.constant(TensorData::integers(name, values))
+    }
+
+    /// Makes images of raw pixels, by the operations and constants that training has; gives the name of the input.
+    fn normalise(&mut self, scaling: &Normalisation, channels: i64) -> Result<&'static str> {
+        let scaling = [&scaling.mean, &scaling.std];
+        let [mean, std] = scaling.map(|values| values.len() as i64);
+        if [mean, std] != [channels; 2] {
+            return Err(Error::Invalid {
+                what: "ONNX model".into(),
+                why: format!("{mean} means and {std} deviations for {channels} channels"),
+            });
+        }
+        let mut value = PIXELS.to_owned();
+        let nodes = [
+            ("Sub", "pixel_mean", "centred"),
+            ("Div", "pixel_std", IMAGES),
+        ];
+        for ((op_type, name, output), values) in nodes.into_iter().zip(scaling) {
+            let values = Tensor::from_slice(values).to_kind(Kind::Float) * BYTE;
+            let constant = TensorData::floats(name, &values.view([1, -1, 1, 1]))?;
+            let inputs = vec![value, self.constant(constant)];
+            self.node(op_type, output, inputs, output, vec![]);
+            value = output.to_owned();
+        }
+        Ok(PIXELS)
     }
 
     /// One value for every channel: the scale or shift of a batch norm without them.

@@ -1,6 +1,7 @@
 //! The state of a running search, and everything that a strategy's step may ask for.
 
 mod drawing;
+mod evaluation;
 mod hessian;
 mod images;
 mod inside;

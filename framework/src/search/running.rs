@@ -20,7 +20,7 @@ use crate::optim::{FlatOptimizer, OptimizerConfig};
 use crate::ranks::Ranks;
 use crate::rng::{Rng, Streams};
 use crate::space::SearchSpace;
-use crate::supernet::{Mode, Supernet, SupernetOptions, Weights};
+use crate::supernet::{Supernet, SupernetOptions};
 
 /// In which precision a supernet's convolutions and matrix products are computed. Weights, gradients and everything
 /// else of a search keep theirs.
@@ -495,71 +495,6 @@ impl Search {
         self.tell(|listener| listener.differentiated(loss, &of));
     }
 
-    /// Loss and accuracy of `arch` without training: the first `batches` plain batches of a split, or of the test
-    /// images where `split` is none; all of them where `batches` is none. Also gives the top-5 accuracy where there
-    /// are more than five classes. Reads the result on the host.
-    pub fn evaluate(
-        &self,
-        arch: &RelaxedArch,
-        split: Option<Split>,
-        batches: Option<usize>,
-    ) -> Result<Meter> {
-        self.check_cells(arch)?;
-        if let Some(split) = split {
-            self.batches.require(&[split])?;
-        }
-        let size = self.settings.eval_batch_size;
-        let limit = batches.unwrap_or(usize::MAX);
-        let classes = self.task.classes;
-        let weights = Weights {
-            params: &self.theta,
-            stats: &self.stats,
-        };
-        let (mut count, mut rows) = (0, vec![]);
-        let mut add = |batch: &Batch| -> Result<()> {
-            let number = count;
-            count += 1;
-            if !self.ranks.has(number) {
-                return Ok(());
-            }
-            let noise = self.streams.child("noise of an evaluation", number as u64);
-            let output = self
-                .supernet
-                .forward(weights, &batch.images, arch, Mode::Eval, noise)?;
-            let loss = self.supernet.loss(&output, &batch.labels);
-            // Not where a space's output is something else than logits.
-            let ranked = classes > 5 && output.size() == [batch.len(), classes];
-            let none = Tensor::zeros([], (Kind::Double, self.device));
-            let top5 = match ranked {
-                true => {
-                    let (_, best) = output.topk(5, -1, true, false);
-                    let found = best.eq_tensor(&batch.labels.unsqueeze(-1));
-                    [found.sum(Kind::Double), none.ones_like()]
-                }
-                false => [none.shallow_clone(), none],
-            };
-            let sums = self.sums(&output, &loss, batch);
-            rows.push(Tensor::cat(&[sums, Tensor::stack(&top5, 0)], 0));
-            Ok(())
-        };
-        no_grad(|| match split {
-            Some(split) => self
-                .batches
-                .plain(split, size, limit)
-                .try_for_each(|b| add(&b?)),
-            None => self.batches.test(size, limit).try_for_each(|b| add(&b?)),
-        })?;
-        let none = Tensor::zeros([5], (Kind::Double, self.device));
-        let rows = self.ranks.rows(&rows, count, &none)?;
-        let total = (0..count as i64).fold(none, |sum, i| sum + rows.get(i));
-        let meter = meter(&total);
-        let [found, ranked] = [3, 4].map(|i| total.double_value(&[i]));
-        Ok(Meter {
-            top5: (ranked > 0.0).then(|| found / meter.images),
-            ..meter
-        })
-    }
-
     /// A new supernet and a new distribution, as the strategy now wants them.
     pub(crate) fn rebuild(&mut self, needs: &Needs<'_>, carry_weights: bool) -> Result<()> {
         let (old, old_theta) = (self.supernet.layout().clone(), self.theta.detach());
@@ -642,7 +577,8 @@ pub(crate) fn leaf(tensor: Tensor) -> Tensor {
     tensor.detach().contiguous().set_requires_grad(true)
 }
 
-fn meter(sums: &Tensor) -> Meter {
+/// Means of `[loss × images, correct, images]`.
+pub(super) fn meter(sums: &Tensor) -> Meter {
     let [loss, correct, images] = [0, 1, 2].map(|i| sums.double_value(&[i]));
     Meter {
         loss: loss / images,

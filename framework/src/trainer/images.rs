@@ -3,7 +3,7 @@
 use crate::dataset::ImageData;
 use crate::error::{Error, Result};
 use crate::inputs::Inputs;
-use crate::job::Reopen;
+use crate::job::{Measured, Reopen};
 use crate::run::{MANIFEST, Manifest, read_stored};
 
 /// The images that a run is measured on, as its network takes them.
@@ -25,17 +25,20 @@ pub(super) fn load(job: &Reopen<'_>) -> Result<ImageData> {
         if let Some(problem) = inputs.problem() {
             return Err(wrong(problem, "this file was edited: put back what it was"));
         }
-        let data = match job.other {
-            Some((other, source)) => inputs.load(other, source)?,
-            None => inputs.load(own, &source)?,
+        return match job.on {
+            Measured::Nothing => Ok(inputs.blank()),
+            Measured::Other(other, source) => inputs.load(other, source),
+            Measured::Own => {
+                let data = inputs.load(own, &source)?;
+                if data.checksum() != manifest.data {
+                    tracing::warn!(
+                        "the images are not those that {} was made with",
+                        job.run.display()
+                    );
+                }
+                Ok(data)
+            }
         };
-        if job.other.is_none() && data.checksum() != manifest.data {
-            tracing::warn!(
-                "the images are not those that {} was made with",
-                job.run.display()
-            );
-        }
-        return Ok(data);
     }
     tracing::info!(
         "{} is of an earlier version and does not say what its network takes: its own images tell",
@@ -50,8 +53,8 @@ pub(super) fn load(job: &Reopen<'_>) -> Result<ImageData> {
             "put the images back that the run began with, or train the architecture anew with `nasfw retrain RUN`",
         ));
     }
-    match job.other {
-        Some((other, source)) => Inputs::of(own, &data).load(other, source),
-        None => Ok(data),
+    match job.on {
+        Measured::Other(other, source) => Inputs::of(own, &data).load(other, source),
+        Measured::Own | Measured::Nothing => Ok(data),
     }
 }

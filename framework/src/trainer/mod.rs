@@ -12,8 +12,11 @@ mod shares;
 mod steps;
 mod trackers;
 
-pub use crate::inputs::{Inputs, Normalisation};
-pub use crate::job::{CurvePoint, Drawn, Evaluation, Job, Outcome, Reopen, Reopened, Trainer};
+pub use crate::inputs::{Inputs, Normalisation, Preprocessing};
+pub use crate::job::{
+    ClassFigures, CurvePoint, Drawn, Evaluation, Job, Measured, Mistake, Outcome, Reopen, Reopened,
+    Trainer,
+};
 pub use checkpoint::{check as check_checkpoint, digest};
 pub use interrupt::{Interrupt, PATIENCE};
 pub use search_trainer::SearchTrainer;

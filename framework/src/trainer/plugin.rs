@@ -7,7 +7,7 @@ use crate::budget::{Budget, Unit};
 use crate::command::resume;
 use crate::error::{Error, Result};
 use crate::inputs::Inputs;
-use crate::job::{Job, Outcome, Reopen, Reopened, RunConfig, Trainer};
+use crate::job::{Job, Measured, Outcome, Reopen, Reopened, RunConfig, Trainer};
 use crate::ranks::Ranks;
 use crate::search::Search;
 use crate::settings::Validator;
@@ -54,6 +54,9 @@ impl Trainer for SearchTrainer {
                 images::load(&job)
             })?;
         let choice = restored.reopen(&mut search, strategy.as_ref())?;
+        if matches!(job.on, Measured::Own) {
+            restored.fits(&search)?;
+        }
         Ok(Reopened {
             choice,
             search,

@@ -1,6 +1,9 @@
 //! Exported networks: ONNX models run by another engine, and weights read back.
 
-use nasfw_framework::network::{Conv, Network, NetworkBuilder, ONNX_OPSET, ONNX_OPSETS};
+use nasfw_framework::inputs::Normalisation;
+use nasfw_framework::network::{
+    Conv, Network, NetworkBuilder, ONNX_OPSET, ONNX_OPSETS, OnnxOptions,
+};
 use nasfw_framework::rng::Streams;
 use nasfw_framework::supernet::{Mode, Weights};
 use proptest::prelude::*;
@@ -32,7 +35,12 @@ fn agree(network: &Network, images: &Tensor, opset: i64) -> f64 {
     let ours = network
         .forward(weights, images, Mode::Eval, 0.0, Streams::new(1))
         .unwrap();
-    let model = network.onnx(weights, opset, "{}").unwrap();
+    let options = OnnxOptions {
+        opset,
+        metadata: "{}",
+        ..OnnxOptions::default()
+    };
+    let model = network.onnx(weights, options).unwrap();
     distance(&rten(&model, images), &ours.main)
 }
 
@@ -120,6 +128,51 @@ proptest! {
     }
 }
 
+/// Raw pixels in a model that normalises, and normalised ones in a plain model.
+#[test]
+fn a_model_that_normalises_by_itself_gives_the_same_logits_for_raw_pixels() {
+    let network = with_everything();
+    let (params, stats) = weights(&network);
+    let weights = Weights {
+        params: &params,
+        stats: &stats,
+    };
+    let (mean, std) = ([0.4914, 0.4822, 0.1], [0.247, 0.2435, 0.9]);
+    let scaling = |mean: &[f64], std: &[f64]| Normalisation {
+        mean: mean.to_vec(),
+        std: std.to_vec(),
+        classes: vec![],
+    };
+    let plain = network.onnx(weights, OnnxOptions::default()).unwrap();
+    for opset in ONNX_OPSETS {
+        let options = OnnxOptions {
+            opset,
+            raw: Some(&scaling(&mean, &std)),
+            ..OnnxOptions::default()
+        };
+        let raw = network.onnx(weights, options).unwrap();
+        let named = Model::load(raw.clone()).unwrap();
+        assert!(named.find_node("pixels").is_some());
+        for n in [1, 3] {
+            let pixels = Tensor::randint(256, [n, 3, 11, 8], DOUBLE);
+            let [mean, std] = [mean, std].map(|v| Tensor::from_slice(&v).view([1, 3, 1, 1]));
+            let images = (&pixels / 255.0 - mean) / std;
+            let (found, expected) = (rten(&raw, &pixels), rten(&plain, &images));
+            let apart = distance(&found, &expected);
+            assert!(apart < 1e-5, "operator set {opset}: {apart}");
+            assert!(distance(&rten(&plain, &pixels), &expected) > 1e-2);
+        }
+    }
+    for raw in [scaling(&mean[..2], &std), scaling(&mean, &std[..1])] {
+        let options = OnnxOptions {
+            raw: Some(&raw),
+            ..OnnxOptions::default()
+        };
+        let error = network.onnx(weights, options).unwrap_err().to_string();
+        assert!(error.contains("for 3 channels"), "{error}");
+    }
+}
+
 #[test]
 fn noise_is_drawn_by_the_other_engine_too() {
     let (mut b, images) = NetworkBuilder::new(task(1, 4, 4));
@@ -137,8 +190,7 @@ fn noise_is_drawn_by_the_other_engine_too() {
                 params: &params,
                 stats: &stats,
             },
-            ONNX_OPSET,
-            "",
+            OnnxOptions::default(),
         )
         .unwrap();
     let images = Tensor::zeros([4000, 1, 4, 4], DOUBLE);
@@ -162,7 +214,8 @@ fn models_name_their_constants_and_leave_out_what_no_logit_depends_on() {
         params: &params,
         stats: &stats,
     };
-    let model = Model::load(network.onnx(weights, ONNX_OPSET, "").unwrap()).unwrap();
+    let plain = OnnxOptions::default();
+    let model = Model::load(network.onnx(weights, plain).unwrap()).unwrap();
     for (name, _) in network
         .layout()
         .entries()
@@ -173,7 +226,8 @@ fn models_name_their_constants_and_leave_out_what_no_logit_depends_on() {
     }
     assert!(model.find_node("images").is_some() && model.find_node("logits").is_some());
     for opset in [12, 22] {
-        let error = network.onnx(weights, opset, "").unwrap_err().to_string();
+        let other = OnnxOptions { opset, ..plain };
+        let error = network.onnx(weights, other).unwrap_err().to_string();
         assert!(error.contains("sets 13 to 21"), "{error}");
     }
     let wrong = Weights {
@@ -182,7 +236,7 @@ fn models_name_their_constants_and_leave_out_what_no_logit_depends_on() {
     };
     assert!(
         network
-            .onnx(wrong, ONNX_OPSET, "")
+            .onnx(wrong, plain)
             .unwrap_err()
             .to_string()
             .contains("parameters of shape")

@@ -10,7 +10,7 @@ use nasfw::analysis::report::Report;
 use nasfw::framework::config::RunConfig;
 use nasfw::framework::registry::Registry;
 use nasfw::framework::run::{CHECKPOINTS, CONFIG, EVENTS, MANIFEST, RESULT, RUN, read_json};
-use nasfw::framework::trainer::Reopen;
+use nasfw::framework::trainer::{Measured, Reopen};
 
 use super::text::written;
 use super::{Read, corpus, good, refused};
@@ -84,7 +84,7 @@ fn measured(folder: &Path) -> impl Fn() -> bool + use<> {
             fingerprint: &fingerprint,
             run: &run,
             checkpoint: None,
-            other: None,
+            on: Measured::Own,
         });
         match opened.and_then(|opened| opened.evaluate()) {
             Ok(found) => !found.genotype.to_string().is_empty(),

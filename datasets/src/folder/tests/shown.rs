@@ -102,3 +102,71 @@ fn shapes_that_pictures_do_not_have_are_refused() {
         assert_eq!(error.exit_code(), 2, "{error}");
     }
 }
+
+/// Files by themselves are shown as those of a dataset are, in the order in which they are named.
+#[test]
+fn single_files_are_shown_as_a_dataset_shows_them() {
+    let dir = write();
+    for channels in [1, 3] {
+        let data = shown(dir.path(), channels, CROP).unwrap();
+        let Images::Source(source) = &data.test.images else {
+            panic!("these images are decoded");
+        };
+        let names = |class: &str| {
+            let names = ["a picture.PNG".to_owned(), format!("{class}_0.JPEG")];
+            names.map(|name| dir.path().join("val").join(class).join(name))
+        };
+        let mut files: Vec<PathBuf> = ["n01", "n02", "n10"]
+            .iter()
+            .flat_map(|c| names(c))
+            .collect();
+        let one = channels as usize * 64;
+        let found = pictures(&files, channels, CROP).unwrap();
+        assert_eq!(found.len(), files.len() * one);
+        for (i, found) in found.chunks_exact(one).enumerate() {
+            let mut expected = vec![0; one];
+            source.decode(i, None, &mut expected).unwrap();
+            assert_eq!(found, expected, "{channels} channels, image {i}");
+        }
+        files.reverse();
+        let reversed = pictures(&files, channels, CROP).unwrap();
+        let reversed: Vec<u8> = reversed
+            .chunks_exact(one)
+            .rev()
+            .flatten()
+            .copied()
+            .collect();
+        assert_eq!(reversed, found);
+    }
+    assert!(pictures(&[], 3, CROP).unwrap().is_empty());
+}
+
+#[test]
+fn single_files_that_are_no_images_are_named() {
+    let dir = write();
+    let whole = dir.path().join("val/n01/n01_0.JPEG");
+    let (cut, text) = (dir.path().join("cut.png"), dir.path().join("text.jpg"));
+    let bytes = fs::read(dir.path().join("val/n01/a picture.PNG")).unwrap();
+    fs::write(&cut, &bytes[..bytes.len() / 2]).unwrap();
+    fs::write(&text, "no image").unwrap();
+    let missing = dir.path().join("missing.png");
+    for (file, why) in [
+        (cut, "truncated"),
+        (text, "no image that can be decoded"),
+        (missing, "cannot be read"),
+        (dir.path().join("val"), "it is a folder"),
+    ] {
+        // The first bad one is named.
+        let files = [whole.clone(), file.clone(), dir.path().join("other.png")];
+        let error = pictures(&files, 3, CROP).unwrap_err();
+        let text = error.to_string();
+        let named = file.to_str().unwrap();
+        assert!(text.contains(named) && text.contains(why), "{text}");
+        assert_eq!(error.exit_code(), 3, "{text}");
+    }
+    let wide = CenterCrop {
+        size: [8, 9],
+        resize: 10,
+    };
+    assert_eq!(pictures(&[whole], 3, wide).unwrap_err().exit_code(), 2);
+}

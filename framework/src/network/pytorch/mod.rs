@@ -13,6 +13,7 @@ mod units;
 use super::graph::Network;
 use crate::dataset::{CenterCrop, Task};
 use crate::error::Result;
+use crate::inputs::{Inputs, Preprocessing};
 use file::File;
 use flow::Flow;
 use makers::Makers;
@@ -25,20 +26,7 @@ pub struct PyTorchNotes {
     /// The architecture as text.
     pub genotype: String,
     /// How the images were shown in training; none where the network is not trained.
-    pub images: Option<PyTorchImages>,
-}
-
-/// How images are shown to a trained network, and what its outputs mean.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PyTorchImages {
-    /// Subtracted from every channel, in units of [0, 1].
-    pub mean: Vec<f64>,
-    /// Then every channel is divided by this.
-    pub std: Vec<f64>,
-    /// Names of the classes.
-    pub classes: Vec<String>,
-    /// How an image is cut out of a picture; none where pictures are taken as they are.
-    pub crop: Option<CenterCrop>,
+    pub images: Option<Inputs>,
 }
 
 impl Network {
@@ -193,7 +181,7 @@ fn header(network: &Network, notes: &PyTorchNotes) -> String {
              the laws that nasfw draws them from.\n"
                 .to_owned()
         }
-        Some(PyTorchImages { crop, .. }) => {
+        Some(Inputs { crop, .. }) => {
             let crop = match crop {
                 Some(CenterCrop { size: [h, w], resize }) => format!(
                     "A picture is scaled until its shorter side has {resize} pixels (CROP), and the {h}x{w} pixels in its \
@@ -202,7 +190,8 @@ fn header(network: &Network, notes: &PyTorchNotes) -> String {
                 None => "Images are taken as they are: nothing is cropped. Pixels, from 0 to 1, ".to_owned(),
             };
             format!(
-                "{crop}are normalised:\nimages = (pixels - MEAN) / STD, by channel. CLASSES are the names of the logits.\n"
+                "{crop}are normalised:\nimages = (pixels - MEAN) / STD, by channel. CLASSES are the names of the logits.\n\
+                 PREPROCESSING says all that nasfw does to any picture.\n"
             )
         }
     };
@@ -241,9 +230,10 @@ fn constants(task: Task, notes: &PyTorchNotes) -> String {
         return text;
     };
     let numbers = |values: &[f64]| tuple(&values.iter().map(|&x| number(x)).collect::<Vec<_>>());
-    let classes: Vec<String> = images.classes.iter().map(|name| quoted(name)).collect();
-    text += &format!("MEAN = {}\n", numbers(&images.mean));
-    text += &format!("STD = {}\n", numbers(&images.std));
+    let scaling = &images.normalisation;
+    let classes: Vec<String> = scaling.classes.iter().map(|name| quoted(name)).collect();
+    text += &format!("MEAN = {}\n", numbers(&scaling.mean));
+    text += &format!("STD = {}\n", numbers(&scaling.std));
     text += &format!("CLASSES = {}\n", tuple(&classes));
     if let Some(CenterCrop {
         size: [h, w],
@@ -252,5 +242,22 @@ fn constants(task: Task, notes: &PyTorchNotes) -> String {
     {
         text += &format!("CROP = {{\"resize\": {resize}, \"size\": ({h}, {w})}}\n");
     }
+    let Preprocessing {
+        size: [h, w],
+        resize,
+        interpolation,
+        antialias,
+        colours,
+        divide_by,
+        ..
+    } = images.preprocessing();
+    text += &format!(
+        "PREPROCESSING = {{\"size\": ({h}, {w}), \"resize\": {resize}, \"interpolation\": {}, \"antialias\": {},\n    \
+         \"colours\": {}, \"divide_by\": {}, \"mean\": MEAN, \"std\": STD}}\n",
+        quoted(interpolation),
+        if antialias { "True" } else { "False" },
+        colours.map_or("None".into(), quoted),
+        number(divide_by),
+    );
     text
 }

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
 use crate::arch::{ArchSpec, Choice, Group, Role, Row};
+use crate::inputs::Normalisation;
 use crate::network::{Conv, NetworkBuilder};
 use crate::supernet::SupernetOptions;
 
@@ -121,10 +122,13 @@ fn notes_can_not_become_code() {
     let hostile = "\"\"\"\nimport os\\\u{2028}";
     let notes = PyTorchNotes {
         genotype: hostile.into(),
-        images: Some(PyTorchImages {
-            mean: vec![0.5],
-            std: vec![f64::NAN],
-            classes: vec![hostile.into()],
+        images: Some(Inputs {
+            task: TASK,
+            normalisation: Normalisation {
+                mean: vec![0.5],
+                std: vec![f64::NAN],
+                classes: vec![hostile.into()],
+            },
             crop: Some(CenterCrop {
                 size: [8, 6],
                 resize: 9,
@@ -142,6 +146,7 @@ fn notes_can_not_become_code() {
         format!("CLASSES = ({literal},)\n"),
         "MEAN = (0.5,)\nSTD = (float(\"nan\"),)\n".into(),
         "CROP = {\"resize\": 9, \"size\": (8, 6)}\n".into(),
+        "PREPROCESSING = {\"size\": (8, 6), \"resize\": 9, \"interpolation\": \"bilinear\", \"antialias\": True,".into(),
         "shorter side has 9 pixels (CROP), and the 8x6 pixels".into(),
     ] {
         assert!(text.contains(&part), "{part}: {text}");

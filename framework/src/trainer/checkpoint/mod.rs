@@ -301,8 +301,14 @@ impl Checkpoint {
         broken(&self.path, problem)
     }
 
-    /// Puts weights, φ, optimizers, meters and clock back into a search of the same configuration.
+    /// Puts everything back into a search of the same configuration and on the same images.
     pub fn restore(&self, search: &mut Search) -> Result<()> {
+        self.put_back(search)?;
+        self.fits(search)
+    }
+
+    /// Puts weights, φ, optimizers, meters and clock back.
+    fn put_back(&self, search: &mut Search) -> Result<()> {
         let wrong = |what: &str| Error::Run {
             path: self.path.clone(),
             problem: format!("`{what}` does not fit the supernet or the distribution of this run"),
@@ -356,12 +362,13 @@ impl Checkpoint {
         search.scalars = h.scalars.clone();
         search.clock = h.clock.clone();
         search.account();
-        self.fits(search)
+        Ok(())
     }
 
-    /// Puts everything back, the strategy having its own state already, and gives what it derives.
+    /// Puts everything back to be looked at, whatever images there are, the strategy having its own state already, and
+    /// gives what it derives.
     pub fn reopen(&self, search: &mut Search, strategy: &dyn Strategy) -> Result<Choice> {
-        self.restore(search)?;
+        self.put_back(search)?;
         let choice = strategy.derive(search).and_then(|choice| {
             choice.check(search.space().spec())?;
             Ok(choice)
@@ -369,8 +376,8 @@ impl Checkpoint {
         choice.map_err(|e| self.broken(format!("nothing can be derived from it: {e}")))
     }
 
-    /// Whether the places that the clock names exist.
-    fn fits(&self, search: &Search) -> Result<()> {
+    /// Whether the places in the images that the clock names exist.
+    pub fn fits(&self, search: &Search) -> Result<()> {
         let clock = &search.clock;
         let steps = search.steps_per_epoch();
         if clock.step_in_epoch > steps {

@@ -1,0 +1,170 @@
+//! `nasfw predict`.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use nasfw_datasets::folder::pictures;
+use nasfw_framework::command::{command, quoted};
+use nasfw_framework::device::load_cuda;
+use nasfw_framework::registry::Registry;
+use nasfw_framework::run::RUN;
+use nasfw_framework::trainer::Reopened;
+use nasfw_framework::{Error, Result};
+use serde::Serialize;
+
+use super::eval::{self, Changes};
+use super::logging;
+use super::output::{say, say_json};
+
+/// Images that are read and shown to the network at once.
+const BATCH: usize = 64;
+
+/// Options of `predict`.
+#[derive(Debug, Args)]
+pub struct Predict {
+    /// A run folder that `nasfw retrain` made, or one of its checkpoints
+    what: PathBuf,
+    /// Image files (JPEG, PNG, WebP, BMP, TIFF): scaled, cut out and normalised as the run's own test images
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<PathBuf>,
+    /// How many classes are shown of an image, the most likely first
+    #[arg(long, default_value_t = 5, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
+    top: u32,
+    /// Where the dataset's files are now, if they have moved: only a run of an earlier version needs them
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// `auto`, `cpu` or `cuda:N` instead of the run's
+    #[arg(long)]
+    device: Option<String>,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What a network says of images.
+#[derive(Debug, Serialize)]
+struct Predictions {
+    /// Epochs done at the checkpoint.
+    epoch: u64,
+    images: Vec<Prediction>,
+}
+
+/// What it says of one.
+#[derive(Debug, Serialize)]
+struct Prediction {
+    file: String,
+    /// The most likely first.
+    top: Vec<Likely>,
+}
+
+/// A class that an image may show.
+#[derive(Debug, Serialize)]
+struct Likely {
+    class: String,
+    /// Which of the network's outputs it is, from 0.
+    number: usize,
+    /// Softmax of the logits, from 0 to 1.
+    probability: f64,
+}
+
+impl Predict {
+    /// Says what images show.
+    pub fn carry_out(self) -> Result<()> {
+        refuse_exported(&self.what)?;
+        load_cuda();
+        logging::to_terminal();
+        Registry::load()?;
+        let changes = Changes {
+            data_dir: self.data_dir,
+            device: self.device,
+            without_images: true,
+            ..Changes::default()
+        };
+        let run = eval::open(&self.what, changes)?;
+        let top = usize::try_from(self.top).unwrap_or(usize::MAX);
+        let mut all = vec![];
+        for (number, files) in self.images.chunks(BATCH).enumerate() {
+            let found = predictions(&run, files, number as u64, top)
+                .map_err(|error| error.of_run(eval::run_of(&self.what)))?;
+            match self.json {
+                true => all.extend(found),
+                false => found.iter().for_each(show),
+            }
+        }
+        match self.json {
+            true => say_json(
+                "predictions",
+                &Predictions {
+                    epoch: run.epoch(),
+                    images: all,
+                },
+            ),
+            false => Ok(()),
+        }
+    }
+}
+
+/// The `top` most likely classes of files, which are the batch `number`.
+fn predictions(
+    run: &Reopened,
+    files: &[PathBuf],
+    number: u64,
+    top: usize,
+) -> Result<Vec<Prediction>> {
+    let inputs = run.inputs();
+    let images = pictures(files, inputs.task.channels, inputs.cut())?;
+    let rows = run.probabilities(&images, number)?;
+    let of_one = |(file, row): (&PathBuf, Vec<f64>)| {
+        let mut order: Vec<(usize, f64)> = row.into_iter().enumerate().collect();
+        // Equal ones stay in the order of the classes.
+        order.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+        let likely = order.into_iter().take(top);
+        Prediction {
+            file: file.display().to_string(),
+            top: likely
+                .map(|(number, probability)| Likely {
+                    class: inputs.class(number).into_owned(),
+                    number,
+                    probability,
+                })
+                .collect(),
+        }
+    };
+    Ok(files.iter().zip(rows).map(of_one).collect())
+}
+
+fn show(prediction: &Prediction) {
+    say(&prediction.file);
+    for likely in &prediction.top {
+        say(format!(
+            "  {:6.2}%  {}",
+            likely.probability * 100.0,
+            likely.class
+        ));
+    }
+}
+
+/// Refuses files for other programs: predictions are a run's.
+fn refuse_exported(what: &Path) -> Result<()> {
+    let is = |ending: &str| {
+        what.extension()
+            .is_some_and(|e| e.eq_ignore_ascii_case(ending))
+    };
+    let why = if is("onnx") {
+        "nasfw writes ONNX models and does not run them"
+    } else if is("py") {
+        "nasfw writes Python files and does not run them"
+    } else if what.is_file() && !eval::run_of(what).join(RUN).is_file() {
+        "it is no checkpoint in a run folder"
+    } else {
+        return Ok(());
+    };
+    Err(Error::Incompatible {
+        what: format!("predictions of {}", quoted(what)),
+        why: why.into(),
+        help: format!(
+            "name the run folder whose network it is: `{}`",
+            command(["predict", "runs/NAME", "IMAGE"])
+        ),
+    })
+}
