@@ -3,6 +3,7 @@
 
 pub mod compare;
 pub mod figures;
+pub mod listing;
 pub mod record;
 pub mod report;
 pub mod stats;

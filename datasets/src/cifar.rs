@@ -216,12 +216,20 @@ impl Dataset for Cifar10 {
     fn load(&self, source: &DataSource) -> Result<ImageData> {
         load(&CIFAR10, source, self.per_class)
     }
+
+    fn place(&self, source: &DataSource) -> Option<PathBuf> {
+        place(&CIFAR10, source)
+    }
 }
 
 #[typetag::serde(name = "cifar100")]
 impl Dataset for Cifar100 {
     fn load(&self, source: &DataSource) -> Result<ImageData> {
         load(&CIFAR100, source, self.per_class)
+    }
+
+    fn place(&self, source: &DataSource) -> Option<PathBuf> {
+        place(&CIFAR100, source)
     }
 }
 
@@ -293,6 +301,12 @@ impl Place<'_> {
         }
         Ok(found)
     }
+}
+
+/// Where all files of a dataset are.
+fn place(format: &Format, source: &DataSource) -> Option<PathBuf> {
+    let mut places = places(format, source).into_iter();
+    places.find(Place::complete).map(|place| place.path)
 }
 
 /// Everywhere that the files may be: the folders and archives of both versions, the binary one first.

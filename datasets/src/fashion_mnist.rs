@@ -85,14 +85,12 @@ impl Dataset for FashionMnist {
     fn load(&self, source: &DataSource) -> Result<ImageData> {
         let folders = files::folders(source, NAME, &[SYSTEM]);
         let has = |folder: &PathBuf, name: &str| in_folder(folder, name).is_some();
-        let complete = folders
-            .iter()
-            .find(|f| FILES.iter().all(|(name, ..)| has(f, name)));
+        let complete = self.place(source);
         let begun = folders
             .iter()
             .find(|f| FILES.iter().any(|(name, ..)| has(f, name)));
         let folder = match (complete, begun) {
-            (Some(folder), _) => folder.clone(),
+            (Some(folder), _) => folder,
             (None, _) if source.download => match files::download_folder(source, NAME) {
                 Some(folder) => download(folder)?,
                 None => return Err(files::missing(NAME, FILES[0].0, &folders, source)),
@@ -104,6 +102,12 @@ impl Dataset for FashionMnist {
         let mut data = read_folder(&folder, [60_000, 10_000], source)?;
         data.train = subset::first_of_each_class(data.train, self.per_class);
         Ok(data)
+    }
+
+    fn place(&self, source: &DataSource) -> Option<PathBuf> {
+        let has = |folder: &Path, name: &str| in_folder(folder, name).is_some();
+        let mut folders = files::folders(source, NAME, &[SYSTEM]).into_iter();
+        folders.find(|f| FILES.iter().all(|(name, ..)| has(f, name)))
     }
 }
 

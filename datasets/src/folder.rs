@@ -114,6 +114,10 @@ impl Dataset for ImageNet {
         self.complete(&folder, source, self.0.load(&folder, source)?)
     }
 
+    fn place(&self, source: &DataSource) -> Option<PathBuf> {
+        find("imagenet", source).ok()
+    }
+
     fn crop(&self) -> Option<CenterCrop> {
         Some(self.0.crop())
     }
@@ -132,6 +136,10 @@ impl Dataset for ImageNet {
 impl Dataset for ImageFolder {
     fn load(&self, source: &DataSource) -> Result<ImageData> {
         self.0.load(&find("image-folder", source)?, source)
+    }
+
+    fn place(&self, source: &DataSource) -> Option<PathBuf> {
+        find("image-folder", source).ok()
     }
 
     fn crop(&self) -> Option<CenterCrop> {

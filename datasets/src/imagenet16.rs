@@ -1,7 +1,7 @@
 //! ImageNet16 (Chrabaszcz, Loshchilov, Hutter 2017, arXiv:1707.08819): ImageNet scaled down to 16×16 pixels, in
 //! pickled batches of Python. NAS-Bench-201 uses its first 120 classes.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nasfw_framework::config::Validator;
 use nasfw_framework::dataset::{DataSource, Dataset, ImageData, Part};
@@ -90,16 +90,24 @@ register! {
     example: "nasfw run --dataset imagenet16-120 --data-dir DIR",
 }
 
+/// The folder that its files are looked for in.
+const FOLDER: &str = "ImageNet16";
+
+/// How many of the files are in a folder.
+fn held(folder: &Path) -> usize {
+    let is_there = |(name, _): &&(&str, Sum)| folder.join(name).exists();
+    FILES.iter().filter(is_there).count()
+}
+
 #[typetag::serde(name = "imagenet16-120")]
 impl Dataset for ImageNet16 {
+    fn place(&self, source: &DataSource) -> Option<PathBuf> {
+        let mut folders = files::folders(source, FOLDER, &[]).into_iter();
+        folders.find(|folder| held(folder) == FILES.len())
+    }
+
     fn load(&self, source: &DataSource) -> Result<ImageData> {
-        let folders = files::folders(source, "ImageNet16", &[]);
-        let held = |folder: &Path| {
-            FILES
-                .iter()
-                .filter(|(name, _)| folder.join(name).exists())
-                .count()
-        };
+        let folders = files::folders(source, FOLDER, &[]);
         // Where some files are missing, reading names the first of them.
         let Some(folder) = folders
             .iter()

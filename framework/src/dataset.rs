@@ -236,6 +236,12 @@ pub trait Dataset: Send + Sync + std::fmt::Debug {
     /// [`Error::Data`] for files that are missing, truncated or corrupt, with what to type.
     fn load(&self, source: &DataSource) -> Result<ImageData>;
 
+    /// Where all of its files are, as far as their names tell: nothing in them is read. None where some are missing, and of a
+    /// dataset that needs none.
+    fn place(&self, _source: &DataSource) -> Option<PathBuf> {
+        None
+    }
+
     /// How its test images are cut out of pictures; none where images are used as they are.
     fn crop(&self) -> Option<CenterCrop> {
         None

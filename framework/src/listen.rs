@@ -86,6 +86,9 @@ pub trait Listener: Send {
         Ok(())
     }
 
+    /// A step ended: steps done, the epoch that it was of, and the share of the planned search that is done, from 0 to 1.
+    fn stepped(&mut self, _step: u64, _epoch: u64, _done: f64) {}
+
     /// A phase of a step begins.
     fn phase_begins(&mut self, _phase: Phase) {}
 

@@ -272,6 +272,17 @@ impl Plugin {
         }
     }
 
+    /// A section as the settings of a dataset.
+    ///
+    /// # Errors
+    /// A section that the plugin refuses, and a plugin of another kind.
+    pub fn dataset(&self, section: &Value) -> Result<Box<dyn Dataset>> {
+        match self.parse {
+            Parse::Dataset(parse) => Ok(parse(section).map_err(Box::new)?),
+            _ => Err(Error::Registry(format!("`{}` is no dataset", self.name))),
+        }
+    }
+
     /// A section as the settings of a tracker.
     ///
     /// # Errors

@@ -2,37 +2,45 @@
 
 mod fit;
 mod perf;
+pub mod tables;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::{Args, Subcommand};
-use nasfw_framework::command::{command, quoted};
+use nasfw_framework::command::quoted;
 use nasfw_framework::printable::counted;
 use nasfw_framework::{Error, Result};
 use nasfw_spaces::surrogate::{Answer, LEVELS, Surrogate};
-use nasfw_spaces::tables::{FAMILIES, Family, Header, Table};
+use nasfw_spaces::tables::{Family, Header, Table};
 use serde_json::{Map, Value, json};
 
 use super::genotype;
-use super::output::say;
+use super::output::{hint, say};
 
 /// Verbs of `bench`.
 #[derive(Debug, Subcommand)]
 pub enum Bench {
     /// Turn published files into a table that searches look up.
+    #[command(after_help = "Example:\n  nasfw bench import nasbench201 nasbench201.csv.gz")]
     Import(Import),
     /// Fit a model to a table, so that searches ask for architectures that it lacks, too.
+    #[command(after_help = "Example:\n  nasfw bench fit nasbench101 -o nasbench101.surrogate")]
     Fit(fit::Fit),
     /// List the benchmarks that are tables, which are imported, and the surrogates beside them.
-    List(List),
+    #[command(after_help = "Example:\n  nasfw bench list")]
+    List(tables::List),
     /// Show what a table holds, and where it comes from.
+    #[command(after_help = "Example:\n  nasfw bench info nasbench201")]
     Info(Info),
     /// Read a whole table and check it.
+    #[command(after_help = "Example:\n  nasfw bench verify nasbench201")]
     Verify(Verify),
     /// Look an architecture up.
+    #[command(after_help = "Example:\n  nasfw bench query nasbench201 runs/NAME")]
     Query(Query),
     /// Time the steps of a space's supernet and of strategies on it, side by side.
+    #[command(after_help = "Example:\n  nasfw bench perf --space darts --strategy darts")]
     Perf(perf::Perf),
 }
 
@@ -96,79 +104,9 @@ impl Import {
             None => String::new(),
         };
         let space = family.spaces.last().copied().unwrap_or_default();
-        say(format!("\nnext:\n  nasfw run --space {space}{option}"));
+        hint(format!("\nnext:\n  nasfw run --space {space}{option}"));
         Ok(())
     }
-}
-
-/// Options of `bench list`.
-#[derive(Debug, Args)]
-pub struct List {
-    /// As JSON
-    #[arg(long)]
-    json: bool,
-}
-
-impl List {
-    fn carry_out(self) -> Result<()> {
-        let mut all = vec![];
-        for family in FAMILIES {
-            let path = family.default_file()?;
-            let opened = path.exists().then(|| family.open(&path));
-            if self.json {
-                all.push(json!({
-                    "name": family.name, "file": path, "spaces": family.spaces, "takes": family.takes,
-                    "table": opened.as_ref().and_then(|t| t.as_ref().ok()).map(describe),
-                    "error": opened.as_ref().and_then(|t| t.as_ref().err()).map(ToString::to_string),
-                }));
-                continue;
-            }
-            let state = match opened {
-                None => "not imported".into(),
-                Some(Ok(table)) => table.header().coverage(),
-                Some(Err(e)) => e.to_string(),
-            };
-            say(format!(
-                "{}: {state}\n  file    {}\n  spaces  {}\n  import  {} FILE, with {}",
-                family.name,
-                path.display(),
-                family.spaces.join(", "),
-                command(["bench", "import", family.name]),
-                family.takes
-            ));
-        }
-        for path in surrogates()? {
-            match Surrogate::open(&path) {
-                Ok(surrogate) if self.json => all.push(fit::describe(&surrogate, &path)),
-                Ok(surrogate) => fit::print(&surrogate, &path),
-                Err(e) if self.json => all.push(json!({
-                    "name": "surrogate", "file": path, "error": e.to_string()
-                })),
-                Err(e) => say(format!("surrogate: {e}")),
-            }
-        }
-        if self.json {
-            say(format!("{:#}", Value::Array(all)));
-        }
-        Ok(())
-    }
-}
-
-/// The surrogates that lie where tables are looked for, by name.
-fn surrogates() -> Result<Vec<PathBuf>> {
-    let mut found = vec![];
-    for family in FAMILIES {
-        let table = family.default_file()?;
-        let files = table.parent().and_then(|f| std::fs::read_dir(f).ok());
-        let files = files
-            .into_iter()
-            .flatten()
-            .filter_map(std::result::Result::ok);
-        found.extend(files.map(|f| f.path()).filter(|f| Surrogate::is_one(f)));
-    }
-    found.sort_unstable();
-    found.dedup();
-    Ok(found)
 }
 
 /// Options of `bench info`.

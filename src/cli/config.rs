@@ -15,6 +15,7 @@ const WIDEST: usize = 160;
 #[derive(Debug, Subcommand)]
 pub enum Config {
     /// Every value, and where it comes from.
+    #[command(after_help = "Example:\n  nasfw config show --strategy vim --toml")]
     Show(Show),
 }
 

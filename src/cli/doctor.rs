@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use nasfw_framework::dataset::DataSource;
 use nasfw_framework::device::{self, CudaLibrary, libtorch_version, load_cuda};
 use nasfw_framework::printable::counted;
 use nasfw_framework::registry::{Kind, Registry};
 use nasfw_framework::{Error, Result, run};
 use tch::{Cuda, Device, Kind as TensorKind, Tensor};
 
+use super::bench::tables;
 use super::output::say;
 
 /// Options of `doctor`.
@@ -17,6 +19,9 @@ pub struct Doctor {
     /// Folder that runs would go to
     #[arg(long, short = 'o', default_value = "runs", value_name = "DIR")]
     out: PathBuf,
+    /// Folder where datasets' files are looked for [default: where every dataset looks for its own]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
 }
 
 impl Doctor {
@@ -64,6 +69,16 @@ impl Doctor {
             .collect();
         say(format!("plugins    {}", counts.join(", ")));
 
+        let tables = tables::imported()?;
+        say(listed(
+            "tables",
+            &tables,
+            "none is imported; `nasfw bench list` says how",
+        ));
+        let datasets = self.datasets(&registry)?;
+        let none = "none that needs files was found; `--data-dir DIR` looks in a folder";
+        say(listed("datasets", &datasets, none));
+
         let chosen = device::choose("auto")?;
         compute(chosen)?;
         say(format!("computing  works on {}", device::describe(chosen)));
@@ -78,6 +93,32 @@ impl Doctor {
         ));
         Ok(())
     }
+}
+
+impl Doctor {
+    /// The datasets whose files are there, and where.
+    fn datasets(&self, registry: &Registry) -> Result<Vec<String>> {
+        let source = DataSource {
+            dir: self.data_dir.clone(),
+            ..DataSource::default()
+        };
+        let mut found = vec![];
+        for plugin in registry.of(Kind::Dataset) {
+            let dataset = plugin.dataset(&plugin.default_section()?)?;
+            let place = dataset.place(&source);
+            found.extend(place.map(|place| format!("{} in {}", plugin.name, place.display())));
+        }
+        Ok(found)
+    }
+}
+
+/// A line for each of several things, the first behind what they are.
+fn listed(what: &str, things: &[String], none: &str) -> String {
+    let behind = match things {
+        [] => none.to_owned(),
+        some => some.join(&format!("\n{:11}", "")),
+    };
+    format!("{what:11}{behind}")
 }
 
 /// A convolution with its gradient, compared with the number it must give.

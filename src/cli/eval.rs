@@ -94,7 +94,8 @@ fn default_dataset(name: &str) -> Result<Box<dyn Dataset>> {
 pub struct Eval {
     /// A run folder, or one of its checkpoints
     what: PathBuf,
-    /// Another dataset to measure on: its images are shown as the run's are, its classes go by their names
+    /// Another dataset to measure on: its images are shown as the run's are, its classes go by their names [default: the
+    /// run's]
     #[arg(long, short = 'd', value_name = "NAME")]
     dataset: Option<String>,
     /// Where the dataset's files are, if they have moved or `--dataset` names another one

@@ -4,8 +4,10 @@ use clap::{Args, ValueEnum};
 use nasfw_framework::Result;
 use nasfw_framework::registry::{Kind, Registry};
 use serde_json::{Value, json};
+use textwrap::{Options, WordSeparator, WordSplitter, fill};
 
 use super::output::say;
+use super::terminal;
 
 /// Options of `list`.
 #[derive(Debug, Args)]
@@ -19,12 +21,19 @@ pub struct List {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum What {
+    #[value(alias = "strategy")]
     Strategies,
+    #[value(alias = "space")]
     Spaces,
+    #[value(alias = "dataset")]
     Datasets,
+    #[value(alias = "benchmark")]
     Benchmarks,
+    #[value(alias = "trainer")]
     Trainers,
+    #[value(alias = "tracker")]
     Trackers,
+    #[value(alias = "proxy")]
     Proxies,
 }
 
@@ -78,9 +87,26 @@ impl List {
                 .map_or(String::new(), |v| v.get_name().to_owned());
             say(format!("{}{heading}", if i > 0 { "\n" } else { "" }));
             for p in registry.of(what.kind()) {
-                say(format!("  {:width$}  {}", p.name, p.summary));
+                let name = format!("  {:width$}  ", p.name);
+                say(hanging(&name, p.summary, terminal::width()));
             }
         }
         Ok(())
     }
+}
+
+/// A text behind a name; what does not fit into so many columns goes on below the text. Lines are broken between words
+/// only.
+fn hanging(name: &str, text: &str, width: Option<usize>) -> String {
+    let Some(width) = width else {
+        return format!("{name}{text}");
+    };
+    let below = " ".repeat(name.chars().count());
+    let options = Options::new(width)
+        .initial_indent(name)
+        .subsequent_indent(&below)
+        .break_words(false)
+        .word_separator(WordSeparator::AsciiSpace)
+        .word_splitter(WordSplitter::NoHyphenation);
+    fill(text, options)
 }

@@ -1,7 +1,7 @@
 //! Diagnostic messages: to standard error (without tearing the progress bar or the view) and into the run's `log.jsonl`.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -13,6 +13,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
 use super::render::shown;
+use super::terminal::{Much, Stream, has_colours, much};
 use super::{progress, view};
 
 static FILE: Mutex<Option<File>> = Mutex::new(None);
@@ -49,7 +50,7 @@ impl Write for Terminal {
 
 /// A message whose first word, the level, has its colour, on a terminal.
 fn coloured(text: String) -> String {
-    if !io::stderr().is_terminal() || std::env::var_os("NO_COLOR").is_some() {
+    if !has_colours(Stream::Error) {
         return text;
     }
     let colour = match text.split_whitespace().next() {
@@ -80,12 +81,18 @@ impl Write for RunFile {
     }
 }
 
-/// Starts logging; `NASFW_LOG` (for example `debug` or `nasfw_framework=trace`) says how much goes to standard error.
+/// Starts logging; `--quiet` and `--verbose` say how much goes to standard error, or else `NASFW_LOG` (for example `debug`
+/// or `nasfw_framework=trace`).
 pub fn to_terminal() {
-    let filter = EnvFilter::builder()
-        .with_default_directive(LevelFilter::INFO.into())
-        .with_env_var("NASFW_LOG")
-        .from_env_lossy();
+    let at = |level: LevelFilter| EnvFilter::default().add_directive(level.into());
+    let filter = match much() {
+        Much::Quiet => at(LevelFilter::ERROR),
+        Much::Verbose => at(LevelFilter::DEBUG),
+        Much::Normal => EnvFilter::builder()
+            .with_default_directive(LevelFilter::INFO.into())
+            .with_env_var("NASFW_LOG")
+            .from_env_lossy(),
+    };
     let terminal = tracing_subscriber::fmt::layer()
         .with_writer(|| Terminal)
         // What is written is text only; `Terminal` adds the colours once nothing else can.

@@ -2,8 +2,10 @@
 
 mod bench;
 mod builder;
+mod columns;
 mod compare;
 mod comparison;
+mod completions;
 mod config;
 mod describe;
 mod doctor;
@@ -16,10 +18,12 @@ mod genotype;
 mod judged;
 mod list;
 mod logging;
+mod man;
 pub(crate) mod network;
 mod new;
 mod origin;
 mod output;
+mod pace;
 mod panics;
 mod predict;
 mod processes;
@@ -31,12 +35,15 @@ mod report;
 mod resume;
 mod retrain;
 mod run;
+mod runs;
 mod score;
 mod scoring;
 mod searching;
 mod selection;
 mod submission;
 mod summary;
+mod table;
+mod terminal;
 mod track;
 #[cfg(feature = "tui")]
 mod view;
@@ -51,10 +58,11 @@ use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 use nasfw_framework::command::{by_own_name, set_program};
 use nasfw_framework::{Error, Result};
 
+use self::terminal::Much;
 use super::host::{Carried, Failure, Guest, Host};
 use super::memory;
 use super::program::Program;
@@ -65,59 +73,98 @@ use super::program::Program;
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
+    #[command(flatten)]
+    manner: terminal::Manner,
 }
 
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Search for an architecture.
+    #[command(
+        after_help = "Example:\n  nasfw run --strategy vim --space nasbench201 --dataset cifar10 --data-dir DIR"
+    )]
     Run(run::Run),
     /// Go on with an interrupted search or training.
+    #[command(after_help = "Example:\n  nasfw resume runs/NAME")]
     Resume(resume::Resume),
     /// Train a found or published architecture alone, from scratch.
+    #[command(after_help = "Example:\n  nasfw retrain runs/NAME --preset quick")]
     Retrain(retrain::Retrain),
     /// Measure a run on the test images, as a whole and class by class.
+    #[command(after_help = "Example:\n  nasfw eval runs/NAME --json")]
     Eval(eval::Eval),
     /// Say what image files show: the most likely classes, by a network that is trained.
+    #[command(after_help = "Example:\n  nasfw predict runs/NAME photo.jpg")]
     Predict(predict::Predict),
     /// Write a network for other programs: as ONNX model, safetensors file, Python file for PyTorch.
+    #[command(after_help = "Example:\n  nasfw export runs/NAME --onnx network.onnx")]
     Export(export::Export),
     /// Write runs as CSV files, for other programs.
+    #[command(after_help = "Example:\n  nasfw export-runs runs/NAME --csv DIR")]
     ExportRuns(export_runs::ExportRuns),
     /// Tell a tracker of runs that were.
+    #[command(after_help = "Example:\n  nasfw track runs/NAME --to tensorboard")]
     Track(track::Track),
+    /// List the runs, trainings and comparisons of a folder.
+    #[command(after_help = "Example:\n  nasfw runs --state done --sort worth")]
+    Runs(runs::Runs),
+    /// Put runs side by side: what became of them, and the settings in which they differ.
+    #[command(after_help = "Example:\n  nasfw table runs/ONE runs/OTHER")]
+    Table(table::Table),
     /// Compare strategies over spaces, datasets, seeds and budgets, with tests.
+    #[command(after_help = "Example:\n  nasfw compare examples/comparisons/toy.toml --jobs 2")]
     Compare(compare::Compare),
     /// Carry out one trial of a comparison, wherever it stands: for any engine that starts jobs.
+    #[command(after_help = "Example:\n  nasfw trial examples/comparisons/toy.toml 0")]
     Trial(compare::OneTrial),
     /// Score architectures before any training, by zero-cost proxies.
+    #[command(after_help = "Example:\n  nasfw score DARTS_V2 GDAS --proxy synflow")]
     Score(score::Score),
     /// Compare a trained supernet's or zero-cost proxies' ranking of architectures with a benchmark's.
+    #[command(after_help = "Example:\n  nasfw rank runs/NAME --architectures 200")]
     Rank(rank::Rank),
     /// Watch a run: curves, entropy per edge, the architecture so far.
     #[cfg(feature = "tui")]
+    #[command(after_help = "Example:\n  nasfw watch runs/NAME")]
     Watch(watch::Watch),
     /// List the plugins of this program.
+    #[command(after_help = "Example:\n  nasfw list strategies")]
     List(list::List),
     /// Explain a plugin: options with defaults, presets, example, source.
+    #[command(after_help = "Example:\n  nasfw describe vim")]
     Describe(describe::Describe),
     /// Show the configuration that a run would have.
     #[command(subcommand)]
     Config(config::Config),
     /// Draw a space, a run's result or a genotype as SVG, PNG or DOT.
+    #[command(after_help = "Example:\n  nasfw draw DARTS_V2 -o cell.svg")]
     Draw(draw::Draw),
     /// Draw what happened in a run or what a comparison amounts to, as SVG or PNG.
+    #[command(after_help = "Example:\n  nasfw figure runs/NAME entropy -o entropy.svg")]
     Figure(figure::Figure),
     /// Report on runs or on a comparison: one HTML file.
+    #[command(after_help = "Example:\n  nasfw report runs/NAME -o report.html")]
     Report(report::Report),
     /// Print an architecture in another form, or list the published ones.
+    #[command(after_help = "Example:\n  nasfw genotype DARTS_V2 --format darts")]
     Genotype(genotype::Genotype),
     /// Import, check and query tables of published results; time steps.
     #[command(subcommand)]
     Bench(bench::Bench),
     /// Begin a crate of your own with a strategy, a space, a dataset or a tracker.
+    #[command(after_help = "Example:\n  nasfw new strategy my-search")]
     New(new::New),
     /// Check libtorch, GPUs, plugins and folders of this machine.
+    #[command(after_help = "Example:\n  nasfw doctor")]
     Doctor(doctor::Doctor),
+    /// Print a script that makes a shell complete words.
+    #[command(
+        after_help = "Example:\n  nasfw completions bash > ~/.local/share/bash-completion/completions/nasfw"
+    )]
+    Completions(completions::Completions),
+    /// Print the manual page, or write one for every verb.
+    #[command(after_help = "Example:\n  nasfw man -o ~/.local/share/man/man1")]
+    Man(man::Man),
 }
 
 impl Verb {
@@ -134,14 +181,14 @@ impl Verb {
             }
             Self::Bench(bench) => bench.elsewhere()?,
             Self::ExportRuns(_) => "another folder with `--csv DIR`",
-            Self::Rank(_) => "another file with `--csv FILE`",
+            Self::Table(_) | Self::Rank(_) => "another file with `--csv FILE`",
             Self::New(_) => "another folder with `--dir DIR`",
-            Self::Doctor(_) => "another folder with `-o DIR`",
+            Self::Doctor(_) | Self::Man(_) => "another folder with `-o DIR`",
             _ => return None,
         })
     }
 
-    fn carry_out(self, host: &Host) -> Result<()> {
+    fn carry_out(self, program: &Program, host: &Host) -> Result<()> {
         match self {
             Self::Run(v) => v.carry_out(host),
             Self::Resume(v) => v.carry_out(host),
@@ -150,6 +197,8 @@ impl Verb {
             Self::Predict(v) => v.carry_out(),
             Self::Export(v) => v.carry_out(),
             Self::ExportRuns(v) => v.carry_out(),
+            Self::Runs(v) => v.carry_out(),
+            Self::Table(v) => v.carry_out(),
             Self::Track(v) => v.carry_out(),
             Self::Compare(v) => v.carry_out(host),
             Self::Trial(v) => v.carry_out(host),
@@ -167,6 +216,8 @@ impl Verb {
             Self::Bench(v) => v.carry_out(),
             Self::New(v) => v.carry_out(),
             Self::Doctor(v) => v.carry_out(),
+            Self::Completions(v) => v.carry_out(command(program)),
+            Self::Man(v) => v.carry_out(command(program)),
         }
     }
 }
@@ -176,12 +227,17 @@ const AFTER_HELP: &str = "Begin with: `nasfw run --strategy vim --space nasbench
                           Exit codes: 0 done, 2 wrong usage or configuration, 3 data, 4 run folder, 5 output, 6 device,\n\
                           7 not finite, 8 another process of the run is lost, 130 interrupted and saved, 1 a bug.";
 
-/// Words, the program's name first, read as those of a program of this name and version.
-fn typed(program: &Program, words: &[OsString]) -> Result<Cli, clap::Error> {
-    let mut command = Cli::command()
+/// The command line of a program of this name and version.
+fn command(program: &Program) -> Command {
+    Cli::command()
         .name(program.name())
         .version(program.version())
-        .after_help(by_own_name(AFTER_HELP).into_owned());
+        .after_help(by_own_name(AFTER_HELP).into_owned())
+}
+
+/// Words, the program's name first, read as those of a program.
+fn typed(program: &Program, words: &[OsString]) -> Result<Cli, clap::Error> {
+    let mut command = command(program);
     let matches = command.try_get_matches_from_mut(words)?;
     Cli::from_arg_matches(&matches).map_err(|e| e.format(&mut command))
 }
@@ -204,11 +260,12 @@ impl Program {
 
     /// The same with words of whoever calls, of which the first is the program's name. Gives the exit code.
     pub fn exit_code(&self, words: &[OsString]) -> u8 {
+        terminal::take_colours(words);
         let cli = match typed(self, words) {
             Ok(cli) => cli,
             Err(e) if e.use_stderr() => {
                 // It repeats what was typed, so it is shown as any other text: without colours.
-                progress::line(e.render().to_string().trim_end());
+                progress::insist(e.render().to_string().trim_end());
                 return 2;
             }
             Err(help) => {
@@ -216,11 +273,15 @@ impl Program {
                 return 0;
             }
         };
+        cli.manner.take();
+        if terminal::much() == Much::Verbose {
+            logging::to_terminal();
+        }
         panics::explain();
         let elsewhere = cli.verb.elsewhere();
         let host = Host::new(after_name(words), None);
         match catch_unwind(AssertUnwindSafe(|| {
-            self.check().and_then(|()| cli.verb.carry_out(&host))
+            self.check().and_then(|()| cli.verb.carry_out(self, &host))
         })) {
             Ok(Ok(())) => 0,
             Ok(Err(error)) => {
@@ -238,10 +299,11 @@ impl Program {
     /// Words that are none of the command line, and what the verb says.
     pub fn carry_out(&self, words: &[OsString], guest: Guest) -> Result<Carried, Failure> {
         let cli = typed(self, words).map_err(|e| Failure::Usage(e.render().to_string()))?;
+        cli.manner.take();
         let elsewhere = cli.verb.elsewhere();
         let host = Host::new(after_name(words), Some(guest));
         let (outcome, said) =
-            output::kept(|| self.check().and_then(|()| cli.verb.carry_out(&host)));
+            output::kept(|| self.check().and_then(|()| cli.verb.carry_out(self, &host)));
         outcome.map_err(|error| {
             let text = render::text(&error, elsewhere, false);
             Failure::Verb(error, text)
@@ -265,5 +327,36 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// Every verb that has no verbs of its own, with the words that lead to it.
+    fn verbs(command: &Command, before: &[String]) -> Vec<(String, Command)> {
+        let own = |verb: &Command| {
+            let words = [before, &[verb.get_name().to_owned()]].concat();
+            match verb.has_subcommands() {
+                true => verbs(verb, &words),
+                false => vec![(words.join(" "), verb.clone())],
+            }
+        };
+        command.get_subcommands().flat_map(own).collect()
+    }
+
+    #[test]
+    fn every_verb_has_an_example_that_can_be_typed() {
+        let all = verbs(&Cli::command(), &[]);
+        assert!(all.len() > 25);
+        for (words, verb) in all {
+            let help = verb.get_after_help().map(ToString::to_string);
+            let help = help.unwrap_or_default();
+            let begin = format!("  nasfw {words}");
+            let examples: Vec<&str> = help.lines().filter(|l| l.starts_with(&begin)).collect();
+            assert!(!examples.is_empty(), "`nasfw {words}` has no example");
+            for example in examples {
+                // What comes behind `>` is the shell's.
+                let typed = example.split('>').next().unwrap_or_default();
+                let read = Cli::try_parse_from(typed.split_whitespace());
+                assert!(read.is_ok(), "{example}: {:?}", read.err());
+            }
+        }
     }
 }

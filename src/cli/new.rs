@@ -19,7 +19,7 @@ pub struct New {
     kind: Kind,
     /// Name of the plugin and of the crate: small letters, digits and hyphens
     name: String,
-    /// Folder of the crate, by default one of that name here
+    /// Folder of the crate [default: one of that name here]
     #[arg(long)]
     dir: Option<PathBuf>,
 }

@@ -9,6 +9,7 @@ use nasfw_framework::run::write_whole;
 use nasfw_framework::{Error, Result};
 
 use super::render::{self, shown};
+use super::terminal::is_quiet;
 
 thread_local! {
     /// What this thread says, where that is kept.
@@ -43,6 +44,13 @@ pub fn say(text: impl AsRef<str>) {
             std::process::exit(i32::from(error.exit_code()));
         }
         _ => {}
+    }
+}
+
+/// Prints what helps but is no result: not where only results are wanted.
+pub fn hint(text: impl AsRef<str>) {
+    if !is_quiet() {
+        say(text);
     }
 }
 

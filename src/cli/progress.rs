@@ -3,20 +3,25 @@
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use nasfw_framework::Result;
 use nasfw_framework::benchmark::Standing;
 use nasfw_framework::budget::Unit;
 use nasfw_framework::events::{Event, Meter};
-use nasfw_framework::listen::{Listener, SharedListener, shared};
+use nasfw_framework::listen::{Listener, SharedListener, lock};
 use nasfw_framework::printable::counted;
 use nasfw_framework::trust::Trust;
 
+use super::pace::Pace;
 use super::render::shown;
+use super::terminal::is_quiet;
 use super::view;
+
+/// How often it is looked whether a line is due, also in a step that takes long.
+const TICK: Duration = Duration::from_millis(250);
 
 static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
@@ -44,25 +49,51 @@ pub fn listener(run: &Path, plain: bool) -> SharedListener {
     let bar = !plain
         && std::io::stderr().is_terminal()
         && std::env::var_os("NASFW_NO_PROGRESS").is_none();
-    shared(Progress {
+    let progress = Arc::new(Mutex::new(Progress {
         run: run.to_owned(),
         on_terminal: bar,
         ..Progress::default()
-    })
+    }));
+    let kept = Arc::downgrade(&progress);
+    let ticks = std::thread::Builder::new().name("progress".into());
+    // Without it there are the lines at the ends of epochs.
+    let _ = ticks.spawn(move || {
+        while let Some(progress) = kept.upgrade() {
+            lock(&progress).tick();
+            drop(progress);
+            std::thread::sleep(TICK);
+        }
+    });
+    progress
 }
 
 #[derive(Debug, Default)]
 struct Progress {
     run: PathBuf,
     on_terminal: bool,
-    /// Share of the search that was done when this process began.
-    first: f64,
+    /// None before the search begins, and after its end.
+    pace: Option<Pace>,
+    /// Steps that are planned; 0 where something else decides.
+    planned: u64,
+    /// Epoch of the last step.
+    epoch: u64,
+    /// What the last report of the search said, behind a space.
+    figures: String,
+    /// Steps of the last line.
+    told: Option<u64>,
     /// Epochs of the last line about the architecture.
-    epoch: Option<u64>,
+    found: Option<u64>,
+}
+
+/// Prints a line of progress on standard error, as [`insist`] does; not where only results and errors are wanted.
+pub fn line(text: &str) {
+    if !is_quiet() {
+        insist(text);
+    }
 }
 
 /// Prints a line on standard error, above the bar; while the screen is the view's, it waits.
-pub fn line(text: &str) {
+pub fn insist(text: &str) {
     let text = shown(text);
     if view::is_on() {
         return view::hold(&text);
@@ -88,16 +119,46 @@ impl Progress {
         }
     }
 
-    /// Time left at the pace of this process.
-    fn left(&self, done: f64, seconds: f64) -> String {
-        let share = done - self.first;
-        let left = seconds / share * (1.0 - done).max(0.0);
-        if share <= 0.0 || !left.is_finite() {
-            return String::new();
+    /// Shows where the search is, if it is time.
+    fn tick(&mut self) {
+        let Some(pace) = &mut self.pace else {
+            return;
+        };
+        let now = Instant::now();
+        if bar().is_some() || pace.is_due(now) {
+            self.show();
         }
-        // A pace of minutes says nothing of years.
-        let left = Duration::from_secs_f64(left.clamp(0.0, 1e9));
-        format!("{} left", HumanDuration(left))
+    }
+
+    /// Shows where the search is.
+    fn show(&mut self) {
+        let Some(pace) = &self.pace else {
+            return;
+        };
+        let step = pace.step();
+        let all = match pace.done() {
+            done if done > 0.0 && step > 0 => (step as f64 / done).round() as u64,
+            _ => self.planned,
+        };
+        let mut message = format!("epoch {}{}{}", self.epoch + 1, self.figures, pace.words());
+        if let Some(bar) = bar() {
+            bar.set_length(all);
+            bar.set_position(step);
+            bar.set_message(message);
+            return;
+        }
+        // Where nothing else is new, this is.
+        if step == 0 || self.told == Some(step) {
+            let waited = HumanDuration(pace.waited(Instant::now()));
+            message += &format!(", {waited} in the next step");
+        }
+        self.told = Some(step);
+        // A view shows all of it.
+        match all {
+            _ if view::is_on() => {}
+            0 => line(&format!("step {step} {message}")),
+            all => line(&format!("step {step}/{all} {message}")),
+        }
     }
 }
 
@@ -155,15 +216,15 @@ impl Listener for Progress {
                     counted(weights, "weight"),
                     counted(arch_params, "architecture parameter")
                 ));
-                self.first = *done;
+                self.pace = Some(Pace::new(Instant::now(), *step, *done));
+                self.planned = total;
+                self.epoch = step.checked_div(*steps_per_epoch).unwrap_or(0);
                 self.start(*step, total);
             }
             Event::Progress {
                 step,
-                epoch,
                 meters,
                 entropy,
-                seconds,
                 done,
                 ..
             } => {
@@ -176,25 +237,14 @@ impl Listener for Progress {
                     format!(" loss {loss:.3} acc {:.1}%", accuracy * 100.0)
                 });
                 let entropy = entropy.map_or(String::new(), |e| format!(" entropy {e:.3}"));
-                let message = format!(
-                    "epoch {}{figures}{entropy} {}",
-                    epoch + 1,
-                    self.left(*done, *seconds)
-                );
-                let total = (*step as f64 / done).round();
-                match bar() {
-                    Some(bar) => {
-                        bar.set_length(total as u64);
-                        bar.set_position(*step);
-                        bar.set_message(message);
-                    }
-                    // The view shows them.
-                    None if view::is_on() => {}
-                    None => line(&format!("step {step}/{total} {message}")),
+                self.figures = figures + &entropy;
+                // The last one is shown whenever it comes.
+                if *done >= 1.0 && self.told != Some(*step) {
+                    self.show();
                 }
             }
             // Those along the way are for figures.
-            Event::Architecture { epoch, .. } if self.epoch == Some(*epoch) => {}
+            Event::Architecture { epoch, .. } if self.found == Some(*epoch) => {}
             Event::Architecture {
                 epoch,
                 entropy,
@@ -218,7 +268,7 @@ impl Listener for Progress {
                         .map(|(k, v)| format!(" {k} {v:.4}"))
                         .collect(),
                 };
-                self.epoch = Some(*epoch);
+                self.found = Some(*epoch);
                 line(&format!(
                     "epochs done: {epoch};{}{}{figures}",
                     show("entropy", entropy),
@@ -226,9 +276,20 @@ impl Listener for Progress {
                 ));
             }
             Event::Control { what, .. } => line(what),
-            Event::Interrupted { step } => line(&format!("interrupted: step {step} is saved")),
+            Event::Interrupted { step } => {
+                self.pace = None;
+                line(&format!("interrupted: step {step} is saved"));
+            }
+            Event::Finished { .. } => self.pace = None,
             _ => {}
         }
         Ok(())
+    }
+
+    fn stepped(&mut self, step: u64, epoch: u64, done: f64) {
+        self.epoch = epoch;
+        if let Some(pace) = &mut self.pace {
+            pace.stepped(Instant::now(), step, done);
+        }
     }
 }

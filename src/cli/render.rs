@@ -1,7 +1,7 @@
 //! Errors for people: what was wrong, where in which file, and what to type.
 
 use std::fmt::Write as _;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 
 use clap::builder::StyledStr;
 use miette::{
@@ -14,6 +14,7 @@ use nasfw_framework::{Error, input};
 
 use textwrap::{WordSeparator, WordSplitter};
 
+use super::terminal::{Stream, has_colours};
 use super::view;
 
 /// Text as it is shown to people: nothing in it steers the terminal, and commands go by this program's own name.
@@ -123,8 +124,7 @@ impl Shown {
 /// `elsewhere` says where else the verb's output can go.
 pub fn error(error: &Error, elsewhere: Option<&str>) {
     view::restore();
-    let terminal = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let text = text(error, elsewhere, terminal);
+    let text = text(error, elsewhere, has_colours(Stream::Error));
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }
 
@@ -155,8 +155,7 @@ pub fn text(error: &Error, elsewhere: Option<&str>, rich: bool) -> String {
 /// Prints the help that clap has made, with colours on a terminal.
 pub fn help(text: &StyledStr) {
     let mut out = std::io::stdout();
-    let colours = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let text = match colours {
+    let text = match has_colours(Stream::Out) {
         true => text.ansi().to_string(),
         false => text.to_string(),
     };

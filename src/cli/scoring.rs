@@ -35,7 +35,7 @@ pub struct Scoring {
     /// Number of cells [default: that of the space's paper]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=999))]
     cells: Option<u64>,
-    /// What the images are from [see `nasfw list datasets`]
+    /// What the images are from [default: the run's or the space's] [see `nasfw list datasets`]
     #[arg(long, short = 'd', value_name = "NAME")]
     pub dataset: Option<String>,
     /// Folder of the dataset's files

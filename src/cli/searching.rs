@@ -14,6 +14,7 @@ use nasfw_framework::run::{CONFIG, RunFolder};
 use nasfw_framework::space::Task;
 use nasfw_framework::trainer::{Interrupt, Job};
 
+use super::terminal::is_quiet;
 use super::{logging, progress, summary, view};
 use crate::host::Host;
 
@@ -41,7 +42,7 @@ pub fn search(
     if ranks.is_first() {
         logging::to_file(&run.path().join("log.jsonl"))?;
         listeners.extend(host.listeners().to_vec());
-        if host.shows_progress() {
+        if host.shows_progress() && !is_quiet() {
             listeners.push(progress::listener(run.path(), tui));
         }
     }

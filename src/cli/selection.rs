@@ -17,10 +17,10 @@ pub type Pair = (String, String, String);
 /// The parts of a search and its settings.
 #[derive(Debug, Args)]
 pub struct Selection {
-    /// How to search [see `nasfw list strategies`]
+    /// How to search [default: vim] [see `nasfw list strategies`]
     #[arg(long, short = 's', value_name = "NAME")]
     strategy: Option<String>,
-    /// Where to search: a name [see `nasfw list spaces`], or a TOML file that declares a space
+    /// Where to search: a name [see `nasfw list spaces`], or a TOML file that declares a space [default: nasbench1shot1-s3]
     #[arg(long, short = 'S', value_name = "NAME|FILE.toml")]
     space: Option<String>,
     /// Named settings of the strategy [see `nasfw describe STRATEGY`]
@@ -33,25 +33,25 @@ pub struct Selection {
 /// Settings from a file, the environment (`NASFW_STRATEGY__LR=0.05`) and these options, the later the stronger.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Settings {
-    /// What to learn from [see `nasfw list datasets`]
+    /// What to learn from [default: the space's, or else fashion-mnist-mini] [see `nasfw list datasets`]
     #[arg(long, short = 'd', value_name = "NAME")]
     pub dataset: Option<String>,
-    /// Seed of every random draw
+    /// Seed of every random draw [default: 0]
     #[arg(long)]
     pub seed: Option<u64>,
-    /// Epochs of training
+    /// Epochs of training [default: the space's or the strategy's, as `nasfw config show` says]
     #[arg(long)]
     pub epochs: Option<u64>,
-    /// `auto`, `cpu` or `cuda:N`
+    /// `auto`, `cpu` or `cuda:N` [default: auto]
     #[arg(long)]
     pub device: Option<String>,
-    /// CPU threads, 0 for one per core
+    /// CPU threads, 0 for one per core [default: 0]
     #[arg(long)]
     pub threads: Option<u64>,
-    /// Folder of the dataset's files
+    /// Folder of the dataset's files [default: where the dataset looks for them]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Folder that gets the run folder
+    /// Folder that gets the run folder [default: runs]
     #[arg(long, short = 'o', value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Also keep what happens with a tracker; may be given again [see `nasfw list trackers`]

@@ -8,7 +8,7 @@ use nasfw_framework::printable::counted;
 use nasfw_framework::run::{EVENTS, RESULT, read_events};
 use nasfw_framework::trainer::Outcome;
 
-use super::output::say;
+use super::output::{hint, say};
 
 /// Prints genotype, facts, figures and what to type next.
 pub fn print(outcome: &Outcome, run: &Path, next: &[String]) -> Result<()> {
@@ -59,7 +59,7 @@ pub fn print(outcome: &Outcome, run: &Path, next: &[String]) -> Result<()> {
         });
         say(format!("{seconds:.1} s in this process{memory}"));
     }
-    say(format!("result: {}\n\nnext:", run.join(RESULT).display()));
-    next.iter().for_each(|line| say(format!("  {line}")));
+    say(format!("result: {}", run.join(RESULT).display()));
+    hint(format!("\nnext:\n  {}", next.join("\n  ")));
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::program::{good, skipped};
+use crate::program::{good, nasfw, skipped};
 
 /// It knows the libtorch that is loaded: the version that the program was built with is the one that lies there.
 #[test]
@@ -32,6 +32,43 @@ fn doctor_names_the_libtorch_in_use() {
         Err(_) => skipped("doctor", "this libtorch is no Python package"),
     }
     assert!(dir.path().join("runs").is_dir());
+}
+
+/// It says which tables and datasets there are, and a table that can't be used is not passed over.
+#[test]
+fn doctor_names_tables_and_datasets() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let said = good(dir, &["doctor"]);
+    assert!(said.contains("tables     none is imported"), "{said}");
+    assert!(said.contains("datasets   none that needs files"), "{said}");
+
+    let files = [
+        "train-images-idx3-ubyte",
+        "train-labels-idx1-ubyte",
+        "t10k-images-idx3-ubyte",
+        "t10k-labels-idx1-ubyte.gz",
+    ];
+    let data = dir.join("data");
+    fs::create_dir_all(&data).unwrap();
+    for (i, file) in files.iter().enumerate() {
+        let said = good(dir, &["doctor", "--data-dir", "data"]);
+        assert!(!said.contains("fashion-mnist in"), "{i}: {said}");
+        fs::write(data.join(file), "").unwrap();
+    }
+    let said = good(dir, &["doctor", "--data-dir", "data"]);
+    assert!(
+        said.contains("datasets   fashion-mnist in data\n"),
+        "{said}"
+    );
+
+    let list: serde_json::Value =
+        serde_json::from_str(&good(dir, &["bench", "list", "--json"])).unwrap();
+    let file = Path::new(list[0]["file"].as_str().unwrap());
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    fs::write(file, "no table").unwrap();
+    let out = nasfw(dir, &["doctor"]);
+    assert_eq!(out.status.code(), Some(3), "{out:?}");
 }
 
 /// What `cargo install --path .` does: the program lies elsewhere, and nothing says where libtorch is.

@@ -8,6 +8,7 @@ use super::parts::{clean, marked, maybe, scroll};
 use super::run::{anchor, certainty};
 use super::settings::text;
 use crate::record::Record;
+use crate::table::differing;
 
 /// Table of results, and of the settings in which the runs differ.
 pub(super) fn section(runs: &[Record]) -> Markup {
@@ -20,15 +21,7 @@ pub(super) fn section(runs: &[Record]) -> Markup {
         let trust = run.outcome.as_ref().map(|o| &o.trust);
         trust.is_some_and(|t| t.predicted.contains_key(name))
     };
-    let keys: BTreeSet<&String> = runs.iter().flat_map(|r| r.settings.keys()).collect();
-    let differing: Vec<&String> = keys
-        .into_iter()
-        .filter(|key| {
-            let mut values = runs.iter().map(|r| r.settings.get(*key));
-            let first = values.next();
-            values.any(|v| Some(v) != first)
-        })
-        .collect();
+    let differing = differing(runs);
     html! {
         section id="side-by-side" {
             h2 { "Side by side" }

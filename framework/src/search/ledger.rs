@@ -89,6 +89,9 @@ impl Search {
         self.clock.step += 1;
         self.clock.step_in_epoch += 1;
         self.account();
+        let (step, epoch, done) = (self.clock.step, self.clock.epoch, self.progress().min(1.0));
+        self.listeners
+            .tell(|listener| listener.stepped(step, epoch, done));
     }
 
     /// Time that training batches took since the last call.

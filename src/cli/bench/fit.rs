@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tracing::info;
 
 use super::super::logging;
-use super::super::output::say;
+use super::super::output::{hint, say};
 
 /// Options of `bench fit`.
 #[derive(Debug, Args)]
@@ -74,7 +74,7 @@ impl Fit {
             .spaces
             .last()
             .map_or("SPACE", String::as_str);
-        say(format!(
+        hint(format!(
             "\nnext:\n  nasfw run --strategy regularized-evolution --space {space} --set benchmark.name=surrogate --set \
              benchmark.file={}",
             quoted(&self.output)

@@ -58,10 +58,10 @@ pub struct Perf {
     /// Folder of the dataset's files
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// `auto`, `cpu` or `cuda:N`
+    /// `auto`, `cpu` or `cuda:N` [default: auto]
     #[arg(long)]
     device: Option<String>,
-    /// CPU threads, 0 for one per core
+    /// CPU threads, 0 for one per core [default: 0]
     #[arg(long)]
     threads: Option<u64>,
     /// Also measure what the machine can do: floating-point operations and bytes a second

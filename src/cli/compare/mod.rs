@@ -148,7 +148,7 @@ impl Compare {
             return Ok(());
         }
         for (id, lines) in &failed {
-            progress::line(&format!("\n{id}:\n{lines}"));
+            progress::insist(&format!("\n{id}:\n{lines}"));
         }
         let (how, said) = match self.submission.engine() {
             Some(_) => ("are not done and have no job any more", "logs/ and jobs/"),

@@ -90,7 +90,7 @@ impl OneTrial {
                     Ok(())
                 }
                 Some((id, lines)) => {
-                    progress::line(&lines);
+                    progress::insist(&lines);
                     Err(Error::Run {
                         path: run.clone(),
                         problem: format!("{id} failed"),

@@ -30,6 +30,8 @@ use draw::{Look, clamp, draw};
 pub use follow::Follower;
 pub use state::About;
 
+use super::terminal::{Stream, has_colours};
+
 /// A frame at least this often.
 const TICK: Duration = Duration::from_millis(250);
 /// How often it is looked whether another process is at work.
@@ -171,7 +173,7 @@ pub fn show(
     let terminal = || Error::io("use", "the terminal");
     let mut follower = Follower::new(run, about);
     let mut look = Look {
-        colour: std::env::var_os("NO_COLOR").is_none(),
+        colour: has_colours(Stream::Out),
         own: interrupt.is_some(),
         ..Look::default()
     };
