@@ -26,6 +26,8 @@ usage: cargo xtask VERB
                     set LIBTORCH=DIR/site-packages/torch
   python [ARGS...]  sets up, builds the Python package and runs Python with it: target/python
   wheel [--out DIR] sets up and builds the wheel of the Python package, by default into target/wheels
+  dist [--out DIR]  sets up, builds and packs a release, by default into target/dist: an archive that
+                    finds libtorch, or fetches it once, wherever it is unpacked (docs/start.md)
   peer [--space NAME]... [--repeats 3] [--batch N] [--json FILE] [--skip-equality]
                     nasfw against a plain PyTorch program: checks that both compute the same, then
                     times them in turn and prints ratios (benches/peer/README.md); puts PyTorch,
@@ -69,6 +71,11 @@ pub enum Verb {
     Wheel {
         form: Option<Form>,
         /// Where the wheel goes, by default `target/wheels`.
+        out: Option<PathBuf>,
+    },
+    Dist {
+        form: Option<Form>,
+        /// Where the archive goes, by default `target/dist`.
         out: Option<PathBuf>,
     },
     Peer {
@@ -132,10 +139,7 @@ pub fn parse(
     form: Option<OsString>,
 ) -> Result<Verb, Failure> {
     let mut args = args.into_iter();
-    let form = form
-        .filter(|value| !value.is_empty())
-        .map(parse_form)
-        .transpose()?;
+    let form = wanted_form(form)?;
     let Some(verb) = args.next() else {
         return Ok(Verb::Help);
     };
@@ -162,6 +166,10 @@ pub fn parse(
             Some(out) => Ok(Verb::Wheel { form, out }),
             None => Ok(Verb::Help),
         },
+        Some("dist") => match folder("dist", "--out", args)? {
+            Some(out) => Ok(Verb::Dist { form, out }),
+            None => Ok(Verb::Help),
+        },
         Some("setup") => parse_setup(args, form),
         Some("peer") => parse_peer(args, form),
         Some("fuzz") => parse_fuzz(args, form),
@@ -171,6 +179,14 @@ pub fn parse(
         },
         _ => Err(Failure::usage(format!("unknown verb `{}`", verb.display()))),
     }
+}
+
+/// The form that a value of `NASFW_LIBTORCH` names, if it names any.
+pub fn wanted_form(value: Option<OsString>) -> Result<Option<Form>, Failure> {
+    value
+        .filter(|value| !value.is_empty())
+        .map(parse_form)
+        .transpose()
 }
 
 fn parse_form(value: OsString) -> Result<Form, Failure> {
@@ -311,6 +327,7 @@ mod tests {
             "embedded-data -h",
             "peer --help",
             "wheel --help",
+            "dist --help",
         ] {
             assert_eq!(parsed(line, None).unwrap(), Verb::Help, "{line}");
         }

@@ -187,7 +187,8 @@ fn compress(bytes: &[u8]) -> Vec<u8> {
     written.unwrap_or_default()
 }
 
-fn sha256(bytes: &[u8]) -> String {
+/// The SHA-256 of bytes, in lower-case hexadecimal digits.
+pub fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes)
         .iter()
         .map(|byte| format!("{byte:02x}"))

@@ -119,14 +119,14 @@ impl Home {
         is_libtorch(&self.torch()).then_some(form)
     }
 
-    /// Holds off every other `cargo xtask` that would install into this folder, for as long as the
+    /// Holds off every other process that would install into this folder, for as long as the
     /// file is open.
     pub fn lock(&self) -> Result<File, Failure> {
         fs::create_dir_all(&self.dir).map_err(|e| Failure::io("create", &self.dir, &e))?;
         let path = self.dir.join("lock");
         let lock = File::create(&path).map_err(|e| Failure::io("create", &path, &e))?;
         if lock.try_lock().is_err() {
-            eprintln!("waiting for another `cargo xtask` that is installing libtorch");
+            eprintln!("waiting for another process that is installing libtorch");
             lock.lock().map_err(|e| Failure::io("lock", &path, &e))?;
         }
         Ok(lock)

@@ -14,9 +14,7 @@ pub fn check_platform(os: &str, arch: &str) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::new(
-        format!(
-            "`cargo xtask` can install libtorch on Linux x86_64 and aarch64 only, this is {os} {arch}"
-        ),
+        format!("libtorch can be installed on Linux x86_64 and aarch64 only, this is {os} {arch}"),
         format!(
             "install libtorch {VERSION} by hand (for example `pip install torch=={VERSION}`) and point to it:\n\
              export LIBTORCH=$(python3 -c 'import os, torch; print(os.path.dirname(torch.__file__))')\n\

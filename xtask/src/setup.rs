@@ -91,7 +91,7 @@ fn announce(form: Form, asked: Option<Form>, driver: Option<&Path>) {
 
 /// The libtorch that `LIBTORCH` names, unless it is the private one, which Cargo's configuration
 /// sets by itself.
-fn users_own(libtorch: Option<OsString>, private: &Path) -> Result<Option<PathBuf>, Failure> {
+pub fn users_own(libtorch: Option<OsString>, private: &Path) -> Result<Option<PathBuf>, Failure> {
     let Some(torch) = libtorch
         .filter(|value| !value.is_empty())
         .map(PathBuf::from)

