@@ -40,7 +40,7 @@ pub fn carry_out() -> ExitCode {
     ended(run())
 }
 
-/// The program `nasfw` of a release: see [`launcher`].
+/// The program `nasfw` of a release: finds libtorch, or fetches it once, and becomes the program beside it.
 pub fn launch() -> ExitCode {
     ended(launcher::launch())
 }
