@@ -110,6 +110,7 @@ impl<'a> Rig<'a> {
             dataset: typed(&problem.dataset)?,
             benchmark: problem.benchmark.as_ref().map(typed).transpose()?,
             trackers: vec![],
+            lacks: vec![],
         })
     }
 

@@ -1,6 +1,6 @@
 //! Tables of text that fit into a terminal.
 
-use console::{Alignment, measure_text_width, pad_str, truncate_str};
+use console::{Alignment, measure_text_width, pad_str};
 use nasfw_framework::printable::printable;
 
 /// Between two columns.
@@ -68,8 +68,7 @@ fn row(cells: &[String], widths: &[usize]) -> String {
         text += &" ".repeat(gap);
         match measure_text_width(cell) > *width {
             true if i == 0 => text += &format!("{cell}\n{}", " ".repeat(*width)),
-            true => text += &truncate_str(cell, *width, "…"),
-            false => text += &pad_str(cell, *width, Alignment::Left, None),
+            _ => text += &pad_str(cell, *width, Alignment::Left, Some("…")),
         }
     }
     text

@@ -93,9 +93,7 @@ impl Doctor {
         ));
         Ok(())
     }
-}
 
-impl Doctor {
     /// The datasets whose files are there, and where.
     fn datasets(&self, registry: &Registry) -> Result<Vec<String>> {
         let source = DataSource {

@@ -3,21 +3,21 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use console::{Alignment, measure_text_width, pad_str};
+use nasfw_framework::Result;
 use nasfw_framework::config::RunConfig;
 use nasfw_framework::dataset::{DataSource, Dataset};
-use nasfw_framework::device::load_cuda;
-use nasfw_framework::registry::{Kind, Parse, Registry};
+use nasfw_framework::registry::{Kind, Registry};
 use nasfw_framework::trainer::{ClassFigures, Evaluation, Measured, Reopen, Reopened};
-use nasfw_framework::{Error, Result};
 
-use super::logging;
 use super::output::{say, say_json};
+use super::ready::ready;
 
 /// The most classes that are all shown.
 const SHOWN_WHOLE: usize = 20;
 /// How many are shown of more.
 const WORST: usize = 10;
-/// Characters that are shown of a class's name at most.
+/// Columns that a class's name has at most.
 const WIDEST: usize = 32;
 
 /// What may be other than when a run was made: nothing that decides what it is.
@@ -83,10 +83,7 @@ pub fn open(what: &Path, mut changes: Changes) -> Result<Reopened> {
 fn default_dataset(name: &str) -> Result<Box<dyn Dataset>> {
     let registry = Registry::load()?;
     let plugin = registry.get(Kind::Dataset, name)?;
-    match plugin.parse {
-        Parse::Dataset(parse) => Ok(parse(&plugin.default_section()?).map_err(Box::new)?),
-        _ => Err(Error::Registry(format!("`{name}` is no dataset"))),
-    }
+    plugin.dataset(&plugin.default_section()?)
 }
 
 /// Options of `eval`.
@@ -112,9 +109,7 @@ pub struct Eval {
 impl Eval {
     /// Measures.
     pub fn carry_out(self) -> Result<()> {
-        load_cuda();
-        logging::to_terminal();
-        Registry::load()?;
+        ready()?;
         let changes = Changes {
             dataset: self.dataset,
             data_dir: self.data_dir,
@@ -161,15 +156,10 @@ fn by_class(found: &Evaluation) {
         classes.sort_by(|(_, a), (_, b)| accuracy(a).total_cmp(&accuracy(b)));
         classes.truncate(WORST);
     }
-    let names = found.classes.iter().map(|class| width(&class.class));
+    let names = found.classes.iter();
+    let names = names.map(|class| measure_text_width(&class.class));
     let wide = names.max().unwrap_or_default().clamp(5, WIDEST);
-    let name = |text: &str| {
-        let short: String = match width(text) > wide {
-            true => text.chars().take(wide - 1).chain(['…']).collect(),
-            false => text.to_owned(),
-        };
-        format!("{short:wide$}")
-    };
+    let name = |text: &str| pad_str(text, wide, Alignment::Left, Some("…")).into_owned();
     let title = match shortened {
         true => format!("the {WORST} worst of {} classes", found.classes.len()),
         false => "class by class".to_owned(),
@@ -209,9 +199,4 @@ fn by_class(found: &Evaluation) {
             ));
         }
     }
-}
-
-/// Characters of a text.
-fn width(text: &str) -> usize {
-    text.chars().count()
 }

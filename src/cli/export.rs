@@ -5,16 +5,15 @@ use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args};
 use nasfw_framework::Result;
-use nasfw_framework::device::load_cuda;
 use nasfw_framework::network::{ONNX_OPSET, OnnxOptions};
-use nasfw_framework::registry::Registry;
 use nasfw_framework::run::write_whole;
 use serde_json::json;
 
+use super::eval;
 use super::eval::Changes;
 use super::network::{NetworkSize, check_size, described, need_weights};
 use super::output::{format_of, say};
-use super::{eval, logging};
+use super::ready::ready;
 
 /// Options of `export`.
 #[derive(Debug, Args)]
@@ -98,9 +97,7 @@ impl Export {
                 format_of(option, file, &[(ending, ())])?;
             }
         }
-        load_cuda();
-        logging::to_terminal();
-        Registry::load()?;
+        ready()?;
         let size = NetworkSize {
             space: self.size.space.clone(),
             channels: self.size.channels,

@@ -30,6 +30,7 @@ mod processes;
 mod progress;
 mod rank;
 mod rank_proxies;
+mod ready;
 mod render;
 mod report;
 mod resume;

@@ -5,16 +5,14 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use nasfw_datasets::folder::pictures;
 use nasfw_framework::command::{command, quoted};
-use nasfw_framework::device::load_cuda;
-use nasfw_framework::registry::Registry;
 use nasfw_framework::run::RUN;
 use nasfw_framework::trainer::Reopened;
 use nasfw_framework::{Error, Result};
 use serde::Serialize;
 
 use super::eval::{self, Changes};
-use super::logging;
 use super::output::{say, say_json};
+use super::ready::ready;
 
 /// Images that are read and shown to the network at once.
 const BATCH: usize = 64;
@@ -71,9 +69,7 @@ impl Predict {
     /// Says what images show.
     pub fn carry_out(self) -> Result<()> {
         refuse_exported(&self.what)?;
-        load_cuda();
-        logging::to_terminal();
-        Registry::load()?;
+        ready()?;
         let changes = Changes {
             data_dir: self.data_dir,
             device: self.device,

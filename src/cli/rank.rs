@@ -7,18 +7,16 @@ use clap::Args;
 use nasfw_analysis::compare::{MOST_RANKED, RANKING, Ranked, Ranking};
 use nasfw_analysis::stats::kendall;
 use nasfw_framework::config::RunConfig;
-use nasfw_framework::device::load_cuda;
 use nasfw_framework::printable::counted;
-use nasfw_framework::registry::Registry;
 use nasfw_framework::run::{to_json, write_whole};
 use nasfw_framework::trainer::{Measured, Reopen};
 use nasfw_framework::trust::guesses;
 use nasfw_framework::{Error, Result};
 
 use super::judged::{chosen_metric, known, predicted, value_of};
-use super::logging;
 use super::output::{say, say_json};
 use super::rank_proxies::RankProxies;
+use super::ready::ready;
 use super::scoring::Scoring;
 
 /// Options of `rank`.
@@ -61,9 +59,7 @@ pub struct Rank {
 impl Rank {
     /// Measures, keeps `ranking.json` and prints what it amounts to.
     pub fn carry_out(self) -> Result<()> {
-        load_cuda();
-        logging::to_terminal();
-        Registry::load()?;
+        ready()?;
         let count = usize::try_from(self.architectures).unwrap_or(usize::MAX);
         let run = match self.run {
             Some(run) if self.scoring.proxy.is_empty() => run,

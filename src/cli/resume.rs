@@ -5,16 +5,15 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use nasfw_framework::Result;
 use nasfw_framework::config::RunConfig;
-use nasfw_framework::device::load_cuda;
 use nasfw_framework::ranks::Ranks;
-use nasfw_framework::registry::Registry;
 use nasfw_framework::run::{RESULT, RunFolder, need_run, read_stored};
 use nasfw_framework::trainer::Outcome;
 
 use super::output::say;
 use super::processes::{Processes, announce, announce_end, follow};
+use super::ready::ready;
 use super::submission::Handover;
-use super::{logging, searching, summary, waiting};
+use super::{searching, summary, waiting};
 use crate::host::Host;
 
 /// Options of `resume`.
@@ -41,9 +40,7 @@ impl Resume {
     /// Goes on from the newest whole checkpoint. A finished run only says again what it found.
     pub fn carry_out(self, host: &Host) -> Result<()> {
         searching::check_view(self.tui)?;
-        load_cuda();
-        logging::to_terminal();
-        Registry::load()?;
+        ready()?;
         if let Some(engine) = self.handover.engine() {
             need_run(&self.run)?;
             let data_dir = self.data_dir.as_deref();

@@ -3,7 +3,6 @@
 use clap::Args;
 use nasfw_framework::arch::Genotype;
 use nasfw_framework::config::{Resolved, RunConfig, flatten};
-use nasfw_framework::device::load_cuda;
 use nasfw_framework::registry::{Kind, Plugin, Registry, similar};
 use nasfw_framework::{Error, Result};
 use nasfw_spaces::standalone;
@@ -11,9 +10,10 @@ use serde_json::{Map, Value};
 
 use super::origin::Origin;
 use super::processes::Processes;
+use super::ready::ready;
 use super::selection::{Pair, Settings, pair, space_options};
 use super::submission::Handover;
-use super::{genotype, logging, run};
+use super::{genotype, run};
 use crate::host::Host;
 
 /// Options of `retrain`.
@@ -51,9 +51,7 @@ pub struct Retrain {
 impl Retrain {
     /// Trains in a new run folder.
     pub fn carry_out(self, host: &Host) -> Result<()> {
-        load_cuda();
-        logging::to_terminal();
-        let registry = Registry::load()?;
+        let registry = ready()?;
         let genotype = genotype::load(&self.what, &[])?;
         let origin = Origin::of(&self.what, &genotype)?;
 

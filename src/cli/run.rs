@@ -5,16 +5,16 @@ use std::path::Path;
 use clap::Args;
 use nasfw_framework::command::resume as resume_command;
 use nasfw_framework::config::{Resolved, RunConfig};
-use nasfw_framework::device::load_cuda;
-use nasfw_framework::registry::{Kind, Registry};
+use nasfw_framework::registry::Kind;
 use nasfw_framework::run::{CONFIG, RUN, RunFolder, has_checkpoints, need_run};
 use nasfw_framework::{Error, Result};
 
 use super::processes::{Processes, announce, follow};
+use super::ready::ready;
+use super::resume;
 use super::searching::{check_view, search};
 use super::selection::Selection;
 use super::submission::Handover;
-use super::{logging, resume};
 use crate::host::Host;
 
 /// Options of `run`.
@@ -47,9 +47,7 @@ pub struct Place {
 impl Run {
     /// Searches in a new run folder.
     pub fn carry_out(self, host: &Host) -> Result<()> {
-        load_cuda();
-        logging::to_terminal();
-        let registry = Registry::load()?;
+        let registry = ready()?;
         let mut resolved = self.selection.resolve(&registry)?;
         self.handover.fix_threads(&mut resolved);
         let config = RunConfig::new(&registry, &resolved)?;
@@ -169,7 +167,7 @@ pub fn begin(
 /// Refuses to go on with a run that has other settings than were asked for.
 fn same_settings(path: &Path, config: &RunConfig) -> Result<()> {
     let begun = RunConfig::of_run(path)?;
-    if begun.fingerprint()? == config.fingerprint()? {
+    if begun.is_same_search(config)? {
         return Ok(());
     }
     Err(Error::Run {

@@ -5,16 +5,16 @@ use std::collections::BTreeMap;
 use clap::Args;
 use nasfw_framework::Result;
 use nasfw_framework::arch::Genotype;
-use nasfw_framework::device::load_cuda;
-use nasfw_framework::registry::{Kind, Registry};
+use nasfw_framework::registry::Kind;
 use serde::Serialize;
 
 use super::builder::{builder, space_of};
+use super::genotype;
 use super::origin::Origin;
 use super::output::{say, say_json};
+use super::ready::ready;
 use super::scoring::Scoring;
 use super::selection::{pair, space_options};
-use super::{genotype, logging};
 
 /// Options of `score`.
 #[derive(Debug, Args)]
@@ -49,9 +49,7 @@ struct Scored<'a> {
 impl Score {
     /// Scores and prints.
     pub fn carry_out(self) -> Result<()> {
-        load_cuda();
-        logging::to_terminal();
-        let registry = Registry::load()?;
+        let registry = ready()?;
         let mut architectures = vec![];
         for what in &self.what {
             let genotype = genotype::load(what, &[])?;

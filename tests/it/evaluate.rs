@@ -8,7 +8,7 @@ use image::DynamicImage;
 use serde_json::{Value, json};
 
 use crate::pictures::{
-    CLASSES, as_dataset, as_files, onnx_logits, pattern, synthetic, trained, trained_on_synthetic,
+    CLASSES, as_dataset, onnx_logits, pattern, synthetic, trained_on_pictures, trained_on_synthetic,
 };
 use crate::program::{good, nasfw};
 
@@ -168,11 +168,7 @@ fn the_same_pictures_give_the_same_figures_wherever_they_come_from() {
 fn folders_are_cut_out_as_the_runs_own_and_classes_go_by_their_names() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
-    let data = synthetic(3, 18);
-    as_files(&dir.join("own/train"), &data.train, [3, 18], pattern);
-    as_files(&dir.join("own/val"), &data.test, [3, 18], pattern);
-    let own = ["--dataset", "image-folder", "--data-dir", "own"];
-    trained(dir, &[&own[..], &["--set", "dataset.size=16"]].concat());
+    let (own, data) = trained_on_pictures(dir);
     let whole = measured(dir, &[]);
     assert_equal(&exported(dir, &dir.join("own/val")), &whole, 1e-5);
     assert_eq!(measured(dir, &own), whole);

@@ -2,11 +2,10 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Output;
 
 use nasfw::framework::printable::printable;
 
-use crate::program::{good, nasfw};
+use crate::program::{good, nasfw, tiny};
 
 /// Exit code and standard error, without the line breaks of its box.
 fn refused(dir: &Path, args: &[&str]) -> (Option<i32>, String) {
@@ -25,26 +24,6 @@ fn says((code, text): (Option<i32>, String), wanted: i32, parts: &[&str], never:
     for part in never {
         assert!(!text.contains(part), "{part}: {text}");
     }
-}
-
-/// A search of a moment.
-fn tiny(dir: &Path, more: &[&str]) -> Output {
-    let args = [
-        "run",
-        "--strategy",
-        "darts",
-        "--space",
-        "toy-conv",
-        "--epochs",
-        "1",
-        "--threads",
-        "1",
-        "--set",
-        "dataset.images=64",
-        "--name",
-        "r",
-    ];
-    nasfw(dir, &[&args[..], more].concat())
 }
 
 #[test]
@@ -94,7 +73,7 @@ fn what_looks_architectures_up_says_which_table_it_lacks_before_it_begins() {
     );
     assert!(!dir.join("runs").exists(), "nothing was written");
 
-    assert!(tiny(dir, &[]).status.success());
+    assert!(tiny(dir, "r", &[]).status.success());
     says(
         refused(dir, &["rank", "runs/r"]),
         2,
@@ -252,6 +231,7 @@ fn a_search_that_diverges_says_how_to_begin_again() {
     let dir = dir.path();
     let out = tiny(
         dir,
+        "r",
         &[
             "--out",
             "my runs",
@@ -286,7 +266,7 @@ fn a_search_that_diverges_says_how_to_begin_again() {
 fn a_comparison_is_watched_by_its_folder() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
-    assert!(tiny(dir, &["--out", "runs/c/trials"]).status.success());
+    assert!(tiny(dir, "r", &["--out", "runs/c/trials"]).status.success());
     fs::write(dir.join("runs/c/trials.json"), "[]").unwrap();
     for folder in ["runs/c", "runs"] {
         says(
@@ -301,7 +281,7 @@ fn a_comparison_is_watched_by_its_folder() {
 #[test]
 fn one_is_no_plural() {
     let dir = tempfile::tempdir().unwrap();
-    let out = tiny(dir.path(), &[]);
+    let out = tiny(dir.path(), "r", &[]);
     let text = String::from_utf8_lossy(&out.stderr);
     assert!(text.contains("on cpu, 1 thread; 1 epoch of "), "{text}");
     let text = good(dir.path(), &["doctor"]);
@@ -319,7 +299,7 @@ fn nothing_steers_the_terminal() {
     const EVIL: &str = "\u{1b}]0;x\u{7}\u{1b}[2J\u{9b}1m\u{202e}\u{0}\r";
     let json = serde_json::to_string(EVIL).unwrap();
     let json = json.trim_matches('"');
-    assert!(tiny(dir, &[]).status.success());
+    assert!(tiny(dir, "r", &[]).status.success());
     let run = dir.join("runs/r");
     for (file, from, to) in [
         (

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use image::ColorType;
 use nasfw::framework::dataset::{DataSource, Dataset, ImageData, Part};
-use nasfw::framework::registry::{Kind, Parse, Registry};
+use nasfw::framework::registry::{Kind, Registry};
 use rten::{Model, Value as Tensor};
 use serde_json::{Value, json};
 
@@ -31,14 +31,11 @@ fn settings(channels: usize, size: usize) -> [(&'static str, Value); 6] {
 pub fn dataset(name: &str, settings: &[(&str, Value)]) -> Box<dyn Dataset> {
     let registry = Registry::load().unwrap();
     let plugin = registry.get(Kind::Dataset, name).unwrap();
-    let Parse::Dataset(parse) = plugin.parse else {
-        panic!("kind")
-    };
     let mut section = plugin.default_section().unwrap();
     for (key, value) in settings {
         section[*key] = value.clone();
     }
-    parse(&section).unwrap()
+    plugin.dataset(&section).unwrap()
 }
 
 /// The images of `synthetic` with these settings.
@@ -55,6 +52,17 @@ pub fn trained(dir: &Path, dataset: &[&str]) {
     args.extend(fixed.split_whitespace());
     args.extend(dataset);
     good(dir, &args);
+}
+
+/// The same on pictures of 18×18 pixels in the folder `own`, of which the network sees 16×16. Gives the words that name the
+/// folder, and its images.
+pub fn trained_on_pictures(dir: &Path) -> ([&'static str; 4], ImageData) {
+    let data = synthetic(3, 18);
+    as_files(&dir.join("own/train"), &data.train, [3, 18], pattern);
+    as_files(&dir.join("own/val"), &data.test, [3, 18], pattern);
+    let own = ["--dataset", "image-folder", "--data-dir", "own"];
+    trained(dir, &[&own[..], &["--set", "dataset.size=16"]].concat());
+    (own, data)
 }
 
 pub fn trained_on_synthetic(dir: &Path, channels: usize, size: usize) {

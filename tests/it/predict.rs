@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::pictures::{
     CLASSES, as_dataset, as_files, dataset, onnx_logits, pattern, synthetic, trained,
-    trained_on_synthetic,
+    trained_on_pictures, trained_on_synthetic,
 };
 use crate::program::{flat, good, nasfw};
 
@@ -218,11 +218,7 @@ fn without_images(dir: &Path, files: &[String], found: &[Value]) {
 fn pictures_are_shown_as_the_runs_own_dataset_shows_them() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
-    let data = synthetic(3, 18);
-    as_files(&dir.join("own/train"), &data.train, [3, 18], pattern);
-    as_files(&dir.join("own/val"), &data.test, [3, 18], pattern);
-    let own = ["--dataset", "image-folder", "--data-dir", "own"];
-    trained(dir, &[&own[..], &["--set", "dataset.size=16"]].concat());
+    trained_on_pictures(dir);
     // Nothing of what follows needs the images.
     fs::remove_dir_all(dir.join("own")).unwrap();
     let says = exported(dir);

@@ -27,6 +27,13 @@ pub fn good(dir: &Path, args: &[&str]) -> String {
     String::from_utf8(out.stdout).unwrap()
 }
 
+/// A search of a moment, in the run folder `name`, with further options.
+pub fn tiny(dir: &Path, name: &str, more: &[&str]) -> Output {
+    let search = "run --strategy darts --space toy-conv --epochs 1 --threads 1 --set dataset.images=64 --name";
+    let search: Vec<&str> = search.split_whitespace().chain([name]).collect();
+    nasfw(dir, &[&search, more].concat())
+}
+
 /// What a program said, on one line and without the bar at which a message was broken.
 pub fn flat(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);

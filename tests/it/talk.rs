@@ -2,45 +2,27 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nasfw::framework::registry::{Kind, Registry};
 use serde_json::Value;
 
-use crate::program::{good, nasfw};
-
-fn short(dir: &Path, more: &[&str]) -> Output {
-    let args = [
-        "run",
-        "--strategy",
-        "darts",
-        "--space",
-        "toy-conv",
-        "--epochs",
-        "1",
-        "--threads",
-        "1",
-        "--set",
-        "dataset.images=64",
-    ];
-    nasfw(dir, &[&args, more].concat())
-}
+use crate::program::{good, nasfw, tiny};
 
 #[test]
 fn quiet_leaves_results_and_errors_and_verbose_says_more() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let usual = short(dir, &["--name", "usual"]);
+    let usual = tiny(dir, "usual", &[]);
     assert!(usual.status.success(), "{usual:?}");
     assert!(text(&usual.stderr).contains("run folder: runs/usual"));
     assert!(text(&usual.stdout).contains("\nnext:\n"));
     assert!(!text(&usual.stderr).contains("DEBUG"));
 
     for (name, more) in [("before", &["-q"][..]), ("long", &["--quiet"])] {
-        let quiet = short(dir, &[more, &["--name", name]].concat());
+        let quiet = tiny(dir, name, more);
         assert!(quiet.status.success(), "{quiet:?}");
         assert_eq!(text(&quiet.stderr), "");
         let said = text(&quiet.stdout);
@@ -57,7 +39,7 @@ fn quiet_leaves_results_and_errors_and_verbose_says_more() {
     };
     assert_eq!(lines("usual"), lines("long"));
 
-    let loud = short(dir, &["-v", "--name", "loud"]);
+    let loud = tiny(dir, "loud", &["-v"]);
     assert!(
         text(&loud.stderr).contains("DEBUG"),
         "{}",

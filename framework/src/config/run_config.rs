@@ -102,6 +102,7 @@ impl RunConfig {
                 dataset,
                 benchmark,
                 trackers,
+                lacks: vec![],
             };
             let section_name = |kind| {
                 let section = resolved.section(kind);
@@ -175,6 +176,7 @@ impl RunConfig {
     pub fn of_run(run: &Path) -> Result<Self> {
         need_run(run)?;
         let mut config: Self = read_stored(run, RUN).map_err(|e| in_python(run, e))?;
+        config.lacks = lacking(&config.to_value()?, &read_stored(run, RUN)?);
         if std::mem::take(&mut config.common.tensorboard) {
             let plugin = Registry::load()?.get(Kind::Tracker, "tensorboard")?;
             let tracker = plugin.tracker(&plugin.default_section()?)?;
@@ -223,6 +225,23 @@ impl RunConfig {
         .into_iter()
         .chain(benchmark)
     }
+}
+
+/// Paths of what is in `ours` and not in `theirs`.
+fn lacking(ours: &Value, theirs: &Value) -> Vec<Vec<String>> {
+    let (Some(ours), Some(theirs)) = (ours.as_object(), theirs.as_object()) else {
+        return vec![];
+    };
+    let below = |(key, ours): (&String, &Value)| -> Vec<Vec<String>> {
+        let Some(theirs) = theirs.get(key) else {
+            return vec![vec![key.clone()]];
+        };
+        let deeper = lacking(ours, theirs).into_iter();
+        deeper
+            .map(|path| [vec![key.clone()], path].concat())
+            .collect()
+    };
+    ours.iter().flat_map(below).collect()
 }
 
 /// The error of a `run.json` that this program can't read because its plugins are written in Python.

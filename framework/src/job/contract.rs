@@ -81,10 +81,6 @@ impl Common {
     }
 }
 
-/// Settings that runs of earlier versions lack, and what they did. A fingerprint lacks them where they say the same, so
-/// that such runs can go on.
-const LATER: [(&str, &str, Value); 1] = [("trainer", "sync_batch_norm", Value::Bool(false))];
-
 /// Everything that decides a run. Plugins' settings are trait objects, kept by name through typetag.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct RunConfig {
@@ -103,12 +99,37 @@ pub struct RunConfig {
     /// Who else keeps what happens.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trackers: Vec<Box<dyn Tracker>>,
+    /// Paths of the settings that the file of a run of an earlier version lacks. They say what that version did.
+    #[serde(skip)]
+    pub lacks: Vec<Vec<String>>,
 }
 
 impl RunConfig {
-    /// BLAKE3 of the settings that decide the numbers of a run: everything but where files lie and who else
-    /// keeps what happens.
+    /// BLAKE3 of the settings that decide the numbers of a run, as the version wrote them that began it.
     pub fn fingerprint(&self) -> Result<String> {
+        let mut value = self.deciding()?;
+        for path in &self.lacks {
+            let Some((key, above)) = path.split_last() else {
+                continue;
+            };
+            let section = above.iter().try_fold(&mut value, |at, key| at.get_mut(key));
+            if let Some(map) = section.and_then(Value::as_object_mut) {
+                // The others keep their order.
+                map.shift_remove(key);
+            }
+        }
+        Ok(blake3::hash(value.to_string().as_bytes())
+            .to_hex()
+            .to_string())
+    }
+
+    /// Whether both give the same numbers, whichever versions they are of.
+    pub fn is_same_search(&self, other: &Self) -> Result<bool> {
+        Ok(self.deciding()? == other.deciding()?)
+    }
+
+    /// The settings that decide the numbers of a run: everything but where files lie and who else keeps what happens.
+    fn deciding(&self) -> Result<Value> {
         let mut value = self.to_value()?;
         if let Some(map) = value.as_object_mut() {
             map.remove("trackers");
@@ -121,17 +142,7 @@ impl RunConfig {
         if let Some(map) = value.get_mut("benchmark").and_then(Value::as_object_mut) {
             map.remove("file");
         }
-        for (section, key, before) in LATER {
-            if let Some(map) = value.get_mut(section).and_then(Value::as_object_mut)
-                && map.get(key) == Some(&before)
-            {
-                // The others keep their order.
-                map.shift_remove(key);
-            }
-        }
-        Ok(blake3::hash(value.to_string().as_bytes())
-            .to_hex()
-            .to_string())
+        Ok(value)
     }
 
     /// Name and settings of the space.

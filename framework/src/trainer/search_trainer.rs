@@ -64,7 +64,6 @@ pub struct SearchTrainer {
     pub fused: bool,
     /// Whether several processes take the statistics of batch norm over all their parts of a batch, by operators that are not
     /// fused.
-    // Runs of earlier versions lack it.
     #[serde(default)]
     pub sync_batch_norm: bool,
     /// The optimizer of the supernet's weights.

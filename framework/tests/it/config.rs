@@ -2,6 +2,7 @@
 
 use nasfw_framework::config::{Layer, Origin, RunConfig, resolve};
 use nasfw_framework::registry::Registry;
+use nasfw_framework::run::RUN;
 use nasfw_framework::{Error, Result};
 use serde_json::json;
 
@@ -207,6 +208,41 @@ fn the_fingerprint_covers_numbers_and_not_places() {
     ] {
         assert_ne!(base, print(&[change]), "{change}");
     }
+}
+
+/// A run of a version that knew fewer settings keeps its fingerprint, and is the search that these settings stand for.
+#[test]
+fn settings_that_came_later_change_no_fingerprint_of_before() {
+    let config = fixture::config(&[]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let run = fixture::folder(folder.path(), &config);
+    let read = || RunConfig::of_run(run.path()).unwrap();
+    let now = read();
+    assert!(now.lacks.is_empty());
+    assert_eq!(now.fingerprint().unwrap(), config.fingerprint().unwrap());
+
+    let mut before = config.to_value().unwrap();
+    let taken = [("/trainer", "sync_batch_norm"), ("/trainer/weights", "eps")];
+    for (section, key) in taken {
+        let section = before.pointer_mut(section).unwrap();
+        let gone = section.as_object_mut().unwrap().shift_remove(key);
+        assert!(gone.is_some(), "{key}");
+    }
+    run.write_json(RUN, &before).unwrap();
+    // As that version computed it.
+    let mut text = before;
+    text.as_object_mut().unwrap().remove("trackers");
+    let common = text["common"].as_object_mut().unwrap();
+    for key in ["out", "data_dir", "download"] {
+        common.remove(key);
+    }
+    let expected = blake3::hash(text.to_string().as_bytes()).to_hex();
+    let old = read();
+    assert_eq!(old.fingerprint().unwrap(), expected.as_str());
+    assert_ne!(old.fingerprint().unwrap(), now.fingerprint().unwrap());
+    assert!(old.is_same_search(&now).unwrap() && now.is_same_search(&old).unwrap());
+    let other = fixture::config(&["trainer.sync_batch_norm=true"]).unwrap();
+    assert!(!old.is_same_search(&other).unwrap());
 }
 
 #[test]

@@ -69,11 +69,7 @@ impl StrategyConfig for VimConfig {
         v.range("strategy.temperature_end", self.temperature_end, 1e-3, 1e3);
         v.at_least("strategy.noise", self.noise, 0.0);
         v.at_least("strategy.topology_noise", self.topology_noise, 0.0);
-        for (option, value) in [
-            ("topology_temperature", self.topology_temperature),
-            ("topology_temperature_end", self.topology_temperature_end),
-            ("topology_rate", self.topology_rate),
-        ] {
+        for (option, value) in self.of_free_topology() {
             v.range(&format!("strategy.{option}"), value, 1e-3, 1e3);
         }
         v.at_least("strategy.free_init_std", self.free_init_std, 0.0);
@@ -97,6 +93,15 @@ impl VimConfig {
         }
     }
 
+    /// Options that free topology alone has; 1 leaves it as in DARTS.
+    fn of_free_topology(&self) -> [(&'static str, f64); 3] {
+        [
+            ("topology_temperature", self.topology_temperature),
+            ("topology_temperature_end", self.topology_temperature_end),
+            ("topology_rate", self.topology_rate),
+        ]
+    }
+
     /// An option that was set and would change nothing is a mistake.
     fn refuse_idle_options(&self, v: &mut Validator) {
         let mut idle = |option: &str, because: &str| {
@@ -111,11 +116,7 @@ impl VimConfig {
                 "with `topology = \"generated\"`: there `noise` counts",
             );
         }
-        for (option, value) in [
-            ("topology_temperature", self.topology_temperature),
-            ("topology_temperature_end", self.topology_temperature_end),
-            ("topology_rate", self.topology_rate),
-        ] {
+        for (option, value) in self.of_free_topology() {
             if value != 1.0 && self.topology == Logits::Generated {
                 idle(option, "with `topology = \"generated\"`");
             }
