@@ -8,7 +8,7 @@ use super::report::{Report, Verdict};
 use super::slopes::compare;
 use super::space::fits;
 use nasfw_framework::arch::{ArchSpec, Choice};
-use nasfw_framework::distribution::{ArchDistribution, normalised_entropy};
+use nasfw_framework::distribution::ArchDistribution;
 use nasfw_framework::rng::{self, Streams};
 use nasfw_framework::{Error, Result, if_any};
 
@@ -94,7 +94,7 @@ pub fn distribution(name: &str, distribution: &dyn ArchDistribution, spec: &Arch
         "entropy-in-range",
         "the normalised entropy lies in [0, 1]",
         || {
-            let entropy = normalised_entropy(&spec.to_marginals(&distribution.mean(&phi)?));
+            let entropy = spec.entropy(&spec.to_marginals(&distribution.mean(&phi)?));
             Ok(Verdict::of((0.0..=1.0 + 1e-9).contains(&entropy), || {
                 format!("it is {entropy}")
             }))

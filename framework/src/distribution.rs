@@ -6,7 +6,4 @@ mod independent;
 
 pub use dirichlet::Dirichlet;
 pub use gumbel::{GumbelSoftmax, Relaxation};
-pub use independent::{
-    ArchDistribution, IndependentSoftmax, gumbel, has_none, normalised_entropy, plackett_luce,
-    row_entropy,
-};
+pub use independent::{ArchDistribution, IndependentSoftmax, gumbel, has_none, plackett_luce};

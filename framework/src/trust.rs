@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::arch::{Genotype, Group, Marginals};
 use crate::benchmark::Standing;
-use crate::distribution::normalised_entropy;
 
 /// Above this entropy the weights say next to nothing.
 const COIN_TOSS: f64 = 0.95;
@@ -122,7 +121,7 @@ pub(crate) fn decided(groups: &[Group], weights: Option<&Marginals>) -> Vec<(Str
     groups
         .iter()
         .zip(of_groups)
-        .map(|(group, rows)| (group.name.clone(), normalised_entropy(&vec![rows.clone()])))
+        .map(|(group, rows)| (group.name.clone(), group.entropy(rows)))
         .collect()
 }
 

@@ -1,7 +1,7 @@
 //! How undecided every row is, over the steps.
 
 use nasfw_framework::Result;
-use nasfw_framework::distribution::row_entropy;
+use nasfw_framework::arch::row_entropy;
 
 use super::chart::{Axes, Line};
 use super::weights::rows;
@@ -27,7 +27,10 @@ pub(super) fn draw(record: &Record, edge: Option<&str>) -> Result<Option<Figure>
     let line = |(look, &row): (usize, &usize)| {
         let entropy = |m: &Moment<'_>| {
             let weights = m.marginals?.get(shown.at)?.get(row)?;
-            Some((m.step as f64, row_entropy(weights)))
+            Some((
+                m.step as f64,
+                row_entropy(weights, shown.group.rows[row].keep),
+            ))
         };
         Line {
             name: shown.group.rows[row].name.clone(),
@@ -47,7 +50,7 @@ pub(super) fn draw(record: &Record, edge: Option<&str>) -> Result<Option<Figure>
     Ok(Some(Figure {
         kind: "entropy",
         title: format!("Entropy of the rows of {}", shown.group.name),
-        caption: "Entropy of the weights of every row, divided by its largest value: 1 is undecided, 0 is decided.".into(),
+        caption: "Entropy of the weights of every row: 1 is undecided, 0 is decided.".into(),
         legend: look::legend(lines.iter().map(|l| l.name.as_str())),
         panels: vec![axes.panel("", &lines)],
         columns: 1,

@@ -13,4 +13,4 @@ pub use choice::Choice;
 pub use dag::{Dag, Label};
 pub use genotype::{Cell, Edge, Genotype, Node};
 pub use relaxed::RelaxedArch;
-pub use spec::{ArchSpec, Edges, Group, Marginals, Role, Row, subsets};
+pub use spec::{ArchSpec, Edges, Group, Marginals, Role, Row, row_entropy, subsets};

@@ -30,6 +30,35 @@ pub struct Row {
     pub keep: usize,
 }
 
+impl Row {
+    /// The largest weight of a row that keeps one candidate; of a row that keeps several, the share of all its weights that
+    /// the kept ones have.
+    pub fn sharpness(&self, weights: &[f64]) -> f64 {
+        let kept = top_k(weights, self.keep).into_iter();
+        let kept: f64 = kept.map(|i| weights[i]).sum();
+        match self.keep {
+            1 => kept,
+            _ => kept / weights.iter().sum::<f64>(),
+        }
+    }
+}
+
+/// Entropy of the weights of a row that keeps `keep` candidates, normalised to sum to one, from 1 for uniform weights to 0
+/// where no more candidates have weight than are kept: (H − log keep) / (log candidates − log keep), no less than zero. A row
+/// that keeps all of its candidates has nothing to decide, and where none has weight nothing is left to decide: 0.
+pub fn row_entropy(weights: &[f64], keep: usize) -> f64 {
+    let sum: f64 = weights.iter().sum();
+    if keep >= weights.len() || sum == 0.0 {
+        return 0.0;
+    }
+    let (kept, all) = ((keep as f64).ln(), (weights.len() as f64).ln());
+    let shares = weights.iter().map(|w| w / sum).filter(|p| *p != 0.0);
+    let h: f64 = shares.map(|p| -p * p.ln()).sum();
+    let entropy = (h - kept) / (all - kept);
+    // Not `max`, which would make zero of what is no number. A sum of nothing is -0.
+    if entropy < 0.0 { 0.0 } else { entropy + 0.0 }
+}
+
 /// A matrix of choices. Rows may be ragged: shorter rows are padded on the right and the padding is masked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {
@@ -114,6 +143,47 @@ impl Group {
         self.masked_logits(logits).softmax(-1, logits.kind())
     }
 
+    /// Row-wise weights of as many candidates as the row keeps: the probability of each to be among the kept, where a subset
+    /// of that size has a probability in proportion to the exponential of the sum of its `logits` (`[rows, width]`). They sum
+    /// to the number that is kept, none is above one; where one is kept it is the softmax. Padding gets zero.
+    ///
+    /// Such a probability is keep · softmax(logit + log e(logits of the others)), e being the elementary symmetric polynomial
+    /// of their exponentials of degree keep − 1 (Ahmed et al. 2023, SIMPLE, ICLR, section 3).
+    pub fn subset_softmax(&self, logits: &Tensor) -> Tensor {
+        let kept: Vec<i64> = self.rows.iter().map(|r| r.keep as i64).collect();
+        let most = kept.iter().copied().max().unwrap_or(1);
+        if most == 1 {
+            return self.softmax(logits);
+        }
+        // Far below all logits, and its sums and differences are numbers.
+        const NOTHING: f64 = -1e30;
+        let (kind, device) = (logits.kind(), logits.device());
+        let [rows, width] = self.shape();
+        let logits = match self.is_ragged() {
+            true => logits.masked_fill(&self.mask(device).logical_not(), NOTHING),
+            false => logits.shallow_clone(),
+        };
+        // [row, candidate, other candidate]
+        let own = Tensor::eye(width, (Kind::Bool, device));
+        let others = logits.unsqueeze(1).masked_fill(&own, NOTHING);
+        // log e of degrees 0 to keep − 1, of the first j of the others: [row, candidate].
+        let all = |log_e: f64| Tensor::full([rows, width], log_e, (kind, device));
+        let degrees = 0..most;
+        let mut log_e: Vec<Tensor> = degrees
+            .map(|degree| all(if degree == 0 { 0.0 } else { NOTHING }))
+            .collect();
+        for other in others.unbind(2) {
+            for degree in (1..log_e.len()).rev() {
+                log_e[degree] = log_e[degree].logaddexp(&(&log_e[degree - 1] + &other));
+            }
+        }
+        let degree = Tensor::from_slice(&kept).to_device(device) - 1;
+        let degree = degree.view([1, rows, 1]).expand([1, rows, width], false);
+        let log_e = Tensor::stack(&log_e, 0).gather(0, &degree, false);
+        let kept = Tensor::from_slice(&kept).to_device(device).view([rows, 1]);
+        (logits + log_e.squeeze_dim(0)).softmax(-1, kind) * kept
+    }
+
     /// `logits` with minus infinity in the padding.
     pub fn masked_logits(&self, logits: &Tensor) -> Tensor {
         if self.is_ragged() {
@@ -122,6 +192,29 @@ impl Group {
             logits.shallow_clone()
         }
     }
+}
+
+impl Group {
+    /// [`ArchSpec::entropy`] of this group alone, `[row][candidate]`.
+    pub fn entropy(&self, weights: &[Vec<f64>]) -> f64 {
+        mean_entropy(self.rows.iter(), weights.iter())
+    }
+}
+
+fn mean_entropy<'a>(
+    rows: impl Iterator<Item = &'a Row>,
+    weights: impl Iterator<Item = &'a Vec<f64>>,
+) -> f64 {
+    let open = rows
+        .zip(weights)
+        .filter(|(row, weights)| row.keep < weights.len());
+    mean(open.map(|(row, weights)| row_entropy(weights, row.keep)))
+}
+
+/// Zero of nothing.
+fn mean(values: impl Iterator<Item = f64>) -> f64 {
+    let (sum, n) = values.fold((0.0, 0), |(sum, n), x| (sum + x, n + 1));
+    sum / f64::from(n.max(1))
 }
 
 /// Probabilities or weights of every candidate, on the host: `[group][row][candidate]`, without padding.
@@ -310,6 +403,20 @@ impl ArchSpec {
                 })
                 .collect(),
         )
+    }
+
+    /// Mean entropy ([`row_entropy`]) of the rows that have something to decide: 1 is undecided, 0 is decided.
+    pub fn entropy(&self, marginals: &Marginals) -> f64 {
+        mean_entropy(
+            self.rows().map(|(_, _, row)| row),
+            marginals.iter().flatten(),
+        )
+    }
+
+    /// Mean sharpness ([`Row::sharpness`]) of all rows.
+    pub fn sharpness(&self, marginals: &Marginals) -> f64 {
+        let rows = self.rows().zip(marginals.iter().flatten());
+        mean(rows.map(|((_, _, row), weights)| row.sharpness(weights)))
     }
 
     /// Copies one matrix per group to the host, dropping the padding.

@@ -208,7 +208,7 @@ mod tests {
             for (temperature, entropy) in [(1e6, 1.0), (1e-6, 0.0)] {
                 d.temperature = temperature;
                 let z = sample(&d, &phi, seed).weights;
-                let seen = crate::distribution::normalised_entropy(&spec().to_marginals(&z));
+                let seen = spec().entropy(&spec().to_marginals(&z));
                 prop_assert!((seen - entropy).abs() < 1e-3, "{seen} at {temperature}");
             }
         }

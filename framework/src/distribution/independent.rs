@@ -2,7 +2,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use crate::arch::{ArchSpec, Choice, Marginals, RelaxedArch};
+use crate::arch::{ArchSpec, Choice, RelaxedArch};
 use crate::error::{Error, Result};
 use crate::params::{Init, ParamLayout};
 use crate::rng::{self, Rng, Streams};
@@ -56,39 +56,6 @@ pub fn has_none(what: &'static str) -> Error {
         who: "this distribution",
         what,
     }
-}
-
-/// Mean entropy of the rows of `marginals`, each divided by the logarithm of its number of candidates: 1 is uniform,
-/// 0 is one-hot. Rows that do not sum to one are normalised first.
-pub fn normalised_entropy(marginals: &Marginals) -> f64 {
-    let rows: Vec<f64> = marginals
-        .iter()
-        .flatten()
-        .filter(|row| row.len() > 1)
-        .map(|row| row_entropy(row))
-        .collect();
-    if rows.is_empty() {
-        0.0
-    } else {
-        rows.iter().sum::<f64>() / rows.len() as f64
-    }
-}
-
-/// Entropy of the weights of one row, normalised to sum to one, divided by the logarithm of its number of candidates: 1 is
-/// uniform, 0 is one-hot or a row of one candidate.
-pub fn row_entropy(row: &[f64]) -> f64 {
-    if row.len() < 2 {
-        return 0.0;
-    }
-    let sum: f64 = row.iter().sum();
-    let h: f64 = row
-        .iter()
-        .map(|p| p / sum)
-        .filter(|p| *p > 0.0)
-        .map(|p| -p * p.ln())
-        .sum();
-    // A sum of nothing is -0.
-    h / (row.len() as f64).ln() + 0.0
 }
 
 /// Independent softmax of free logits (DARTS, Liu et al. 2019, equation 2).

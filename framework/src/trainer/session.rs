@@ -13,7 +13,6 @@ use crate::arch::{Genotype, Marginals};
 use crate::benchmark::{Score, Standing};
 use crate::budget::Unit;
 use crate::device;
-use crate::distribution::normalised_entropy;
 use crate::draw::Drawing;
 use crate::error::{Error, Result};
 use crate::events::Event;
@@ -400,18 +399,23 @@ impl<'a> Session<'a> {
 
     fn report_progress(&mut self) -> Result<()> {
         let marginals = self.search.marginals(self.strategy.distribution())?;
+        let entropy = self.entropy(marginals.as_ref());
         let s = &mut self.search;
         let event = Event::Progress {
             step: s.clock.step,
             epoch: s.clock.epoch,
             meters: s.take_meters()?,
-            entropy: marginals.as_ref().map(normalised_entropy),
+            entropy,
             lr: s.theta_lr(),
             scalars: s.scalars.clone(),
             done: s.progress().min(1.0),
             seconds: self.began.elapsed().as_secs_f64(),
         };
         self.emit(event)
+    }
+
+    fn entropy(&self, marginals: Option<&Marginals>) -> Option<f64> {
+        marginals.map(|marginals| self.search.space().spec().entropy(marginals))
     }
 
     fn report_architecture(&mut self) -> Result<()> {
@@ -523,8 +527,8 @@ impl<'a> Session<'a> {
             None => (!own.is_empty()).then_some(own),
         };
         Ok(Found {
-            entropy: marginals.as_ref().map(normalised_entropy),
-            sharpness: marginals.as_ref().map(sharpness),
+            entropy: self.entropy(marginals.as_ref()),
+            sharpness: (marginals.as_ref()).map(|m| self.search.space().spec().sharpness(m)),
             marginals,
             metrics,
             regret,
@@ -574,14 +578,4 @@ struct Found {
     regret: Option<BTreeMap<String, f64>>,
     known: Option<bool>,
     trust: Trust,
-}
-
-/// Mean over rows of the largest weight.
-fn sharpness(marginals: &Marginals) -> f64 {
-    let rows: Vec<f64> = marginals
-        .iter()
-        .flatten()
-        .map(|row| row.iter().copied().fold(f64::NEG_INFINITY, f64::max))
-        .collect();
-    rows.iter().sum::<f64>() / rows.len().max(1) as f64
 }

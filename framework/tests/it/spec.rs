@@ -2,11 +2,29 @@
 
 use std::collections::{HashMap, HashSet};
 
-use nasfw_framework::distribution::normalised_entropy;
+use nasfw_framework::arch::{row_entropy, subsets};
 use nasfw_framework::prelude::*;
 use nasfw_framework::rng;
 use proptest::prelude::*;
+use proptest::strategy::Strategy as _;
 use tch::{Device, Kind, Tensor};
+
+fn row(name: &str, n: usize, keep: usize) -> Row {
+    Row {
+        name: name.into(),
+        candidates: (0..n).map(|c| c.to_string()).collect(),
+        keep,
+    }
+}
+
+fn group(name: &str, rows: Vec<Row>) -> Group {
+    Group {
+        name: name.into(),
+        role: Role::Operations,
+        rows,
+        edges: None,
+    }
+}
 
 prop_compose! {
     fn any_spec()(rows in prop::collection::vec(prop::collection::vec((1usize..5, 0usize..3), 1..4), 1..3)) -> ArchSpec {
@@ -75,17 +93,6 @@ proptest! {
 
 #[test]
 fn bad_specs_are_refused() {
-    let row = |name: &str, n: usize, keep: usize| Row {
-        name: name.into(),
-        candidates: (0..n).map(|c| c.to_string()).collect(),
-        keep,
-    };
-    let group = |name: &str, rows: Vec<Row>| Group {
-        name: name.into(),
-        role: Role::Operations,
-        rows,
-        edges: None,
-    };
     for (groups, says) in [
         (vec![], "no groups"),
         (vec![group("a", vec![])], "no rows"),
@@ -109,12 +116,89 @@ fn bad_specs_are_refused() {
 }
 
 #[test]
-fn entropy_is_one_when_uniform_and_zero_when_one_hot() {
-    assert!((normalised_entropy(&vec![vec![vec![0.25; 4], vec![0.5; 2]]]) - 1.0).abs() < 1e-12);
-    assert_eq!(normalised_entropy(&vec![vec![vec![0.0, 1.0]]]), 0.0);
-    // One uniform and one decided row; a row without a choice does not count.
-    let half = normalised_entropy(&vec![vec![vec![0.5, 0.5], vec![1.0, 0.0], vec![1.0]]]);
-    assert!((half - 0.5).abs() < 1e-12);
+fn entropy_is_one_when_uniform_and_zero_when_decided() {
+    let spec = |rows| ArchSpec::new(vec![group("a", rows)]).unwrap();
+    let uniform = spec(vec![row("r", 4, 1), row("s", 2, 1), row("t", 4, 3)]);
+    let weights = vec![vec![vec![0.25; 4], vec![0.5; 2], vec![0.75; 4]]];
+    assert!((uniform.entropy(&weights) - 1.0).abs() < 1e-12);
+    assert_eq!(
+        spec(vec![row("r", 2, 1)]).entropy(&vec![vec![vec![0.0, 1.0]]]),
+        0.0
+    );
+    // One uniform and one decided row; rows without a choice do not count.
+    let half = spec(vec![
+        row("r", 2, 1),
+        row("s", 2, 1),
+        row("t", 1, 1),
+        row("u", 2, 2),
+    ]);
+    let weights = vec![vec![
+        vec![0.5, 0.5],
+        vec![1.0, 0.0],
+        vec![1.0],
+        vec![0.9, 0.1],
+    ]];
+    assert!((half.entropy(&weights) - 0.5).abs() < 1e-12);
+    assert!((half.groups()[0].entropy(&weights[0]) - 0.5).abs() < 1e-12);
+    assert_eq!(row_entropy(&[0.0, 0.0], 1), 0.0);
+    assert!(row_entropy(&[f64::NAN, 1.0], 1).is_nan());
+    // Two of three are kept: between the two and uniform it is (H - log 2) / (log 3 - log 2).
+    assert_eq!(row_entropy(&[0.5, 0.5, 0.0], 2), 0.0);
+    assert_eq!(row_entropy(&[1.0, 0.0, 0.0], 2), 0.0);
+    let between = (1.5 * 2.0_f64.ln() - 2.0_f64.ln()) / 1.5_f64.ln();
+    assert!((row_entropy(&[0.5, 0.25, 0.25], 2) - between).abs() < 1e-12);
+}
+
+#[test]
+fn sharpness_is_the_largest_weight_or_the_share_of_what_is_kept() {
+    let spec = ArchSpec::new(vec![group("a", vec![row("r", 3, 1), row("s", 4, 2)])]).unwrap();
+    let sharpness = |one: &[f64], two: &[f64]| spec.sharpness(&vec![vec![one.into(), two.into()]]);
+    assert_eq!(sharpness(&[0.0, 1.0, 0.0], &[1.0, 0.0, 1.0, 0.0]), 1.0);
+    assert_eq!(sharpness(&[0.25, 0.25, 0.5], &[0.5; 4]), 0.5);
+    assert_eq!(sharpness(&[0.5, 0.25, 0.25], &[0.25, 0.75, 0.0, 0.0]), 0.75);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 64, ..ProptestConfig::default() })]
+
+    /// Against the sum over all subsets, its gradient too: the covariance of what is kept.
+    #[test]
+    fn subset_softmax_is_the_probability_to_be_kept(
+        sizes in prop::collection::vec((1usize..6).prop_flat_map(|n| (Just(n), 1..=n)), 1..4),
+        logits in prop::collection::vec(-8.0f64..8.0, 15),
+        scale in prop::sample::select(vec![1.0, 30.0]),
+    ) {
+        let rows = sizes.iter().enumerate().map(|(i, (n, keep))| row(&format!("r{i}"), *n, *keep));
+        let group = group("a", rows.collect());
+        let [height, width] = group.shape();
+        let logits: Vec<f64> = logits[..(height * width) as usize].iter().map(|x| x * scale).collect();
+        let leaf = Tensor::from_slice(&logits).view([height, width]).set_requires_grad(true);
+        let weights = group.subset_softmax(&leaf);
+        // The gradient of the first candidate's probability of every row.
+        weights.select(1, 0).sum(Kind::Double).backward();
+        let gradient: Vec<f64> = leaf.grad().reshape([-1]).try_into().unwrap();
+        let weights: Vec<f64> = weights.reshape([-1]).try_into().unwrap();
+        for (r, &(n, keep)) in sizes.iter().enumerate() {
+            let at = r * width as usize;
+            let logits = &logits[at..at + n];
+            let sums: Vec<(Vec<usize>, f64)> = subsets(n, keep)
+                .into_iter()
+                .map(|kept| { let sum = kept.iter().map(|&i| logits[i]).sum(); (kept, sum) })
+                .collect();
+            let most = sums.iter().map(|(_, sum)| *sum).fold(f64::MIN, f64::max);
+            let total: f64 = sums.iter().map(|(_, sum)| (sum - most).exp()).sum();
+            let with = |all: &[usize]| -> f64 {
+                let with = sums.iter().filter(|(kept, _)| all.iter().all(|i| kept.contains(i)));
+                with.map(|(_, sum)| (sum - most).exp() / total).sum()
+            };
+            for i in 0..n {
+                prop_assert!((weights[at + i] - with(&[i])).abs() < 1e-9, "{weights:?}");
+                let covariance = with(&[0, i]) - with(&[0]) * with(&[i]);
+                prop_assert!((gradient[at + i] - covariance).abs() < 1e-9, "{gradient:?}");
+            }
+            prop_assert!(weights[at + n..at + width as usize].iter().all(|w| *w == 0.0));
+        }
+    }
 }
 
 #[test]

@@ -86,7 +86,7 @@ fn real(p: &[f64], none: Option<usize>) -> Vec<f64> {
 
 /// 1 minus the entropy divided by its largest value.
 fn certainty(p: &[f64]) -> f64 {
-    1.0 - nasfw_framework::distribution::row_entropy(p)
+    1.0 - nasfw_framework::arch::row_entropy(p, 1)
 }
 
 /// Mean intersection of the distribution with earlier ones; 0 without any.

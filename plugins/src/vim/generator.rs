@@ -362,14 +362,18 @@ impl GeneratorDistribution {
     }
 
     fn softmax(&self, logits: &[Tensor]) -> Vec<Tensor> {
-        logits
-            .iter()
-            .zip(self.spec.groups())
-            .map(|(l, g)| match self.config.is_free_topology(g.role) {
-                true => g.softmax(&(l / self.temperature.free_topology)),
-                false => g.softmax(&(l / self.temperature.generated)),
-            })
-            .collect()
+        let groups = self.spec.groups().iter();
+        let of_group = |(a, g): (&Tensor, &Group)| {
+            let temperature = match self.config.is_free_topology(g.role) {
+                true => self.temperature.free_topology,
+                false => self.temperature.generated,
+            };
+            match self.config.k_hot {
+                true => g.subset_softmax(&(a / temperature)),
+                false => g.softmax(&(a / temperature)),
+            }
+        };
+        logits.iter().zip(groups).map(of_group).collect()
     }
 
     /// ε by name, for checkpoints: it is an input of the algorithm.

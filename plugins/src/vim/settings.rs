@@ -44,6 +44,9 @@ pub struct VimConfig {
     /// Free topology logits are so many times their parameters: by Adam, they move so many times as fast.
     #[serde(default = "one")]
     pub topology_rate: f64,
+    /// Rows that keep k candidates have weights that sum to k, the probabilities of subsets of k, and not to one.
+    #[serde(default)]
+    pub k_hot: bool,
     /// Standard deviation of free logits at the start.
     pub free_init_std: f64,
     /// Conv-ReLU-BN blocks of the generator.

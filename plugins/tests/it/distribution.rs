@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use nasfw_framework::arch::subsets;
 use proptest::prelude::*;
 
 use super::*;
@@ -157,6 +158,34 @@ fn a_rate_scales_free_topology_alone() {
         };
         let want = &power / power.sum_dim_intlist([1i64].as_slice(), true, Kind::Double);
         assert_close(&numbers(&want), &numbers(&means[1][g]), 1e-12, &group.name);
+    }
+}
+
+/// Of rows that keep k, k-hot weights are the probabilities to be in a subset of k, which has one in proportion to the product of
+/// the softmax's.
+#[test]
+fn k_hot_weights_are_of_subsets() {
+    let spec = mixed_spec();
+    let at = |k_hot: bool| build(&config(&[("k_hot", k_hot.into())]), &spec, 3);
+    let ((plain, phi), (k_hot, same)) = (at(false), at(true));
+    assert_eq!(numbers(&phi), numbers(&same));
+    let means = [&plain, &k_hot].map(|d| spec.to_marginals(&of(&**d).mean(&phi).unwrap()));
+    assert!(spec.rows().any(|(_, _, row)| row.keep > 1));
+    for (g, r, row) in spec.rows() {
+        let p = &means[0][g][r];
+        let mut want = vec![0.0; p.len()];
+        for subset in subsets(p.len(), row.keep) {
+            let weight: f64 = subset.iter().map(|&i| p[i]).product();
+            subset.iter().for_each(|&i| want[i] += weight);
+        }
+        let sum: f64 = want.iter().sum();
+        let want: Vec<f64> = want.iter().map(|w| w * row.keep as f64 / sum).collect();
+        assert_close(&means[1][g][r], &want, 1e-12, &row.name);
+    }
+    // What is drawn does not depend on it.
+    for choice in spec.enumerate().take(20) {
+        let p = |d: &dyn ArchDistribution| log_prob(d, &phi, &choice);
+        assert_eq!(p(of(&*plain)), p(of(&*k_hot)));
     }
 }
 

@@ -169,7 +169,7 @@ fn before_training_it_is_as_far_from_uniform_as_reported() {
             let found = [
                 zeros,
                 mean[0].iter().map(max).sum::<f64>() / rows as f64,
-                nasfw_framework::distribution::normalised_entropy(&mean),
+                spec.entropy(&mean),
                 same as f64 / rows as f64,
             ];
             for (sum, x) in sums.iter_mut().zip(found) {

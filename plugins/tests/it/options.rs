@@ -175,6 +175,7 @@ const OTHER: &[(&str, &str, &[&str])] = &[
     ("topology_temperature", "2.0", &[]),
     ("topology_temperature_end", "0.5", &[]),
     ("topology_rate", "3.0", &[]),
+    ("k_hot", "true", &[]),
     ("free_init_std", "0.1", &[]),
     ("blocks", "3", &[]),
     ("width", "7", &[]),

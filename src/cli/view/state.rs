@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use nasfw_analysis::record::spec_of;
-use nasfw_framework::arch::{ArchSpec, Genotype, Role};
-use nasfw_framework::distribution::row_entropy;
+use nasfw_framework::arch::{ArchSpec, Genotype, Role, row_entropy};
 use nasfw_framework::events::Event;
 use nasfw_framework::trust::Trust;
 use serde_json::Value;
@@ -260,7 +259,7 @@ fn edges(spec: Option<&ArchSpec>, marginals: &[Vec<Vec<f64>>]) -> Vec<Edge> {
             let candidate = row.and_then(|r| r.candidates.get(best));
             edges.push(Edge {
                 name,
-                entropy: row_entropy(weights).clamp(0.0, 1.0),
+                entropy: row_entropy(weights, row.map_or(1, |r| r.keep)).clamp(0.0, 1.0),
                 best: candidate.map_or_else(|| format!("candidate {best}"), Clone::clone),
                 weight,
                 operations: group.is_some_and(|g| g.role == Role::Operations),
