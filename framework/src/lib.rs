@@ -13,6 +13,7 @@
 // Ground: plain helpers.
 pub mod input;
 pub mod lossless;
+pub mod palette;
 pub mod printable;
 pub mod rng;
 pub mod schedule;
