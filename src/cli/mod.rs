@@ -137,10 +137,10 @@ enum Verb {
     /// Show the configuration that a run would have.
     #[command(subcommand)]
     Config(config::Config),
-    /// Draw a space, a run's result or a genotype as SVG, PNG or DOT.
+    /// Draw a space, a run's result or a genotype as SVG, PNG, PDF, TikZ or DOT.
     #[command(after_help = "Example:\n  nasfw draw DARTS_V2 -o cell.svg")]
     Draw(draw::Draw),
-    /// Draw what happened in a run or what a comparison amounts to, as SVG or PNG.
+    /// Draw what happened in a run or what a comparison amounts to, as SVG, PNG or PDF.
     #[command(after_help = "Example:\n  nasfw figure runs/NAME entropy -o entropy.svg")]
     Figure(figure::Figure),
     /// Report on runs or on a comparison: one HTML file.
