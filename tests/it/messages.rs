@@ -143,7 +143,6 @@ fn a_files_ending_is_what_is_in_it() {
         &["draw", "DARTS_V2", "--format", "png"],
         &["draw", "DARTS_V2", "--format", "pdf"],
         &["draw", "DARTS_V2", "--format", "dot", "--width", "85"],
-        &["draw", "DARTS_V2", "--width", "0"],
         &["report", "runs/r", "-o", "y.pdf"],
         &["report", "runs/r", "-o", "y.svg"],
         &["export", "runs/r", "--onnx", "y.safetensors"],

@@ -70,7 +70,13 @@ pub(super) fn entry((name, look): (String, usize)) -> Entry {
 /// A field of a heat map: how much of the colour covers the ground for a fraction from 0 to 1, and the colour of a number
 /// upon it.
 pub(super) fn heat(colour: Tone, fraction: f64) -> (f64, Tone) {
+    // A range without an end has no fractions.
+    let fraction = if fraction.is_nan() {
+        0.0
+    } else {
+        fraction.clamp(0.0, 1.0)
+    };
     // As it is written, so that the number is chosen for what is seen.
-    let opacity = (fraction.clamp(0.0, 1.0) * 100.0).round() / 100.0;
+    let opacity = (fraction * 100.0).round() / 100.0;
     (opacity, upon(colour, opacity))
 }

@@ -404,6 +404,8 @@ fn seeds_are_one_line_and_strategies_several() {
         .unwrap()
         .descendants()
         .filter(|n| n.has_tag_name("li"));
-    let names: Vec<&str> = entries.map(|n| n.text().unwrap()).collect();
+    let names: Vec<&str> = entries
+        .map(|n| n.last_child().unwrap().text().unwrap())
+        .collect();
     assert_eq!(names, ["vim", "darts"]);
 }
