@@ -118,6 +118,7 @@ impl Heat<'_> {
         );
         if self.numbers {
             let short = match format!("{value:.2}") {
+                _ if value == 0.0 => "0".to_owned(),
                 short if short.starts_with("0.") => short.replacen("0.", ".", 1),
                 short if (0.0..1000.0).contains(&value) => short.trim_end_matches(".00").to_owned(),
                 _ => text,

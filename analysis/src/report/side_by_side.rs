@@ -163,25 +163,23 @@ fn groups(runs: &[Record]) -> Vec<(String, Vec<&Record>)> {
             None => groups.push((key, vec![run])),
         }
     }
-    // The strategy's name where that tells them apart, else what does.
-    let strategies: BTreeSet<String> = groups
-        .iter()
-        .map(|(_, runs)| runs[0].setting("strategy.name"))
-        .collect();
-    let by_name = strategies.len() == groups.len();
-    let name = |key: &BTreeMap<String, String>, runs: &[&Record]| {
-        let strategy = runs[0].setting("strategy.name");
-        let others = key.iter().filter(|(key, _)| *key != "strategy.name");
-        let others: Vec<String> = others
-            .map(|(key, value)| format!("{key} = {value}"))
-            .collect();
-        match by_name {
-            true => strategy,
-            false => format!("{strategy}, {}", others.join(", ")),
-        }
+    // The strategy's name, and where several groups have one strategy what tells those apart.
+    let name = |(key, runs): &(BTreeMap<String, String>, Vec<&Record>)| {
+        let strategy = |runs: &[&Record]| runs[0].setting("strategy.name");
+        let own = strategy(runs);
+        let like = || groups.iter().filter(|(_, others)| strategy(others) == own);
+        let telling = key
+            .iter()
+            .filter(|(k, v)| like().any(|(other, _)| other.get(*k) != Some(*v)));
+        let telling = telling.map(|(key, value)| format!("{key} = {value}"));
+        std::iter::once(own.clone())
+            .chain(telling)
+            .collect::<Vec<_>>()
+            .join(", ")
     };
-    groups
+    let names: Vec<String> = groups.iter().map(name).collect();
+    names
         .into_iter()
-        .map(|(key, runs)| (name(&key, &runs), runs))
+        .zip(groups.into_iter().map(|(_, runs)| runs))
         .collect()
 }
