@@ -104,12 +104,13 @@ pub(super) fn figure(figure: &Figure, id: &str) -> Markup {
 
 /// The cells of an architecture, drawn.
 pub(super) fn cells(genotype: &Genotype, caption: &str) -> Markup {
-    let drawing = Drawing::of_genotype(genotype);
+    // One direction for all cells, the one that suits phones.
+    let drawing = Drawing::of_genotype(genotype).narrow();
     html! {
         figure {
             div.cells { @for (cell, (title, part)) in genotype.cells.iter().zip(drawing.parts()) {
                 div.scroll tabindex="0" role="region" aria-label={ "Drawing of " (clean(title)) } {
-                    (PreEscaped(part.narrow().inline(&in_a_line(&only(genotype, cell)))))
+                    (PreEscaped(part.inline(&in_a_line(&only(genotype, cell)))))
                 }
             } }
             figcaption { (clean(caption)) }
