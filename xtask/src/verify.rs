@@ -5,6 +5,7 @@ use std::io::{self, BufRead, BufReader, IsTerminal, Write};
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use std::time::Instant;
 
+use crate::book;
 use crate::failure::Failure;
 use crate::python;
 use crate::setup::Libtorch;
@@ -18,7 +19,7 @@ const MOST_TEST_THREADS: usize = 4;
 /// Processes of pytest: each has torch in memory.
 const PYTEST_PROCESSES: &str = "2";
 
-/// Runs the formatter, the linter, all tests of Rust and of Python, checks of dependencies (deny.toml) and the documentation; stops at
+/// Runs the formatter, the linter, all tests of Rust and of Python, checks of dependencies (deny.toml), the documentation and the site of docs; stops at
 /// the first that fails, with its exit code. With `all`, tests try all pairs of strategies and spaces. With `test_args`, which
 /// choose tests of Rust, those of Python are left out.
 pub fn verify(
@@ -164,6 +165,15 @@ pub fn verify(
         );
         if !status.success() {
             return Ok(exit_code(status));
+        }
+    }
+    if !book::program(workspace).is_file() {
+        println!("SKIPPED: book: no mdBook in target/mdbook");
+    } else {
+        println!("== book");
+        let verdict = book::build(workspace)?;
+        if verdict != ExitCode::SUCCESS {
+            return Ok(verdict);
         }
     }
     summary(&skips, &counts, started)
