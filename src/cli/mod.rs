@@ -21,6 +21,11 @@ mod logging;
 mod man;
 pub(crate) mod network;
 mod new;
+#[cfg(feature = "onnx")]
+mod onnx;
+#[cfg(not(feature = "onnx"))]
+#[path = "onnx/off.rs"]
+mod onnx;
 mod origin;
 mod output;
 mod pace;
