@@ -17,6 +17,8 @@ use nasfw_framework::trust::Trust;
 use nasfw_framework::{Error, Result, input};
 use serde_json::Value;
 
+use crate::state::State;
+
 /// What to do about a file that can't be understood.
 const HELP: &str =
     "the file was edited, cut or made by another version of nasfw; put the whole one back";
@@ -26,7 +28,7 @@ const HELP: &str =
 pub struct Record {
     /// The run folder, as it was named.
     pub path: PathBuf,
-    /// Whether it is over.
+    /// Where it stands.
     pub state: State,
     /// The command that made it, without the program's name; none if the configuration's first line does not tell.
     pub command: Option<String>,
@@ -42,28 +44,6 @@ pub struct Record {
     pub events: Vec<Event>,
     /// What was found; none before the end.
     pub outcome: Option<Outcome>,
-}
-
-/// Whether a run is over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// It ended and has a result.
-    Finished,
-    /// A process is working on it.
-    Going,
-    /// It has no result, and no process is working on it.
-    Stopped,
-}
-
-impl State {
-    /// In a word.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Finished => "finished",
-            Self::Going => "still going",
-            Self::Stopped => "not finished",
-        }
-    }
 }
 
 /// The architecture at one moment of a run.
@@ -106,9 +86,9 @@ impl Record {
         };
         let outcome: Option<Outcome> = read_json_if_there(&path.join(RESULT), HELP)?;
         let state = match &outcome {
-            Some(_) => State::Finished,
-            None if RunFolder::holder(path).is_some() => State::Going,
-            None => State::Stopped,
+            Some(_) => State::Done,
+            None if !events_path.exists() => State::Waiting,
+            None => State::unfinished(RunFolder::holder(path).is_some(), events.last()),
         };
         let command = config.lines().next().and_then(|line| {
             line.strip_prefix("# Made by: ")
@@ -180,10 +160,19 @@ impl Record {
         moments
     }
 
-    /// Rows and candidates by the names that the space gives them, if they fit the run's weights.
+    /// Rows and candidates by the names that the run's events give them, or else the space, if they fit the run's weights.
     fn named(&self) -> Option<Vec<Group>> {
-        let config: Value = read_json(&self.path.join(RUN), HELP).ok()?;
-        let groups = spec_of(&config)?.groups().to_vec();
+        let said = self.events.iter().find_map(|event| match event {
+            Event::Started { groups, .. } if !groups.is_empty() => Some(groups.clone()),
+            _ => None,
+        });
+        let groups = match said {
+            Some(groups) => groups,
+            None => {
+                let config: Value = read_json(&self.path.join(RUN), HELP).ok()?;
+                spec_of(&config)?.groups().to_vec()
+            }
+        };
         let shape: Vec<Vec<usize>> = groups
             .iter()
             .map(|g| g.rows.iter().map(|r| r.candidates.len()).collect())
@@ -300,7 +289,7 @@ pub(crate) mod tests {
             json!({"strategy": {"name": "vim", "lr": 0.1}, "space": {"name": "toy"}, "seed": 1});
         Record {
             path: "runs/made-up".into(),
-            state: State::Finished,
+            state: State::Done,
             command: Some("run --strategy vim".into()),
             settings: flatten(&settings),
             config: "seed = 1\n".into(),

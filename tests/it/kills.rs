@@ -11,7 +11,8 @@ use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime};
 
-use nasfw::analysis::record::{Record, State};
+use nasfw::analysis::record::Record;
+use nasfw::analysis::state::State;
 use nasfw::framework::rng::{Rng, Streams};
 use nasfw::framework::run::{CHECKPOINTS, RESULT, RUN};
 use rand::RngExt;
@@ -262,11 +263,7 @@ impl Bench {
         let over = at.join(RESULT).exists();
         assert_eq!(
             state,
-            if over {
-                State::Finished
-            } else {
-                State::Stopped
-            },
+            if over { State::Done } else { State::Stopped },
             "{label}"
         );
         // It takes as long as to go on.

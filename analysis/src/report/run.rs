@@ -13,7 +13,8 @@ use nasfw_framework::trainer::Outcome;
 use super::parts::{cells, clean, figure, marked, maybe, pairs, scroll};
 use super::settings;
 use crate::figures::Kind;
-use crate::record::{Record, State};
+use crate::record::Record;
+use crate::state::State;
 
 /// At most this many rows of a table of what the benchmark said along the way.
 const ROWS: usize = 200;
@@ -78,12 +79,12 @@ pub(super) fn state(record: &Record) -> Markup {
     let resume = command([OsStr::new("resume"), record.path.as_os_str()]);
     html! {
         @match record.state {
-            State::Finished => {}
-            State::Going => p.note role="note" {
+            State::Done => {}
+            State::Running => p.note role="note" {
                 "This run is still going. What follows is its state " (progress(record)) "; make the report again later."
             }
-            State::Stopped => p.note role="note" {
-                "This run is not finished. What follows is its state " (progress(record)) ". Go on with "
+            _ => p.note role="note" {
+                "This run is not finished: " (record.state.word()) ". What follows is its state " (progress(record)) ". Go on with "
                 code { (clean(&resume)) } "."
             }
         }
@@ -319,6 +320,7 @@ fn happened(record: &Record) -> Markup {
         }
         Event::Interrupted { step } => Some(format!("Step {step}: interrupted by a signal.")),
         Event::Control { epoch, what } => Some(format!("Epoch {epoch}: {what}.")),
+        Event::Failed { step, error } => Some(format!("Step {step}: it failed: {error}.")),
         _ => None,
     };
     let lines: Vec<String> = record.events.iter().filter_map(line).collect();

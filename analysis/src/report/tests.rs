@@ -4,8 +4,8 @@ use roxmltree::Document;
 
 use super::*;
 use crate::compare::*;
-use crate::record::State as RunState;
 use crate::record::tests::record;
+use crate::state::State as RunState;
 
 /// A comparison of three strategies over three seeds, made up.
 pub(crate) fn comparison() -> Comparison {
@@ -175,8 +175,9 @@ fn a_run_has_all_parts() {
 #[test]
 fn an_unfinished_run_says_so() {
     for (state, says) in [
-        (RunState::Going, "still going"),
+        (RunState::Running, "still going"),
         (RunState::Stopped, "nasfw resume"),
+        (RunState::Failed, "not finished: failed"),
     ] {
         let unfinished = Record {
             state,
@@ -215,7 +216,7 @@ fn how_far_to_trust_an_architecture_is_said() {
     let sentences: Vec<String> = remarks.iter().map(|r| format!("{r}.")).collect();
     assert_eq!(said(toss), sentences);
     let going = Record {
-        state: RunState::Going,
+        state: RunState::Running,
         outcome: None,
         ..record()
     };

@@ -151,6 +151,7 @@ impl<'a> Session<'a> {
             device: device::describe(s.device()),
             weights: s.theta.numel() as i64,
             arch_params: s.phi.numel() as i64,
+            groups: s.space().spec().groups().to_vec(),
         })?;
         if fresh {
             self.report_architecture()?;
@@ -161,6 +162,20 @@ impl<'a> Session<'a> {
     }
 
     pub fn run(mut self) -> Result<Outcome> {
+        let outcome = self.search();
+        match &outcome {
+            // Of trouble with the folder nothing is written into it: somebody else may work there.
+            Ok(_) | Err(Error::Interrupted { .. } | Error::Run { .. } | Error::Io { .. }) => {}
+            Err(error) => {
+                let (step, error) = (self.search.clock.step, error.to_string());
+                // Where not even that can be written, the error itself is what to tell.
+                let _ = self.emit(Event::Failed { step, error });
+            }
+        }
+        outcome
+    }
+
+    fn search(&mut self) -> Result<Outcome> {
         let budget = self.search.budget().is_some();
         while self.finished.is_none() && (budget || self.search.clock.epoch < self.trainer.epochs) {
             self.epoch()?;
@@ -323,7 +338,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn finish(mut self, reason: String) -> Result<Outcome> {
+    fn finish(&mut self, reason: String) -> Result<Outcome> {
         let choice = self.strategy.derive(&self.search)?;
         choice.check(self.search.space().spec())?;
         let genotype = self.search.space().genotype(&choice);
@@ -331,6 +346,7 @@ impl<'a> Session<'a> {
         let outcome = Outcome {
             facts: self.search.space().facts(&genotype),
             choice,
+            groups: self.search.space().spec().groups().to_vec(),
             space: self.job.config.space_section()?,
             marginals: found.marginals,
             entropy: found.entropy,
@@ -482,7 +498,7 @@ impl<'a> Session<'a> {
                 images,
                 seconds: timed(Unit::Seconds, seconds),
                 simulated: timed(Unit::Simulated, simulated),
-                known: known.unwrap_or(regret.is_some()),
+                known: known.unwrap_or(regret.is_some() && trust.predicted.is_empty()),
                 predicted: trust.predicted,
                 metrics,
                 regret,
@@ -513,7 +529,9 @@ impl<'a> Session<'a> {
                     .filter_map(|(k, v)| Some((k.clone(), best.get(k)? - v)))
                     .collect()
             });
-        let known = self.search.benchmark().map(|_| metrics.is_some());
+        // What a model predicts, the benchmark neither knows nor lacks.
+        let answers = (self.search.benchmark()).filter(|_| trust.predicted.is_empty());
+        let known = answers.map(|_| metrics.is_some());
         let mut own = self.strategy.metrics();
         let metrics = match metrics {
             Some(known) => {
