@@ -17,6 +17,9 @@ use super::ready::ready;
 /// Images that are read and shown to the network at once.
 const BATCH: usize = 64;
 
+/// Probabilities of the classes, a row an image.
+type Rows = Vec<Vec<f64>>;
+
 /// Options of `predict`.
 #[derive(Debug, Args)]
 pub struct Predict {
@@ -115,7 +118,7 @@ impl Predict {
     fn tell(
         &self,
         epoch: u64,
-        probabilities: &dyn Fn(&[PathBuf], u64) -> Result<Vec<Vec<f64>>>,
+        probabilities: &dyn Fn(&[PathBuf], u64) -> Result<Rows>,
         class: &dyn Fn(usize) -> String,
     ) -> Result<()> {
         let top = usize::try_from(self.top).unwrap_or(usize::MAX);
@@ -137,7 +140,7 @@ impl Predict {
 /// The `top` most likely classes of files.
 fn most_likely(
     files: &[PathBuf],
-    rows: Vec<Vec<f64>>,
+    rows: Rows,
     top: usize,
     class: &dyn Fn(usize) -> String,
 ) -> Vec<Prediction> {
