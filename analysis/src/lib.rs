@@ -6,5 +6,6 @@ pub mod figures;
 pub mod listing;
 pub mod record;
 pub mod report;
+pub mod state;
 pub mod stats;
 pub mod table;

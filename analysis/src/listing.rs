@@ -19,6 +19,7 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use crate::compare::{BEGUN, TRIALS, Trial, choose_metric, error_file};
+use crate::state::State;
 
 /// What to do about a file that can't be understood.
 const HELP: &str =
@@ -35,52 +36,6 @@ pub enum Kind {
     Run,
     /// Trials of a comparison.
     Comparison,
-}
-
-/// Where a run or a comparison stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum State {
-    /// A process is working on it.
-    Running,
-    /// No process has begun with it yet.
-    Waiting,
-    /// It was asked to stop, has saved everything, and can go on.
-    Interrupted,
-    /// It has no result, no process is working on it, and it did not say why: it was killed, or failed.
-    Stopped,
-    /// It is a trial of a comparison that ended with an error, or a comparison that has one.
-    Failed,
-    /// It has a result; of a comparison, all trials have.
-    Done,
-    /// A file of it can't be read or understood.
-    Broken,
-}
-
-impl State {
-    /// All of them.
-    pub const ALL: [Self; 7] = [
-        Self::Running,
-        Self::Waiting,
-        Self::Interrupted,
-        Self::Stopped,
-        Self::Failed,
-        Self::Done,
-        Self::Broken,
-    ];
-
-    /// In a word.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Running => "running",
-            Self::Waiting => "waiting",
-            Self::Interrupted => "interrupted",
-            Self::Stopped => "stopped",
-            Self::Failed => "failed",
-            Self::Done => "done",
-            Self::Broken => "broken",
-        }
-    }
 }
 
 /// What an architecture is worth, in one metric.
@@ -256,9 +211,7 @@ fn begun(manifest: Option<&Manifest>, file: &Path) -> Option<Timestamp> {
 fn so_far(entry: &mut Entry, dataset: &str) {
     let running = RunFolder::holder(&entry.path).is_some();
     let events = last_events(&entry.path.join(EVENTS));
-    let mut interrupted = false;
     for event in &events {
-        interrupted = matches!(event, Event::Interrupted { .. });
         match event {
             Event::Started { done, .. } | Event::Progress { done, .. } => entry.done = Some(*done),
             Event::Architecture {
@@ -273,11 +226,9 @@ fn so_far(entry: &mut Entry, dataset: &str) {
             _ => {}
         }
     }
-    entry.state = match (running, interrupted) {
-        (true, _) => State::Running,
-        (false, true) => State::Interrupted,
-        (false, false) if entry.path.join(EVENTS).exists() => State::Stopped,
-        (false, false) => State::Waiting,
+    entry.state = match running || entry.path.join(EVENTS).exists() {
+        true => State::unfinished(running, events.last()),
+        false => State::Waiting,
     };
 }
 

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use nasfw_framework::arch::{ArchSpec, Group, Marginals, Role, Row};
 use nasfw_framework::config::flatten;
 use nasfw_framework::events::Event;
+use nasfw_framework::job::Evaluation;
 use nasfw_framework::run::{
-    CONFIG, EVENTS, FILE_LIMIT, MANIFEST, Manifest, RESULT, RUN, RunFolder, name_of, need_run,
-    read_events, read_json, read_json_if_there,
+    CONFIG, EVALUATION, EVENTS, FILE_LIMIT, MANIFEST, Manifest, RESULT, RUN, RunFolder, name_of,
+    need_run, read_events, read_json, read_json_if_there,
 };
 use nasfw_framework::settings::in_words;
 use nasfw_framework::space::SpaceConfig;
@@ -16,6 +17,9 @@ use nasfw_framework::trainer::Outcome;
 use nasfw_framework::trust::Trust;
 use nasfw_framework::{Error, Result, input};
 use serde_json::Value;
+
+use crate::compare::{RANKING, Ranking, metric_and_reason};
+use crate::state::State;
 
 /// What to do about a file that can't be understood.
 const HELP: &str =
@@ -26,7 +30,7 @@ const HELP: &str =
 pub struct Record {
     /// The run folder, as it was named.
     pub path: PathBuf,
-    /// Whether it is over.
+    /// Where it stands.
     pub state: State,
     /// The command that made it, without the program's name; none if the configuration's first line does not tell.
     pub command: Option<String>,
@@ -42,28 +46,10 @@ pub struct Record {
     pub events: Vec<Event>,
     /// What was found; none before the end.
     pub outcome: Option<Outcome>,
-}
-
-/// Whether a run is over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// It ended and has a result.
-    Finished,
-    /// A process is working on it.
-    Going,
-    /// It has no result, and no process is working on it.
-    Stopped,
-}
-
-impl State {
-    /// In a word.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Finished => "finished",
-            Self::Going => "still going",
-            Self::Stopped => "not finished",
-        }
-    }
+    /// What `nasfw eval --keep` measured.
+    pub evaluation: Option<Evaluation>,
+    /// What `nasfw rank` measured.
+    pub ranking: Option<Ranking>,
 }
 
 /// The architecture at one moment of a run.
@@ -73,6 +59,8 @@ pub struct Moment<'a> {
     pub step: u64,
     /// Epochs done.
     pub epoch: u64,
+    /// Simulated seconds of training so far.
+    pub simulated: f64,
     /// The weights that derivation goes by.
     pub marginals: Option<&'a Marginals>,
     /// The benchmark's metrics.
@@ -106,9 +94,9 @@ impl Record {
         };
         let outcome: Option<Outcome> = read_json_if_there(&path.join(RESULT), HELP)?;
         let state = match &outcome {
-            Some(_) => State::Finished,
-            None if RunFolder::holder(path).is_some() => State::Going,
-            None => State::Stopped,
+            Some(_) => State::Done,
+            None if !events_path.exists() => State::Waiting,
+            None => State::unfinished(RunFolder::holder(path).is_some(), events.last()),
         };
         let command = config.lines().next().and_then(|line| {
             line.strip_prefix("# Made by: ")
@@ -124,6 +112,8 @@ impl Record {
             manifest: read_json_if_there(&path.join(MANIFEST), HELP)?,
             events,
             outcome,
+            evaluation: read_json_if_there(&path.join(EVALUATION), HELP)?,
+            ranking: read_json_if_there(&path.join(RANKING), HELP)?,
         };
         record.groups = record.named().unwrap_or_else(|| record.numbered());
         Ok(record)
@@ -137,6 +127,22 @@ impl Record {
     /// A setting as text, empty if it isn't there.
     pub fn setting(&self, key: &str) -> String {
         self.settings.get(key).map(in_words).unwrap_or_default()
+    }
+
+    /// Of these metrics the one that counts: of a training its accuracy, of a search what the benchmark says of its dataset.
+    pub fn main_metric<'a>(&self, names: &[&'a str]) -> Option<&'a str> {
+        let trained = names.iter().find(|name| **name == "test-top1").copied();
+        trained.or_else(|| metric_and_reason(names, &self.setting("dataset.name")).map(|c| c.0))
+    }
+
+    /// The same of the metrics whose regret is known along the way.
+    pub fn main_regret(&self) -> Option<&str> {
+        let moments = self.moments();
+        let known = moments
+            .iter()
+            .find_map(|m| m.regret.filter(|r| !r.is_empty()))?;
+        let names: Vec<&str> = known.keys().map(String::as_str).collect();
+        self.main_metric(&names)
     }
 
     /// The architecture before training and along the way, in the order of steps. What was rolled back is left out.
@@ -153,6 +159,7 @@ impl Record {
             if let Event::Architecture {
                 step,
                 epoch,
+                simulated,
                 marginals,
                 metrics,
                 regret,
@@ -170,6 +177,7 @@ impl Record {
                 moments.push(Moment {
                     step,
                     epoch: *epoch,
+                    simulated: *simulated,
                     marginals: marginals.as_ref(),
                     metrics: metrics.as_ref(),
                     regret: regret.as_ref(),
@@ -180,10 +188,19 @@ impl Record {
         moments
     }
 
-    /// Rows and candidates by the names that the space gives them, if they fit the run's weights.
+    /// Rows and candidates by the names that the run's events give them, or else the space, if they fit the run's weights.
     fn named(&self) -> Option<Vec<Group>> {
-        let config: Value = read_json(&self.path.join(RUN), HELP).ok()?;
-        let groups = spec_of(&config)?.groups().to_vec();
+        let said = self.events.iter().find_map(|event| match event {
+            Event::Started { groups, .. } if !groups.is_empty() => Some(groups.clone()),
+            _ => None,
+        });
+        let groups = match said {
+            Some(groups) => groups,
+            None => {
+                let config: Value = read_json(&self.path.join(RUN), HELP).ok()?;
+                spec_of(&config)?.groups().to_vec()
+            }
+        };
         let shape: Vec<Vec<usize>> = groups
             .iter()
             .map(|g| g.rows.iter().map(|r| r.candidates.len()).collect())
@@ -300,7 +317,7 @@ pub(crate) mod tests {
             json!({"strategy": {"name": "vim", "lr": 0.1}, "space": {"name": "toy"}, "seed": 1});
         Record {
             path: "runs/made-up".into(),
-            state: State::Finished,
+            state: State::Done,
             command: Some("run --strategy vim".into()),
             settings: flatten(&settings),
             config: "seed = 1\n".into(),
@@ -318,8 +335,29 @@ pub(crate) mod tests {
             }],
             manifest: Some(serde_json::from_value(manifest).unwrap()),
             events: events.collect(),
+            evaluation: Some(serde_json::from_value(evaluation(&outcome["genotype"])).unwrap()),
+            ranking: Some(serde_json::from_value(ranking()).unwrap()),
             outcome: Some(serde_json::from_value(outcome).unwrap()),
         }
+    }
+
+    /// Three classes, of which the second is mostly taken for the first.
+    fn evaluation(genotype: &Value) -> Value {
+        let class =
+            |name: &str, accuracy| json!({"class": name, "images": 10, "accuracy": accuracy});
+        json!({"epoch": 3, "genotype": genotype, "test": {"loss": 0.9, "accuracy": 0.7, "images": 30.0}, "cost": null,
+            "classes": [class("cat", 0.9), class("<dog>", 0.2), class("ship", 1.0)],
+            "confusion": [[9, 1, 0], [8, 2, 0], [0, 0, 10]]})
+    }
+
+    fn ranking() -> Value {
+        let architecture = |k: u32| {
+            json!({"genotype": format!("{k}"), "supernet": f64::from(k) / 10.0,
+            "table": f64::from(90 + k % 3)})
+        };
+        let architectures: Vec<Value> = (0..5).map(architecture).collect();
+        json!({"tau": 0.25, "p": 0.5, "metric": "value", "batches": null, "seed": 0, "epochs": 3,
+            "architectures": architectures})
     }
 
     #[test]

@@ -13,6 +13,7 @@
 //! # }
 //! ```
 
+mod cost;
 mod dataset;
 mod distribution;
 mod plugin;
@@ -29,6 +30,7 @@ mod supernet;
 mod trace;
 mod tracker;
 
+pub use cost::cost;
 pub use dataset::dataset;
 pub use distribution::distribution;
 pub use plugin::plugin;

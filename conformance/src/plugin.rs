@@ -6,6 +6,7 @@ use super::report::{Report, Verdict};
 use super::settings;
 use nasfw_framework::benchmark::BenchmarkConfig;
 use nasfw_framework::config::{ConfigError, Validator};
+use nasfw_framework::cost::Cost;
 use nasfw_framework::dataset::Dataset;
 use nasfw_framework::proxy::Proxy;
 use nasfw_framework::registry::{Parse, Plugin};
@@ -34,6 +35,7 @@ fn kept(plugin: &Plugin, section: &Value) -> Result<(Value, Value)> {
         Parse::Trainer(f) => twice::<Box<dyn Trainer>>(f(section)),
         Parse::Tracker(f) => twice::<Box<dyn Tracker>>(f(section)),
         Parse::Proxy(f) => twice::<Box<dyn Proxy>>(f(section)),
+        Parse::Cost(f) => twice::<Box<dyn Cost>>(f(section)),
     }
 }
 
@@ -47,6 +49,7 @@ fn check_ranges(plugin: &Plugin, section: &Value) -> Result<(), ConfigError> {
         Parse::Trainer(f) => f(section)?.validate(&mut v),
         Parse::Tracker(f) => f(section)?.validate(&mut v),
         Parse::Proxy(f) => f(section)?.validate(&mut v),
+        Parse::Cost(f) => f(section)?.validate(&mut v),
         Parse::Benchmark(f) => drop(f(section)?),
     }
     v.into_result()

@@ -23,7 +23,7 @@ const TASK: Task = Task {
 };
 
 /// A small network with everything that networks have: batch norms, a ReLU that two layers share, a branch, a classifier.
-fn network(channels: i64, blocks: usize) -> Result<Network> {
+pub(super) fn network(channels: i64, blocks: usize) -> Result<Network> {
     let (mut b, images) = NetworkBuilder::new(TASK);
     let stem = b.conv("stem", images, channels, Conv::same(3));
     let mut x = b.batch_norm("stem.norm", stem, true);

@@ -157,7 +157,7 @@ pub fn space(name: &str, space: &dyn SearchSpace, task: Task) -> Report {
                     Err(e) => return Ok(Verdict::NotApplicable(e.to_string())),
                 };
                 if let Ok(network) = network {
-                    let (counted, trained) = (network.cost().params, net.layout().numel());
+                    let (counted, trained) = (network.size().params, net.layout().numel());
                     if counted != trained {
                         return Ok(Verdict::Broken(format!(
                             "{genotype} counts {counted} parameters and trains {trained}"

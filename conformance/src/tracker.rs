@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use nasfw_framework::arch::{Choice, Genotype};
+use nasfw_framework::arch::{Choice, Genotype, Group, Role, Row};
 use nasfw_framework::events::{Event, Meter};
 use nasfw_framework::listen::lock;
 use nasfw_framework::outcome::Outcome;
@@ -94,7 +94,7 @@ fn tracked(
     let listener = tracker.track(Tracked {
         run,
         config: &json!({ "common": { "seed": 0 }, "strategy": { "name": "made-up", "lr": 0.1 } }),
-        groups: &["made-up".into()],
+        groups: &groups(),
         step,
         goes_on,
     })?;
@@ -120,6 +120,20 @@ fn genotype() -> Genotype {
     }
 }
 
+fn groups() -> Vec<Group> {
+    let row = Row {
+        name: "row".into(),
+        candidates: vec!["one".into(), "other".into()],
+        keep: 1,
+    };
+    vec![Group {
+        name: "made-up".into(),
+        role: Role::Operations,
+        rows: vec![row],
+        edges: None,
+    }]
+}
+
 fn started(step: u64) -> Vec<Event> {
     vec![Event::Started {
         step,
@@ -130,6 +144,7 @@ fn started(step: u64) -> Vec<Event> {
         device: "CPU".into(),
         weights: 10,
         arch_params: 2,
+        groups: groups(),
     }]
 }
 
@@ -221,6 +236,7 @@ fn outcome() -> Outcome {
     Outcome {
         genotype: genotype(),
         choice: Choice::new(vec![]),
+        groups: groups(),
         space: Value::Null,
         facts: Default::default(),
         marginals: None,

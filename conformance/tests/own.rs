@@ -8,10 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use nasfw_conformance as conformance;
 use nasfw_framework::arch::{ArchSpec, Group, Role, Row};
+use nasfw_framework::cost::{Cost, Unit};
 use nasfw_framework::dataset::{DataSource, Dataset, ImageData, Part, Task};
 use nasfw_framework::distribution::{Dirichlet, GumbelSoftmax, Relaxation};
 use nasfw_framework::events::Event;
 use nasfw_framework::listen::{Listener, SharedListener, shared};
+use nasfw_framework::network::Network;
 use nasfw_framework::outcome::Outcome;
 use nasfw_framework::proxy::{Proxy, Start};
 use nasfw_framework::registry::{Parse, Plugin, parse_section};
@@ -398,5 +400,75 @@ fn faults_of_proxies_are_found() {
             assert!(broken.contains(invariant), "{slip:?}: {report}");
         }
         assert_eq!(broken.is_empty(), expected.is_empty(), "{slip:?}: {report}");
+    }
+}
+
+/// How the planted cost slips.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum CostSlip {
+    None,
+    /// Nothing.
+    Zero,
+    /// More every time.
+    Chance,
+    /// The same of every network.
+    Blind,
+    /// Less than a unit can show.
+    Small,
+}
+
+/// Parameters.
+#[derive(Debug, Serialize, Deserialize)]
+struct Dear {
+    slip: CostSlip,
+}
+
+#[typetag::serde(name = "dear")]
+impl Cost for Dear {
+    fn unit(&self) -> Unit {
+        Unit::Seconds
+    }
+
+    fn of(&self, network: &Network) -> Result<f64> {
+        static CALLS: AtomicU64 = AtomicU64::new(0);
+        let params = network.size().params as f64;
+        Ok(match self.slip {
+            CostSlip::None => params,
+            CostSlip::Zero => 0.0,
+            CostSlip::Chance => params + CALLS.fetch_add(1, Ordering::Relaxed) as f64,
+            CostSlip::Blind => 1.0,
+            CostSlip::Small => params * 1e-18,
+        })
+    }
+}
+
+#[test]
+fn faults_of_costs_are_found() {
+    let plugin = Plugin {
+        name: "dear",
+        summary: "",
+        source: "",
+        defaults: "[cost]\n",
+        presets: &[],
+        families: &[],
+        example: "",
+        spaces: &[],
+        parse: Parse::Cost(|v| parse_section::<Dear>(v).map(|c| Box::new(c) as _)),
+        kept_as: "dear",
+        crate_name: "a",
+        crate_version: "1.0.0",
+        file: "lib.rs",
+    };
+    for (slip, expected) in [
+        (CostSlip::None, &[] as &[&str]),
+        (CostSlip::Zero, &["counts", "wider-costs-more", "unit"]),
+        (CostSlip::Chance, &["is-a-function"]),
+        (CostSlip::Blind, &["wider-costs-more"]),
+        (CostSlip::Small, &["unit"]),
+    ] {
+        let report = conformance::cost(&plugin, &json!({ "slip": slip }));
+        let broken: Vec<&str> = report.broken().iter().map(|f| f.invariant).collect();
+        assert_eq!(broken, expected, "{slip:?}: {report}");
     }
 }

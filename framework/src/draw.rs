@@ -1,10 +1,11 @@
-//! Drawings of architectures and search spaces, as SVG and as DOT (Graphviz).
+//! Drawings of architectures and search spaces, as SVG, as TikZ (LaTeX) and as DOT (Graphviz).
 
 mod dot;
 mod layout;
 mod svg;
 #[cfg(test)]
 mod tests;
+mod tikz;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,6 +29,17 @@ pub struct Drawing {
     graphs: Vec<Graph>,
     /// Lines below the graphs.
     caption: Vec<String>,
+    direction: Direction,
+}
+
+/// Which way a cell's edges lead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Direction {
+    /// From top to bottom.
+    #[default]
+    Down,
+    /// From left to right.
+    Right,
 }
 
 /// One directed acyclic graph.
@@ -76,7 +88,26 @@ impl Drawing {
         Self {
             graphs: genotype.cells.iter().map(cell_graph).collect(),
             caption: Vec::new(),
+            direction: Direction::Down,
         }
+    }
+
+    /// The same in another direction.
+    #[must_use]
+    pub fn towards(self, direction: Direction) -> Self {
+        Self { direction, ..self }
+    }
+
+    /// A drawing per graph, with its title, none of them with the caption.
+    pub fn parts(&self) -> impl Iterator<Item = (&str, Self)> {
+        self.graphs.iter().map(|graph| {
+            let part = Self {
+                graphs: vec![graph.clone()],
+                caption: Vec::new(),
+                direction: self.direction,
+            };
+            (graph.title.as_str(), part)
+        })
     }
 
     /// Everything that the architectures of a space can have; what only some have is dashed.
@@ -115,12 +146,39 @@ impl Drawing {
         Self {
             graphs,
             caption: lists.caption(),
+            direction: Direction::Down,
         }
     }
 
-    /// A self-contained SVG document on white ground: no scripts, no external files or fonts.
+    /// The same in the direction in which it is less wide, for narrow pages.
+    #[must_use]
+    pub fn narrow(self) -> Self {
+        let width = |direction| svg::place(&self.clone().towards(direction)).width;
+        match width(Direction::Right) < width(Direction::Down) {
+            true => self.towards(Direction::Right),
+            false => self.towards(Direction::Down),
+        }
+    }
+
+    /// A self-contained SVG document: no scripts, no external files or fonts. It is light or dark as the viewer is.
     pub fn svg(&self) -> String {
-        svg::write(self)
+        svg::document(self)
+    }
+
+    /// The same as an element of a page, which has the rules for dark ground ([`crate::palette::dark_rules`]); `label` says
+    /// in words what can be seen.
+    pub fn inline(&self, label: &str) -> String {
+        svg::inline(self, label)
+    }
+
+    /// The same as a TikZ picture for LaTeX, which needs the package `tikz` and none of its libraries; so many millimetres wide
+    /// if that is asked for.
+    pub fn tikz(&self, millimetres: Option<f64>) -> String {
+        let picture = tikz::write(self);
+        match millimetres {
+            None => picture,
+            Some(width) => format!("\\resizebox{{{width}mm}}{{!}}{{%\n{picture}}}\n"),
+        }
     }
 
     /// The same graphs in Graphviz's DOT language, one cluster per cell type.
@@ -129,17 +187,19 @@ impl Drawing {
     }
 }
 
-/// Inputs and output as vertices around a cell's nodes: vertex k is state k, the output comes last.
+/// Inputs and output as vertices around a cell's nodes: vertex k is state k, the output comes last. All states have their
+/// numbers, by which rows are named (`0->2`).
 fn vertices(cell: &Cell, node: impl Fn(usize) -> Vertex) -> Vec<Vertex> {
-    let terminal = |name: &str| Vertex {
-        label: vec![name.to_owned()],
+    let terminal = |label| Vertex {
+        label,
         op: None,
         style: Style::Terminal,
     };
-    let inputs = cell.inputs.iter().map(|name| terminal(name));
+    let input = |(k, name): (usize, &String)| terminal(vec![name.clone(), format!("node {k}")]);
+    let inputs = cell.inputs.iter().enumerate().map(input);
     inputs
         .chain((0..cell.nodes.len()).map(node))
-        .chain([terminal("output")])
+        .chain([terminal(vec!["output".to_owned()])])
         .collect()
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::arch::{Genotype, Marginals};
+use crate::arch::{Genotype, Group, Marginals};
 use crate::budget::Budget;
 use crate::trust::Trust;
 
@@ -58,6 +58,9 @@ pub enum Event {
         weights: i64,
         /// Number of architecture parameters.
         arch_params: i64,
+        /// What is decided: names of rows and candidates, in the order of all marginals. Older runs lack it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        groups: Vec<Group>,
     },
     /// Every few steps.
     Progress {
@@ -116,7 +119,7 @@ pub enum Event {
         /// Optimum minus metric.
         #[serde(default, with = "crate::lossless")]
         regret: Option<BTreeMap<String, f64>>,
-        /// Whether the benchmark knows the architecture; none without a benchmark.
+        /// Whether the benchmark knows the architecture; none without a benchmark, and where a model predicts.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         known: Option<bool>,
         /// How far to trust it.
@@ -149,6 +152,13 @@ pub enum Event {
     Interrupted {
         /// Steps done.
         step: u64,
+    },
+    /// The process ended with an error.
+    Failed {
+        /// Steps done.
+        step: u64,
+        /// The error in words.
+        error: String,
     },
     /// The search is over.
     Finished {

@@ -13,6 +13,8 @@ pub const MANIFEST: &str = "manifest.json";
 pub const EVENTS: &str = "events.jsonl";
 /// File of what was found, written last: a run that has it is over.
 pub const RESULT: &str = "result.json";
+/// File of what was measured of a finished run's network.
+pub const EVALUATION: &str = "evaluation.json";
 /// Folder of checkpoints.
 pub const CHECKPOINTS: &str = "checkpoints";
 

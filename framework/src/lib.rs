@@ -13,6 +13,7 @@
 // Ground: plain helpers.
 pub mod input;
 pub mod lossless;
+pub mod palette;
 pub mod printable;
 pub mod rng;
 pub mod schedule;
@@ -53,6 +54,7 @@ pub mod events;
 pub mod outcome;
 pub mod space;
 
+pub mod cost;
 pub mod draw;
 pub mod listen;
 pub mod proxy;
@@ -89,6 +91,7 @@ pub mod prelude {
     pub use crate::batches::Batch;
     pub use crate::benchmark::{Benchmark, BenchmarkConfig, Provenance, Score, Standing};
     pub use crate::config::Validator;
+    pub use crate::cost::{Cost, Unit};
     pub use crate::dataset::{
         CenterCrop, DataSource, Dataset, ImageData, ImageSource, Images, Part,
     };

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::arch::{Choice, Genotype, Marginals};
+use crate::arch::{Choice, Genotype, Group, Marginals};
 use crate::benchmark::Provenance;
 use crate::trust::Trust;
 
@@ -19,6 +19,9 @@ pub struct Outcome {
     /// Name and settings of the space: with them the architecture means what it does. Runs of older versions lack it.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub space: Value,
+    /// Names of rows and candidates, in the order of `choice` and `marginals`. Runs of older versions lack them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<Group>,
     /// What the space adds, for example a benchmark's own encoding.
     pub facts: Map<String, Value>,
     /// The weights that derivation went by.
@@ -36,7 +39,7 @@ pub struct Outcome {
     /// Optimum minus metric.
     #[serde(default, with = "crate::lossless")]
     pub regret: Option<BTreeMap<String, f64>>,
-    /// Whether the benchmark knows the architecture; none without a benchmark.
+    /// Whether the benchmark knows the architecture; none without a benchmark, and where a model predicts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub known: Option<bool>,
     /// Where metrics and regret come from; none without a benchmark.
@@ -94,7 +97,7 @@ pub struct CurvePoint {
         with = "crate::lossless"
     )]
     pub simulated: Option<f64>,
-    /// Whether the benchmark knows the architecture.
+    /// Whether the benchmark knows the architecture: what a model predicts it does not.
     pub known: bool,
     /// Those of the metrics that a model predicts: [`crate::benchmark::Score::predicted`].
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

@@ -145,6 +145,12 @@ impl ParamLayout {
         }
     }
 
+    /// The parameters from number `first` on, each whole.
+    pub fn stretches_from(&self, first: usize) -> Vec<Stretch> {
+        let all = first..self.params.len();
+        all.map(|i| self.stretch(ParamId(i), 0, 1)).collect()
+    }
+
     /// Whether every name occurs once.
     pub fn names_are_unique(&self) -> bool {
         let mut seen = HashSet::new();

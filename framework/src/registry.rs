@@ -5,6 +5,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use serde_json::Value;
 
 use crate::benchmark::BenchmarkConfig;
+use crate::cost::Cost;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::job::Trainer;
@@ -31,11 +32,13 @@ pub enum Kind {
     Tracker,
     /// What scores networks before they are trained.
     Proxy,
+    /// What networks cost.
+    Cost,
 }
 
 impl Kind {
     /// All kinds, in the order of `nasfw list`.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Strategy,
         Self::Space,
         Self::Dataset,
@@ -43,6 +46,7 @@ impl Kind {
         Self::Trainer,
         Self::Tracker,
         Self::Proxy,
+        Self::Cost,
     ];
 
     /// The kind's name, which is also its section in the configuration.
@@ -55,6 +59,7 @@ impl Kind {
             Self::Trainer => "trainer",
             Self::Tracker => "tracker",
             Self::Proxy => "proxy",
+            Self::Cost => "cost",
         }
     }
 }
@@ -70,6 +75,7 @@ pub enum Parse {
     Trainer(fn(&Value) -> Result<Box<dyn Trainer>, ConfigError>),
     Tracker(fn(&Value) -> Result<Box<dyn Tracker>, ConfigError>),
     Proxy(fn(&Value) -> Result<Box<dyn Proxy>, ConfigError>),
+    Cost(fn(&Value) -> Result<Box<dyn Cost>, ConfigError>),
 }
 
 /// What a plugin says of itself. Made by [`register!`](crate::register).
@@ -152,6 +158,7 @@ impl Plugin {
             Parse::Trainer(_) => Kind::Trainer,
             Parse::Tracker(_) => Kind::Tracker,
             Parse::Proxy(_) => Kind::Proxy,
+            Parse::Cost(_) => Kind::Cost,
         }
     }
 
@@ -243,6 +250,7 @@ impl Plugin {
             Parse::Trainer(f) => f(section).map(|c| c.typetag_name()),
             Parse::Tracker(f) => f(section).map(|c| c.typetag_name()),
             Parse::Proxy(f) => f(section).map(|c| c.typetag_name()),
+            Parse::Cost(f) => f(section).map(|c| c.typetag_name()),
         }
     }
 
@@ -307,6 +315,21 @@ impl Plugin {
         proxy.validate(&mut v);
         v.into_result().map_err(Box::new)?;
         Ok(proxy)
+    }
+
+    /// A section as a cost, its ranges checked.
+    ///
+    /// # Errors
+    /// A section that the plugin refuses, and a plugin of another kind.
+    pub fn cost(&self, section: &Value) -> Result<Box<dyn Cost>> {
+        let Parse::Cost(parse) = self.parse else {
+            return Err(Error::Registry(format!("`{}` is no cost", self.name)));
+        };
+        let cost = parse(section).map_err(Box::new)?;
+        let mut v = Validator::default();
+        cost.validate(&mut v);
+        v.into_result().map_err(Box::new)?;
+        Ok(cost)
     }
 
     /// What is wrong with the name under which a section's settings are kept, if anything is. A run is read back by
@@ -667,6 +690,11 @@ macro_rules! register {
     };
     (@parse proxy $config:ty) => {
         $crate::registry::Parse::Proxy(|v| {
+            $crate::registry::parse_section::<$config>(v).map(|c| Box::new(c) as _)
+        })
+    };
+    (@parse cost $config:ty) => {
+        $crate::registry::Parse::Cost(|v| {
             $crate::registry::parse_section::<$config>(v).map(|c| Box::new(c) as _)
         })
     };

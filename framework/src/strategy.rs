@@ -9,6 +9,7 @@ use serde_json::Value;
 use tch::{Kind, Tensor};
 
 use crate::arch::{ArchSpec, Choice};
+use crate::cost::Asked;
 use crate::distribution::ArchDistribution;
 use crate::error::{Error, Result};
 use crate::optim::OptimizerConfig;
@@ -254,6 +255,12 @@ pub trait Strategy: Send {
         self.base().is_some_and(|b| b.needs_history())
     }
 
+    /// Limits on what the derived architecture may cost. The search's space is under them: what it derives and draws meets
+    /// them ([`crate::cost::Limited`]).
+    fn limits(&self) -> Option<&Asked> {
+        self.base()?.limits()
+    }
+
     /// Called before the first step of an epoch.
     fn epoch_start(&mut self, search: &mut Search) -> Result<()> {
         self.base_mut().map_or(Ok(()), |b| b.epoch_start(search))
@@ -312,6 +319,7 @@ impl dyn Strategy + '_ {
             supernet: self.supernet_options(),
             distribution: self.distribution(),
             arch_optimizer: self.arch_optimizer(),
+            limits: self.limits(),
         }
     }
 }

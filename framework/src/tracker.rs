@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::arch::Group;
 use crate::error::Result;
 use crate::listen::SharedListener;
 use crate::settings::Validator;
@@ -15,8 +16,8 @@ pub struct Tracked<'a> {
     pub run: &'a Path,
     /// The settings of the run, as `run.json` keeps them.
     pub config: &'a Value,
-    /// Names of the space's groups of rows, in the order of the marginals.
-    pub groups: &'a [String],
+    /// What is decided: names of rows and candidates, in the order of the marginals.
+    pub groups: &'a [Group],
     /// Steps done: 0 for a run that begins, or was interrupted before its first checkpoint.
     pub step: u64,
     /// Whether this process goes on from a checkpoint of an earlier one.

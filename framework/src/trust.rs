@@ -141,7 +141,7 @@ pub fn effects(genotype: &Genotype) -> Vec<String> {
         let dead: Vec<String> = cell
             .dead_nodes()
             .iter()
-            .map(|n| (n + 1).to_string())
+            .map(|n| (cell.inputs.len() + n).to_string())
             .collect();
         let nodes = cell.nodes.len();
         match dead.as_slice() {

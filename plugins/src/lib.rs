@@ -68,6 +68,8 @@ pub mod asng;
 pub mod bayesnas;
 pub mod beta_darts;
 mod bilevel;
+pub mod constrained;
+pub mod costs;
 pub mod darts;
 pub mod darts_ada;
 pub mod darts_dagger;

@@ -131,7 +131,7 @@ fn costs(search: &Search) -> Result<Vec<Tensor>> {
                 kept[g][r] = vec![c];
                 let genotype = space.genotype(&Choice::new(kept));
                 let network = space.network(&genotype, search.task(), &options)?;
-                params.push(network.cost().params);
+                params.push(network.size().params);
             }
             let least = params.iter().copied().min().unwrap_or(0);
             for (c, n) in params.into_iter().enumerate() {

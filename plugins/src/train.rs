@@ -30,6 +30,7 @@ register! {
         ("drnas-cifar", "[strategy]\ndrop_path = 0.3\n\n[trainer]\nbatch_size = 64\n"),
         ("darts-imagenet", DARTS_IMAGENET),
         ("pc-darts-imagenet", PC_DARTS_IMAGENET),
+        ("proxyless-imagenet", PROXYLESS_IMAGENET),
         ("nasbench201", NASBENCH201),
         ("nasbench101", NASBENCH101),
         ("quick", QUICK),
@@ -74,6 +75,28 @@ lr_min = 0.0
 schedule = "cosine"
 weight_decay = 3e-4
 clip = 5.0
+"#;
+
+/// ProxylessNAS (Cai et al. 2019, section 4.2, and the authors' code).
+const PROXYLESS_IMAGENET: &str = r#"[strategy]
+drop_path = 0.0
+
+[trainer]
+epochs = 150
+batch_size = 256
+
+[trainer.weights]
+lr = 0.05
+lr_min = 0.0
+schedule = "cosine"
+weight_decay = 4e-5
+nesterov = true
+clip = 0.0
+
+[trainer.augment]
+crop_padding = 0
+cutout = 0
+color_jitter = [0.125, 0.0, 0.5, 0.0]
 "#;
 
 /// 0.1 × 0.97 an epoch (Liu et al. 2019); `lr_min` is 0.1 × 0.97^250.

@@ -31,7 +31,10 @@ def test_a_run_is_there_as_an_object(small):
     assert run.is_finished and run.genotype["space"] == "toy-conv"
     kinds = [e["event"] for e in seen]
     assert kinds[0] == "started" and kinds[-1] == "finished"
-    assert [e for e in seen if e["event"] == "architecture"] == run.records("architecture")
+    # What is kept says when it happened.
+    kept = [{k: v for k, v in e.items() if k != "time"} for e in run.records("architecture")]
+    assert [e for e in seen if e["event"] == "architecture"] == kept
+    assert all("T" in e["time"] for e in run.records())
     assert nasfw.load(run.path).result == run.result
     assert repr(run) == f"nasfw.load({str(run.path)!r})"
     frame = run.events("progress")

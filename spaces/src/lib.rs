@@ -5,6 +5,7 @@ pub mod custom;
 pub mod darts;
 pub mod formats;
 pub mod layers;
+pub mod mobile;
 pub mod nasbench101;
 pub mod nasbench1shot1;
 pub mod nasbench201;

@@ -68,6 +68,7 @@ label_smoothing = 0.0
         ("drnas-cifar", CIFAR),
         ("darts-imagenet", IMAGENET),
         ("pc-darts-imagenet", IMAGENET),
+        ("proxyless-imagenet", "[space]\nlabel_smoothing = 0.1\n"),
         ("nasbench201", PLAIN),
         ("nasbench101", PLAIN),
         ("quick", "[space]\nchannels = 8\ncells = 3\n"),
@@ -397,6 +398,7 @@ mod tests {
                     Value::Number(n) if n.is_f64() => (n.as_f64().unwrap() / 2.0).into(),
                     Value::Number(n) => (n.as_i64().unwrap() + 2).into(),
                     Value::String(text) => format!("{text}\n# other").into(),
+                    Value::Array(list) => list[1..].into(),
                     _ => panic!("{}: `{key}` is of another type", plugin.name),
                 };
                 let genotype = Genotype {
@@ -500,7 +502,7 @@ mod tests {
             ..Default::default()
         };
         let network = nasbench101::network(&spec, TASK, &options).unwrap();
-        assert_eq!(weights(space.as_ref()), network.cost().params);
+        assert_eq!(weights(space.as_ref()), network.size().params);
         let genotype = space.genotype(&Choice::new(vec![vec![vec![0]]]));
         assert_eq!(space.facts(&genotype)["nasbench101"]["hash"], spec.hash());
     }

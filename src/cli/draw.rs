@@ -3,14 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use nasfw_analysis::figures::png;
+use nasfw_analysis::figures::Format as Picture;
+use nasfw_framework::command::quoted;
 use nasfw_framework::config::{Layer, RunConfig, resolve};
-use nasfw_framework::draw::Drawing;
+use nasfw_framework::draw::{Direction, Drawing};
 use nasfw_framework::registry::{Kind, Registry};
 use nasfw_framework::{Error, Result};
 
 use super::genotype;
-use super::output::{format_of, say, write_file};
+use super::output::{format_of, millimetres, say, write_file};
 use super::selection::space_options;
 
 /// Options of `draw`.
@@ -22,6 +23,12 @@ pub struct Draw {
     /// Format [default: by the ending of FILE, else svg]
     #[arg(long)]
     format: Option<Format>,
+    /// Which way the edges lead
+    #[arg(long, default_value = "down")]
+    direction: Towards,
+    /// So many millimetres wide, for a column of a paper
+    #[arg(long, value_name = "MM", value_parser = millimetres)]
+    width: Option<f64>,
     /// Write to this file instead of standard output
     #[arg(long, short = 'o', value_name = "FILE")]
     output: Option<PathBuf>,
@@ -31,23 +38,37 @@ pub struct Draw {
 enum Format {
     Svg,
     Png,
+    Pdf,
+    Tikz,
     Dot,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Towards {
+    Down,
+    Right,
 }
 
 impl Draw {
     /// Draws.
     pub fn carry_out(self) -> Result<()> {
         let format = self.format()?;
-        let drawing = drawing(&self.what)?;
-        let text = match format {
-            Format::Svg | Format::Png => drawing.svg(),
-            Format::Dot => drawing.dot(),
+        let drawing = drawing(&self.what)?.towards(match self.direction {
+            Towards::Down => Direction::Down,
+            Towards::Right => Direction::Right,
+        });
+        let svg = |format: Picture| format.bytes(&drawing.svg(), self.width);
+        let bytes = match format {
+            Format::Svg => svg(Picture::Svg)?,
+            Format::Png => svg(Picture::Png)?,
+            Format::Pdf => svg(Picture::Pdf)?,
+            Format::Tikz => drawing.tikz(self.width).into_bytes(),
+            Format::Dot => drawing.dot().into_bytes(),
         };
         match &self.output {
-            Some(path) if format == Format::Png => write_file(path, &png(&text)?),
-            Some(path) => write_file(path, text.as_bytes()),
+            Some(path) => write_file(path, &bytes),
             None => {
-                say(text);
+                say(String::from_utf8_lossy(&bytes));
                 Ok(())
             }
         }
@@ -58,6 +79,9 @@ impl Draw {
         let all = [
             ("svg", Format::Svg),
             ("png", Format::Png),
+            ("pdf", Format::Pdf),
+            ("tex", Format::Tikz),
+            ("tikz", Format::Tikz),
             ("dot", Format::Dot),
             ("gv", Format::Dot),
         ];
@@ -65,22 +89,38 @@ impl Draw {
             Some(file) => format_of("-o", file, &all)?,
             None => None,
         };
-        let wrong = |why: &str, help: &str| {
+        let wrong = |what: String, why: &str, help: &str| {
             Err(Error::Incompatible {
-                what: "--format".into(),
+                what,
                 why: why.into(),
                 help: help.into(),
             })
         };
-        match (self.format, ending) {
-            (Some(Format::Png), None) if self.output.is_none() => {
-                wrong("a PNG is no text", "write it to a file: `-o FILE.png`")
-            }
-            (Some(format), Some(ending)) if format != ending => wrong(
+        let option = || "--format".to_owned();
+        match (self.format, ending, &self.output) {
+            (Some(Format::Png | Format::Pdf), None, None) => wrong(
+                option(),
+                "a picture is no text",
+                "write it to a file: `-o FILE.png` or `-o FILE.pdf`",
+            ),
+            (Some(format), Some(ending), _) if format != ending => wrong(
+                option(),
                 "the file's ending promises another format",
                 "leave `--format` out, or name the file after it",
             ),
-            (format, ending) => Ok(format.or(ending).unwrap_or(Format::Svg)),
+            (None, None, Some(file)) if file.extension().is_some() => wrong(
+                format!("-o {}", quoted(file)),
+                "nothing is known of a format of this ending",
+                "let the file's name end with `.svg`, `.png`, `.pdf`, `.tex`, `.dot` or `.gv`, or choose `--format`",
+            ),
+            (_, _, _) if self.width.is_some() && self.format.or(ending) == Some(Format::Dot) => {
+                wrong(
+                    "--width".into(),
+                    "Graphviz lays a graph out as it needs",
+                    "leave it out, or choose `--format svg`, `png`, `pdf` or `tikz`",
+                )
+            }
+            (format, ending, _) => Ok(format.or(ending).unwrap_or(Format::Svg)),
         }
     }
 }

@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use console::{Alignment, measure_text_width, pad_str};
-use nasfw_framework::Result;
 use nasfw_framework::config::RunConfig;
 use nasfw_framework::dataset::{DataSource, Dataset};
 use nasfw_framework::registry::{Kind, Registry};
+use nasfw_framework::run::{EVALUATION, to_json, write_whole};
 use nasfw_framework::trainer::{ClassFigures, Evaluation, Measured, Reopen, Reopened};
+use nasfw_framework::{Error, Result};
 
 use super::output::{say, say_json};
 use super::ready::ready;
@@ -101,6 +102,9 @@ pub struct Eval {
     /// `auto`, `cpu` or `cuda:N` instead of the run's
     #[arg(long)]
     device: Option<String>,
+    /// Keep what is measured as `evaluation.json` in the run's folder, where its report finds it
+    #[arg(long, conflicts_with = "dataset")]
+    keep: bool,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -110,6 +114,13 @@ impl Eval {
     /// Measures.
     pub fn carry_out(self) -> Result<()> {
         ready()?;
+        if self.keep && self.what.is_file() {
+            return Err(Error::Incompatible {
+                what: "--keep".into(),
+                why: "what is kept stands for the run, and this is one of its checkpoints".into(),
+                help: "name the run's folder, or leave `--keep` out".into(),
+            });
+        }
         let changes = Changes {
             dataset: self.dataset,
             data_dir: self.data_dir,
@@ -118,6 +129,10 @@ impl Eval {
         };
         let opened = open(&self.what, changes)?;
         let found = opened.evaluate()?;
+        let path = self.what.join(EVALUATION);
+        if self.keep {
+            write_whole(&path, &to_json(EVALUATION, &found)?)?;
+        }
         if self.json {
             return say_json("evaluation", &found);
         }
@@ -143,6 +158,9 @@ impl Eval {
             ),
         }
         by_class(&found);
+        if self.keep {
+            say(format!("\nresult: {}", path.display()));
+        }
         Ok(())
     }
 }

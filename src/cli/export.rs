@@ -125,7 +125,7 @@ impl Export {
         }
         if let Some((path, (network, text))) = file {
             write_whole(path, text.as_bytes())?;
-            let cost = network.cost();
+            let cost = network.size();
             say(format!(
                 "{}: PyTorch, {} parameters, {} bytes",
                 path.display(),

@@ -4,15 +4,15 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use nasfw_analysis::compare::Comparison;
-use nasfw_analysis::figures::{ComparisonKind, Figure as Drawn, Kind};
+use nasfw_analysis::compare::{Comparison, State};
+use nasfw_analysis::figures::{ComparisonKind, Figure as Drawn, Format, Kind, in_millimetres};
 use nasfw_analysis::record::Record;
 use nasfw_framework::command::command;
 use nasfw_framework::registry::similar;
 use nasfw_framework::{Error, Result};
 
 use super::comparison;
-use super::output::{say, write_file};
+use super::output::{millimetres, say, write_file};
 
 /// Options of `figure`.
 #[derive(Debug, Args)]
@@ -24,11 +24,14 @@ pub struct Figure {
     /// The row (`0->2`, `normal/0->2`) or group (`normal`) to show [default: the first group]
     #[arg(long, value_name = "ROW")]
     edge: Option<String>,
-    /// Write to this file, SVG or PNG by its ending, instead of SVG to standard output
+    /// Write to this file, SVG, PNG or PDF by its ending, instead of SVG to standard output
     #[arg(long, short = 'o', value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Write every figure that there is data for to this folder, as SVG; of a comparison also those of one run per
-    /// strategy
+    /// So many millimetres wide, for a column of a paper
+    #[arg(long, value_name = "MM", value_parser = millimetres, conflicts_with = "all")]
+    width: Option<f64>,
+    /// Write every figure that there is data for to this folder, as SVG, with all groups of weights; of a comparison also
+    /// those of one run per strategy
     #[arg(long, value_name = "DIR", conflicts_with_all = ["kind", "output"])]
     all: Option<PathBuf>,
 }
@@ -39,8 +42,8 @@ type Named = (&'static str, &'static str, Option<Drawn>);
 /// What figures are drawn of.
 enum Source {
     Run(Box<Record>),
-    /// A comparison, and a run per strategy under its label.
-    Comparison(Box<Comparison>, Vec<(String, Record)>),
+    /// A comparison, and those of its trials' runs that are needed, in their order.
+    Comparison(Box<Comparison>, Vec<Option<Record>>),
 }
 
 impl Figure {
@@ -75,10 +78,13 @@ impl Figure {
                 ),
             });
         };
+        let svg = figure.svg();
         match &self.output {
-            Some(file) => write_file(file, &figure.bytes_for(file)?),
+            Some(file) => write_file(file, &Format::of(file)?.bytes(&svg, self.width)?),
             None => {
-                say(figure.svg());
+                say(self
+                    .width
+                    .map_or(svg.clone(), |width| in_millimetres(&svg, width)));
                 Ok(())
             }
         }
@@ -89,17 +95,16 @@ impl Figure {
         let Some((comparison, folder)) = comparison::load(&self.what)? else {
             return Ok(Source::Run(Box::new(Record::read(&self.what)?)));
         };
-        let weights = ComparisonKind::Weights.name();
-        let shown = match &self.kind {
-            Some(kind) if kind != weights => vec![],
-            _ => comparison.of_one_seed(),
+        let of = |kind: ComparisonKind| self.kind.as_deref().is_none_or(|k| k == kind.name());
+        let needed = |i: usize| match comparison.trials[i].state {
+            State::Done if of(ComparisonKind::Curves) => true,
+            State::Done if of(ComparisonKind::Weights) => comparison.of_one_seed().contains(&i),
+            _ => false,
         };
-        let runs: Result<_> = shown
-            .into_iter()
-            .map(|i| &comparison.trials[i])
-            .map(|t| Ok((t.strategy.clone(), Record::read(&folder.join(&t.run))?)))
-            .collect();
-        Ok(Source::Comparison(Box::new(comparison), runs?))
+        let read = |i: usize| Record::read(&folder.join(&comparison.trials[i].run));
+        let runs = (0..comparison.trials.len()).map(|i| needed(i).then(|| read(i)).transpose());
+        let runs = runs.collect::<Result<_>>()?;
+        Ok(Source::Comparison(Box::new(comparison), runs))
     }
 
     /// Every figure.
@@ -108,7 +113,7 @@ impl Figure {
         match source {
             Source::Run(record) => of_run(record, edge),
             Source::Comparison(comparison, runs) => {
-                let runs: Vec<_> = runs.iter().map(|(label, r)| (label.as_str(), r)).collect();
+                let runs: Vec<Option<&Record>> = runs.iter().map(Option::as_ref).collect();
                 let named = |k: ComparisonKind| {
                     Ok((k.name(), k.summary(), k.draw(comparison, &runs, edge)?))
                 };
@@ -119,6 +124,7 @@ impl Figure {
 
     fn write_all(&self, dir: &Path, source: &Source, figures: &[Named]) -> Result<()> {
         std::fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
+        let edge = self.edge.as_deref();
         let write = |prefix: &str, figures: &[Named]| -> Result<()> {
             for (name, _, figure) in figures {
                 let Some(figure) = figure else { continue };
@@ -129,9 +135,28 @@ impl Figure {
             Ok(())
         };
         write("", figures)?;
-        if let Source::Comparison(_, runs) = source {
-            for (label, record) in runs {
-                write(&format!("{label}-"), &of_run(record, self.edge.as_deref())?)?;
+        // Of a run the first group is drawn already; without a row that was asked for, the others are, too.
+        let write_groups = |record: &Record, prefix: &str| -> Result<()> {
+            for group in record.groups.iter().skip(1).filter(|_| edge.is_none()) {
+                for kind in [Kind::Weights, Kind::Entropy] {
+                    let figure = kind.draw(record, Some(&group.name))?;
+                    write(
+                        &format!("{prefix}{}-", file_name(&group.name)),
+                        &[(kind.name(), "", figure)],
+                    )?;
+                }
+            }
+            Ok(())
+        };
+        if let Source::Run(record) = source {
+            write_groups(record, "")?;
+        }
+        if let Source::Comparison(comparison, runs) = source {
+            for i in comparison.of_one_seed() {
+                let Some(record) = &runs[i] else { continue };
+                let label = &comparison.trials[i].strategy;
+                write(&format!("{label}-"), &of_run(record, edge)?)?;
+                write_groups(record, &format!("{label}-"))?;
             }
         }
         Ok(())
@@ -153,4 +178,16 @@ impl Figure {
 fn of_run(record: &Record, edge: Option<&str>) -> Result<Vec<Named>> {
     let named = |k: Kind| Ok((k.name(), k.summary(), k.draw(record, edge)?));
     Kind::ALL.into_iter().map(named).collect()
+}
+
+/// A group's name as a piece of a file's name.
+fn file_name(group: &str) -> String {
+    let plain = |c: char| {
+        if c.is_alphanumeric() || "-_.".contains(c) {
+            c
+        } else {
+            '-'
+        }
+    };
+    group.chars().map(plain).collect()
 }

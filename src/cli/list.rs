@@ -35,6 +35,8 @@ enum What {
     Trackers,
     #[value(alias = "proxy")]
     Proxies,
+    #[value(alias = "cost")]
+    Costs,
 }
 
 impl What {
@@ -47,6 +49,7 @@ impl What {
             Self::Trainers => Kind::Trainer,
             Self::Trackers => Kind::Tracker,
             Self::Proxies => Kind::Proxy,
+            Self::Costs => Kind::Cost,
         }
     }
 }

@@ -21,6 +21,11 @@ mod logging;
 mod man;
 pub(crate) mod network;
 mod new;
+#[cfg(feature = "onnx")]
+mod onnx;
+#[cfg(not(feature = "onnx"))]
+#[path = "onnx/off.rs"]
+mod onnx;
 mod origin;
 mod output;
 mod pace;
@@ -137,10 +142,10 @@ enum Verb {
     /// Show the configuration that a run would have.
     #[command(subcommand)]
     Config(config::Config),
-    /// Draw a space, a run's result or a genotype as SVG, PNG or DOT.
+    /// Draw a space, a run's result or a genotype as SVG, PNG, PDF, TikZ or DOT.
     #[command(after_help = "Example:\n  nasfw draw DARTS_V2 -o cell.svg")]
     Draw(draw::Draw),
-    /// Draw what happened in a run or what a comparison amounts to, as SVG or PNG.
+    /// Draw what happened in a run or what a comparison amounts to, as SVG, PNG or PDF.
     #[command(after_help = "Example:\n  nasfw figure runs/NAME entropy -o entropy.svg")]
     Figure(figure::Figure),
     /// Report on runs or on a comparison: one HTML file.

@@ -125,3 +125,10 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     }
     write_whole(path, bytes)
 }
+
+/// A width on paper.
+pub fn millimetres(text: &str) -> std::result::Result<f64, String> {
+    let width: Option<f64> = text.parse().ok();
+    let fits = width.filter(|w| (10.0..=2000.0).contains(w));
+    fits.ok_or_else(|| "type a number of millimetres from 10 to 2000, such as 85".into())
+}

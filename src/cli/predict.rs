@@ -6,21 +6,24 @@ use clap::Args;
 use nasfw_datasets::folder::pictures;
 use nasfw_framework::command::{command, quoted};
 use nasfw_framework::run::RUN;
-use nasfw_framework::trainer::Reopened;
 use nasfw_framework::{Error, Result};
 use serde::Serialize;
 
 use super::eval::{self, Changes};
+use super::onnx::Exported;
 use super::output::{say, say_json};
 use super::ready::ready;
 
 /// Images that are read and shown to the network at once.
 const BATCH: usize = 64;
 
+/// Probabilities of the classes, a row an image.
+type Rows = Vec<Vec<f64>>;
+
 /// Options of `predict`.
 #[derive(Debug, Args)]
 pub struct Predict {
-    /// A run folder that `nasfw retrain` made, or one of its checkpoints
+    /// A run folder that `nasfw retrain` made, one of its checkpoints, or an ONNX model that `nasfw export` wrote
     what: PathBuf,
     /// Image files (JPEG, PNG, WebP, BMP, TIFF): scaled, cut out and normalised as the run's own test images
     #[arg(required = true, value_name = "IMAGE")]
@@ -68,48 +71,79 @@ struct Likely {
 impl Predict {
     /// Says what images show.
     pub fn carry_out(self) -> Result<()> {
-        refuse_exported(&self.what)?;
+        let is_onnx = has_ending(&self.what, "onnx");
+        if !is_onnx {
+            refuse_exported(&self.what)?;
+        }
         ready()?;
+        if is_onnx {
+            return self.of_exported();
+        }
         let changes = Changes {
-            data_dir: self.data_dir,
-            device: self.device,
+            data_dir: self.data_dir.clone(),
+            device: self.device.clone(),
             without_images: true,
             ..Changes::default()
         };
         let run = eval::open(&self.what, changes)?;
+        let inputs = run.inputs();
+        let probabilities = |files: &[PathBuf], number: u64| {
+            let images = pictures(files, inputs.task.channels, inputs.cut())?;
+            let rows = run.probabilities(&images, number);
+            rows.map_err(|error| error.of_run(eval::run_of(&self.what)))
+        };
+        self.tell(run.epoch(), &probabilities, &|number| {
+            inputs.class(number).into_owned()
+        })
+    }
+
+    /// Says what the network of an ONNX file sees.
+    fn of_exported(&self) -> Result<()> {
+        if self.device.is_some() || self.data_dir.is_some() {
+            return Err(Error::Incompatible {
+                what: "--device and --data-dir".into(),
+                why: "an ONNX model is computed on the processor, and needs nothing but its file"
+                    .into(),
+                help: "leave them out".into(),
+            });
+        }
+        let network = Exported::open(&self.what)?;
+        let probabilities = |files: &[PathBuf], _| network.probabilities(files);
+        self.tell(network.epoch(), &probabilities, &|number| {
+            network.class(number)
+        })
+    }
+
+    /// Says what images show: `probabilities` of files, which are a batch with a number, and the names of the classes.
+    fn tell(
+        &self,
+        epoch: u64,
+        probabilities: &dyn Fn(&[PathBuf], u64) -> Result<Rows>,
+        class: &dyn Fn(usize) -> String,
+    ) -> Result<()> {
         let top = usize::try_from(self.top).unwrap_or(usize::MAX);
-        let mut all = vec![];
+        let mut images = vec![];
         for (number, files) in self.images.chunks(BATCH).enumerate() {
-            let found = predictions(&run, files, number as u64, top)
-                .map_err(|error| error.of_run(eval::run_of(&self.what)))?;
+            let found = most_likely(files, probabilities(files, number as u64)?, top, class);
             match self.json {
-                true => all.extend(found),
+                true => images.extend(found),
                 false => found.iter().for_each(show),
             }
         }
         match self.json {
-            true => say_json(
-                "predictions",
-                &Predictions {
-                    epoch: run.epoch(),
-                    images: all,
-                },
-            ),
+            true => say_json("predictions", &Predictions { epoch, images }),
             false => Ok(()),
         }
     }
 }
 
-/// The `top` most likely classes of files, which are the batch `number`.
-fn predictions(
-    run: &Reopened,
+/// The `top` most likely classes of files.
+fn most_likely(
     files: &[PathBuf],
-    number: u64,
+    rows: Rows,
     top: usize,
-) -> Result<Vec<Prediction>> {
-    let inputs = run.inputs();
-    let images = pictures(files, inputs.task.channels, inputs.cut())?;
-    let rows = run.probabilities(&images, number)?;
+    class: &dyn Fn(usize) -> String,
+) -> Vec<Prediction> {
     let of_one = |(file, row): (&PathBuf, Vec<f64>)| {
         let mut order: Vec<(usize, f64)> = row.into_iter().enumerate().collect();
         // Equal ones stay in the order of the classes.
@@ -119,14 +153,14 @@ fn predictions(
             file: file.display().to_string(),
             top: likely
                 .map(|(number, probability)| Likely {
-                    class: inputs.class(number).into_owned(),
+                    class: class(number),
                     number,
                     probability,
                 })
                 .collect(),
         }
     };
-    Ok(files.iter().zip(rows).map(of_one).collect())
+    files.iter().zip(rows).map(of_one).collect()
 }
 
 fn show(prediction: &Prediction) {
@@ -140,15 +174,14 @@ fn show(prediction: &Prediction) {
     }
 }
 
-/// Refuses files for other programs: predictions are a run's.
+fn has_ending(what: &Path, ending: &str) -> bool {
+    what.extension()
+        .is_some_and(|e| e.eq_ignore_ascii_case(ending))
+}
+
+/// Refuses other files than checkpoints.
 fn refuse_exported(what: &Path) -> Result<()> {
-    let is = |ending: &str| {
-        what.extension()
-            .is_some_and(|e| e.eq_ignore_ascii_case(ending))
-    };
-    let why = if is("onnx") {
-        "nasfw writes ONNX models and does not run them"
-    } else if is("py") {
+    let why = if has_ending(what, "py") {
         "nasfw writes Python files and does not run them"
     } else if what.is_file() && !eval::run_of(what).join(RUN).is_file() {
         "it is no checkpoint in a run folder"

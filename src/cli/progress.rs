@@ -190,6 +190,7 @@ impl Listener for Progress {
                 arch_params,
                 budget,
                 done,
+                ..
             } => {
                 let from = if *step > 0 {
                     format!(", going on from step {step}")

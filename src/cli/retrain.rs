@@ -304,6 +304,7 @@ mod tests {
         match space {
             "nasbench201" => "nasbench201",
             "darts-imagenet" => "darts-imagenet",
+            "mobile" => "proxyless-imagenet",
             "nasbench101" | "nasbench1shot1-s1" | "nasbench1shot1-s2" | "nasbench1shot1-s3" => {
                 "nasbench101"
             }

@@ -23,6 +23,9 @@ pub struct Selection {
     /// Where to search: a name [see `nasfw list spaces`], or a TOML file that declares a space [default: nasbench1shot1-s3]
     #[arg(long, short = 'S', value_name = "NAME|FILE.toml")]
     space: Option<String>,
+    /// A limit on what the architecture may cost; may be given again [see `nasfw list costs`]
+    #[arg(long, value_name = "NAME=VALUE")]
+    limit: Vec<String>,
     /// Named settings of the strategy [see `nasfw describe STRATEGY`]
     #[arg(long, value_name = "NAME")]
     preset: Option<String>,
@@ -78,6 +81,17 @@ impl Selection {
         let mut parts: Vec<Pair> = parts.into_iter().flatten().collect();
         if let Some(space) = &self.space {
             parts.extend(space_options("space.name", "space", space)?);
+        }
+        for limit in &self.limit {
+            let (name, value) = limit.split_once('=').ok_or_else(|| Error::Incompatible {
+                what: format!("--limit {limit}"),
+                why: "this is not of the form NAME=VALUE".into(),
+                help:
+                    "for example `--limit macs=40M`; `nasfw list costs` names what can be limited"
+                        .into(),
+            })?;
+            let key = format!("limits.{}.limit", name.trim());
+            parts.push((key, quoted(value.trim()), format!("--limit {limit}")));
         }
         self.settings.resolve(registry, vec![], parts)
     }

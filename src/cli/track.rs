@@ -62,18 +62,12 @@ impl Track {
             let _held = RunFolder::open(run)?;
             let config = RunConfig::of_run(run)?;
             let space = config.space.build()?;
-            let groups: Vec<String> = space
-                .spec()
-                .groups()
-                .iter()
-                .map(|g| g.name.clone())
-                .collect();
             let events = as_one_process(read_events(&run.join(EVENTS))?);
             for tracker in &trackers {
                 let listener = tracker.track(Tracked {
                     run,
                     config: &config.to_value()?,
-                    groups: &groups,
+                    groups: space.spec().groups(),
                     step: 0,
                     goes_on: false,
                 })?;
@@ -103,7 +97,7 @@ fn as_one_process(mut events: Vec<Event>) -> Vec<Event> {
     events.retain(|event| {
         let keep = match event {
             Event::Started { .. } => at == 0,
-            Event::Interrupted { .. } => at == last,
+            Event::Interrupted { .. } | Event::Failed { .. } => at == last,
             _ => true,
         };
         at += 1;

@@ -90,6 +90,16 @@ fn proxies_conform() {
 }
 
 #[test]
+fn costs_conform() {
+    let plugins = registered(Kind::Cost);
+    assert!(plugins.len() >= 3);
+    for plugin in plugins {
+        let section = plugin.default_section().unwrap();
+        require(&conformance::cost(plugin, &section), 5);
+    }
+}
+
+#[test]
 fn trackers_conform() {
     // The other one needs a server; tests/it/mlflow.rs has it.
     let own = registered(Kind::Tracker)

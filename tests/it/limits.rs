@@ -1,197 +1,258 @@
-//! Numbers, names and files beyond what can be: a message, at once, and nothing is made.
+//! Limits from the command line: short and long form, what a run keeps, and what is refused before the first step.
 
-use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
-use std::process::{Command, Output};
-use std::time::{Duration, Instant};
 
-const PLAN: &str = "strategies = [\"random\"]\nspaces = [\"toy-planted\"]\nbudgets = [{ unit = \"steps\", amount = 1 }]\n";
+use serde_json::Value;
 
-/// What a command says; it must take a moment only.
-fn say<S: AsRef<OsStr>>(folder: &Path, args: &[S]) -> (i32, String) {
-    said(
-        Command::new(env!("CARGO_BIN_EXE_nasfw"))
-            .args(args)
-            .current_dir(folder),
-    )
+use crate::program::{flat, good, killed, nasfw};
+
+/// Cells of 27 architectures.
+const SPACE: &str = r#"
+[network]
+skeleton = "nasbench201"
+channels = 4
+cells = 1
+[[cell]]
+name = "cell"
+inputs = 1
+nodes = 2
+keep = 0
+output = "last"
+candidates = ["skip_connect", "nor_conv_1x1", "nor_conv_3x3"]
+"#;
+
+/// A folder with that space as a file.
+fn folder() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("toy.toml"), SPACE).unwrap();
+    dir
 }
 
-fn said(command: &mut Command) -> (i32, String) {
-    let began = Instant::now();
-    let Output { status, stderr, .. } = command.env("NASFW_LOG", "warn").output().unwrap();
-    // Help is wrapped to the width of a terminal.
-    let stderr = String::from_utf8_lossy(&stderr);
-    let stderr = stderr.split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(began.elapsed() < Duration::from_secs(60), "{stderr}");
-    (status.code().unwrap_or(-1), stderr)
+const TINY: [&str; 12] = [
+    "--space",
+    "toy.toml",
+    "--dataset",
+    "synthetic",
+    "--set",
+    "dataset.images=64",
+    "--epochs",
+    "2",
+    "--threads",
+    "1",
+    "--seed",
+    "3",
+];
+
+fn result(dir: &std::path::Path, run: &str) -> Value {
+    let text = fs::read_to_string(dir.join("runs").join(run).join("result.json")).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+/// The settings that `config show` resolves, as JSON.
+fn settings(dir: &std::path::Path, args: &[&str]) -> Value {
+    let text = good(dir, &[&["config", "show", "--toml"], args].concat());
+    let table: toml::Table = toml::from_str(&text).unwrap();
+    serde_json::to_value(table).unwrap()
 }
 
 #[test]
-fn numbers_beyond_what_can_be_are_refused() {
-    let place = tempfile::tempdir().unwrap();
-    let run = |sets: &[&str]| {
-        let mut args = vec!["run"];
-        args.extend(sets.iter().flat_map(|set| ["--set", set]));
-        say(place.path(), &args)
-    };
-    let evolution = [
-        "strategy.name=regularized-evolution",
-        "strategy.sample=1000000000000",
+fn the_short_form_is_the_long_one() {
+    let dir = folder();
+    let dir = dir.path();
+    let long = ["-s", "constrained", "--set", "strategy.base.name=gdas"];
+    let long = [
+        &long[..],
+        &["--set", "strategy.cost.macs={ limit = \"1M\" }"],
+    ]
+    .concat();
+    let long = [&long[..], &["--set", "strategy.base.arch.lr=0.01"]].concat();
+    let short = [
+        "-s",
+        "gdas",
+        "--limit",
+        "macs=1M",
+        "--set",
+        "strategy.arch.lr=0.01",
     ];
-    for (sets, named) in [
-        (
-            &evolution[..],
-            "`strategy.sample`: 1000000000000 is out of range",
-        ),
-        (
-            &["threads=100000"],
-            "`threads`: 100000 is out of range, it must be from 0 to 1024",
-        ),
-        // Of a setting that says nothing of its own range.
-        (
-            &["trainer.log_every=9000000000"],
-            "no count can be beyond 1000000000",
-        ),
-        (
-            &["dataset.name=synthetic", "dataset.images=900000000"],
-            "bytes are too many",
-        ),
-    ] {
-        let (code, stderr) = run(sets);
-        assert_eq!(code, 2, "{sets:?}: {stderr}");
-        assert!(stderr.contains(named), "{sets:?}: {stderr}");
-    }
-    for seeds in ["400000000", "9223372036854775807"] {
-        let plan = place.path().join("plan.toml");
-        fs::write(&plan, format!("{PLAN}seeds = {seeds}\n")).unwrap();
-        let (code, stderr) = say(place.path(), &["compare", "plan.toml"]);
-        assert_eq!(code, 2, "{stderr}");
-        assert!(
-            stderr.contains(&format!("{seeds} are too many, 100000 are the most")),
-            "{stderr}"
-        );
-    }
-    assert!(!place.path().join("runs").exists());
-}
-
-/// A run folder whose configuration was edited, or made before there was a limit.
-#[test]
-fn a_run_with_a_number_beyond_what_can_be_says_how_to_go_on() {
-    let place = tempfile::tempdir().unwrap();
-    let sets = [
-        "strategy.name=random",
-        "space.name=toy-planted",
-        "strategy.score=none",
+    assert_eq!(settings(dir, &short), settings(dir, &long));
+    // A limit of a wrapper that is there already is one more of its own.
+    let both = [
+        "-s",
+        "constrained",
+        "--limit",
+        "macs=1M",
+        "--set",
+        "strategy.base.name=gdas",
     ];
-    let mut args = vec!["run", "--name", "r", "--threads=1"];
-    args.extend(sets.iter().flat_map(|set| ["--set", set]));
-    let (code, stderr) = say(place.path(), &args);
-    assert_eq!(code, 0, "{stderr}");
-    let file = place.path().join("runs/r/run.json");
-    let text = fs::read_to_string(&file).unwrap();
-    fs::write(&file, text.replace("\"threads\": 1", "\"threads\": 100000")).unwrap();
-    for verb in ["resume", "eval", "rank"] {
-        let (code, stderr) = say(place.path(), &[verb, "runs/r"]);
-        assert_eq!(code, 4, "{verb}: {stderr}");
-        assert!(
-            stderr.contains("`threads`: 100000 is out of range"),
-            "{verb}: {stderr}"
-        );
-        assert!(
-            stderr.contains("nasfw run --config runs/r/config.toml"),
-            "{verb}: {stderr}"
-        );
-    }
-}
-
-#[test]
-fn files_without_an_end_and_keys_without_number_are_refused() {
-    let place = tempfile::tempdir().unwrap();
-    let (code, stderr) = say(place.path(), &["config", "show", "--config", "/dev/zero"]);
-    assert_eq!(code, 2, "{stderr}");
-    assert!(
-        stderr.contains("/dev/zero can't be read: it is larger than 1 MiB"),
-        "{stderr}"
-    );
-
-    let keys: String = (0..100_000).map(|i| format!("k{i}=1\n")).collect();
-    fs::write(place.path().join("many.toml"), keys).unwrap();
-    let (code, stderr) = say(place.path(), &["config", "show", "--config", "many.toml"]);
-    assert_eq!(code, 2, "{stderr}");
-    assert!(
-        stderr.contains("99980 more options are unknown"),
-        "{stderr}"
-    );
-    assert!(stderr.len() < 20_000, "{} bytes", stderr.len());
-
-    let dots = format!("{}x=1", "a.".repeat(15_000));
-    let (code, stderr) = say(place.path(), &["config", "show", "--set", &dots]);
-    assert_eq!(code, 2, "{stderr}");
-    assert!(
-        stderr.contains("15001 parts are too many for a dotted key"),
-        "{stderr}"
-    );
-    fs::write(place.path().join("dots.toml"), &dots).unwrap();
-    let (code, stderr) = say(place.path(), &["config", "show", "--config", "dots.toml"]);
-    assert_eq!(code, 2, "{stderr}");
-    let name = format!("NASFW_{}X", "A__".repeat(15_000));
-    let mut show = Command::new(env!("CARGO_BIN_EXE_nasfw"));
-    let (code, stderr) = said(show.args(["config", "show"]).env(name, "1"));
-    assert_eq!(code, 2, "{stderr}");
-}
-
-#[test]
-fn a_long_value_is_shown() {
-    let place = tempfile::tempdir().unwrap();
-    let long = format!("data_dir={}", "x".repeat(70_000));
-    let out = Command::new(env!("CARGO_BIN_EXE_nasfw"))
-        .args(["config", "show", "--set", &long])
-        .current_dir(place.path())
-        .output()
-        .unwrap();
-    assert!(
-        out.status.success(),
-        "{}",
-        String::from_utf8_lossy(&out.stderr)
-    );
-    let text = String::from_utf8(out.stdout).unwrap();
-    let of = |key: &str| text.lines().find(|line| line.starts_with(key)).unwrap();
-    assert!(of("data_dir").len() > 70_000);
-    assert!(
-        of("device").len() < 200,
-        "its origin is where it can be seen"
-    );
-}
-
-#[test]
-fn names_that_are_no_text_are_refused_where_a_configuration_keeps_them() {
-    let place = tempfile::tempdir().unwrap();
-    let strange = OsStr::from_bytes(b"b\xffd");
-    for option in ["--out", "--data-dir"] {
-        let args = [OsStr::new("run"), OsStr::new(option), strange];
-        let (code, stderr) = say(place.path(), &args);
-        assert_eq!(code, 2, "{stderr}");
-        assert!(
-            stderr.contains("is not UTF-8") && stderr.contains(option),
-            "{stderr}"
-        );
-    }
-    let mut show = Command::new(env!("CARGO_BIN_EXE_nasfw"));
-    let (code, stderr) = said(show.args(["config", "show"]).env("NASFW_OUT", strange));
-    assert_eq!(code, 2, "{stderr}");
-    assert!(stderr.contains("NASFW_OUT"), "{stderr}");
-    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
-    // Where a name is not kept it may be anything.
-    let args = ["genotype", "DARTS_V2"].map(OsStr::new);
-    let (code, stderr) = say(place.path(), &args);
-    assert_eq!(code, 0, "{stderr}");
+    let both = [&both[..], &["--set", "strategy.base.arch.lr=0.01"]].concat();
+    assert_eq!(settings(dir, &both), settings(dir, &long));
+    // In a file, where the strategy is the usual one, and its preset.
     fs::write(
-        place.path().join(strange),
-        "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|",
+        dir.join("my.toml"),
+        "[limits]\nmacs = \"2M\"\n[strategy]\npreset = \"p\"\n",
     )
     .unwrap();
-    let (code, _) = say(place.path(), &[OsStr::new("figure"), strange]);
-    assert!((2..=5).contains(&code), "{code}");
+    let found = settings(dir, &["--config", "my.toml"]);
+    let strategy = &found["strategy"];
+    assert_eq!(strategy["name"], "constrained");
+    assert_eq!(strategy["cost"]["macs"], "2M");
+    assert_eq!(strategy["base"]["name"], "vim");
+    assert_eq!(strategy["base"]["form"], "point");
+    // What is not said of it is as without limits.
+    let alone = settings(dir, &["--set", "strategy.preset=p"]);
+    assert_eq!(alone["strategy"], strategy["base"]);
+    assert_eq!(alone["trainer"], found["trainer"]);
+}
+
+/// Strategies of every kind, under the tightest limit that can be met, with a margin of a hundredth.
+#[test]
+fn what_is_found_meets_the_limit_whatever_the_strategy() {
+    let dir = folder();
+    let dir = dir.path();
+    for (cost, nothing) in [("params", "params=1"), ("memory", "memory=1B")] {
+        let out = nasfw(dir, &[&["run", "--limit", nothing], &TINY[..]].concat());
+        let text = flat(&out.stderr);
+        let (_, cheapest) = text.split_once(&format!("has {cost} ")).unwrap();
+        let cheapest: Vec<&str> = cheapest.split_whitespace().collect();
+        // "2.05K", or "16.38 KB".
+        let (number, unit) = match cost {
+            "params" => cheapest[0].split_at(cheapest[0].len() - 1),
+            _ => (cheapest[0], cheapest[1]),
+        };
+        let most = number.parse::<f64>().unwrap() * 1.01;
+        let limit = format!("{cost}={most}{unit}");
+        let bound = most * if unit.starts_with('K') { 1e3 } else { 1e6 };
+        let mut dearer = 0;
+        for strategy in ["darts", "gdas", "vim", "rsps", "random", "snas"] {
+            let found = |name: &str, limit: &str| {
+                let own = ["run", "--name", name, "--limit", limit, "-s", strategy];
+                good(dir, &[&own[..], &TINY].concat());
+                let metrics = &result(dir, name)["metrics"];
+                metrics[&format!("cost/{cost}")].as_f64().unwrap()
+            };
+            let cost_under = found(&format!("{strategy}-{cost}"), &limit);
+            assert!(
+                cost_under <= bound,
+                "{strategy}: {cost} {cost_under} of {bound}"
+            );
+            let loose = limit.replace(&format!("={most}"), "=1000000");
+            dearer += usize::from(found(&format!("{strategy}-{cost}-loose"), &loose) > bound);
+        }
+        assert!(dearer > 0, "no limit on {cost} changed anything");
+    }
+}
+
+#[test]
+fn mistakes_in_limits_are_refused_before_the_first_step() {
+    let dir = folder();
+    let dir = dir.path();
+    for (args, says) in [
+        (&["--limit", "macs"][..], "not of the form NAME=VALUE"),
+        (&["--limit", "mac=1M"], "did you mean `macs`?"),
+        (
+            &["--limit", "macs=1ms"],
+            "it must be a number, or one with K, M or G",
+        ),
+        (&["--limit", "memory=3M"], "4MB"),
+        (&["--limit", "macs=1"], "the cheapest has macs"),
+        (
+            &["-s", "constrained", "--set", "strategy.strength=2"],
+            "it would change nothing without a limit",
+        ),
+        (
+            &[
+                "--set",
+                "strategy.cost.macs={ limit = \"1M\", size = 3 }",
+                "-s",
+                "constrained",
+            ],
+            "no such option",
+        ),
+        (&["--set", "limits=3"], "cost"),
+    ] {
+        let out = nasfw(dir, &[&["run"], args, &TINY].concat());
+        let text = flat(&out.stderr);
+        assert!(
+            !out.status.success() && text.contains(says),
+            "{args:?}: {text}"
+        );
+        assert!(!text.contains("panicked"), "{text}");
+    }
+    let out = nasfw(
+        dir,
+        &[
+            "run",
+            "--space",
+            "toy-planted",
+            "--dataset",
+            "toy-halves",
+            "--limit",
+            "macs=1M",
+        ],
+    );
+    assert!(
+        flat(&out.stderr).contains("standalone network"),
+        "{}",
+        flat(&out.stderr)
+    );
+    let runs = fs::read_dir(dir.join("runs"));
+    let finished = runs.into_iter().flatten().filter(|run| {
+        let run = run.as_ref().unwrap().path();
+        run.join("result.json").exists()
+    });
+    assert_eq!(finished.count(), 0);
+}
+
+/// Killed and resumed, a search under a learned penalty is the same.
+#[test]
+fn a_multiplier_is_part_of_what_is_resumed() {
+    let dir = folder();
+    let dir = dir.path();
+    let penalty = [
+        "--set",
+        "strategy.penalty=lagrange",
+        "--set",
+        "strategy.rate=1.0",
+    ];
+    let own = [
+        "-s",
+        "constrained",
+        "--set",
+        "strategy.base.name=darts",
+        "--set",
+        "strategy.cost.params=80K",
+    ];
+    let args = |name: &'static str, epochs: &'static str| {
+        let search = [
+            "run",
+            "--name",
+            name,
+            "--space",
+            "toy.toml",
+            "--dataset",
+            "synthetic",
+        ];
+        let size = [
+            "--set",
+            "dataset.images=64",
+            "--threads",
+            "1",
+            "--epochs",
+            epochs,
+        ];
+        [&search[..], &size, &own, &penalty].concat()
+    };
+    good(dir, &args("whole", "4"));
+    let often = [
+        "--set",
+        "trainer.checkpoint_every=1",
+        "--set",
+        "trainer.log_every=1",
+    ];
+    let part = [&args("part", "4")[..], &often].concat();
+    killed(dir, &part, &dir.join("runs/part/events.jsonl"), 3);
+    good(dir, &["resume", "runs/part"]);
+    for key in ["marginals", "genotype", "metrics"] {
+        assert_eq!(result(dir, "part")[key], result(dir, "whole")[key], "{key}");
+    }
 }

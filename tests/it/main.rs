@@ -41,6 +41,7 @@ mod samplers;
 mod score;
 mod second_order;
 mod spaces;
+mod start;
 mod strategies;
 mod surrogate;
 mod synchronisation;

@@ -130,16 +130,19 @@ fn a_files_ending_is_what_is_in_it() {
         ("x.dot", b"digraph "),
         ("x.gv", b"digraph "),
         ("x", b"<svg "),
-        ("x.v2", b"<svg "),
+        ("x.pdf", b"%PDF-"),
+        ("x.tex", b"% needs "),
     ] {
         assert_eq!(good(dir, &["draw", "DARTS_V2", "-o", file]), "");
         begins(file, with);
     }
     for args in [
-        &["draw", "DARTS_V2", "-o", "y.pdf"][..],
+        &["draw", "DARTS_V2", "-o", "y.v2"][..],
         &["draw", "DARTS_V2", "-o", "y.html"],
         &["draw", "DARTS_V2", "--format", "svg", "-o", "y.png"],
         &["draw", "DARTS_V2", "--format", "png"],
+        &["draw", "DARTS_V2", "--format", "pdf"],
+        &["draw", "DARTS_V2", "--format", "dot", "--width", "85"],
         &["report", "runs/r", "-o", "y.pdf"],
         &["report", "runs/r", "-o", "y.svg"],
         &["export", "runs/r", "--onnx", "y.safetensors"],

@@ -30,8 +30,13 @@ fn files(folder: &Path) -> Vec<String> {
 
 /// What `predict` says of all classes of images, the file's name first.
 fn predicted(dir: &Path, images: &[String]) -> Vec<Value> {
+    predicted_by(dir, "run", images)
+}
+
+/// The same of a run or an exported model.
+fn predicted_by(dir: &Path, what: &str, images: &[String]) -> Vec<Value> {
     let images = images.iter().map(String::as_str);
-    let args: Vec<&str> = ["predict", "run", "--json", "--top", "99"]
+    let args: Vec<&str> = ["predict", what, "--json", "--top", "99"]
         .into_iter()
         .chain(images)
         .collect();
@@ -169,8 +174,27 @@ fn images_are_what_the_exported_network_says_they_are() {
                 .position(|name| Path::new(&files[i]).parent().unwrap().ends_with(name));
             confusion[class.unwrap()][largest(&logits[i])] += 1;
         }
+        exported_models_answer_alike(dir, &files, &found, &names);
         classes_are_judged(dir, &names, &confusion);
         without_images(dir, &files, &found);
+    }
+}
+
+/// `predict` answers by the exported models as by the run, up to single precision.
+fn exported_models_answer_alike(dir: &Path, files: &[String], found: &[Value], names: &[&str]) {
+    let elsewhere = tempfile::tempdir().unwrap();
+    for model in ["n.onnx", "raw.onnx"] {
+        let copy = elsewhere.path().join(model);
+        fs::copy(dir.join(model), &copy).unwrap();
+        let said = predicted_by(elsewhere.path(), copy.to_str().unwrap(), files);
+        assert_eq!(said.len(), found.len());
+        for (said, found) in said.iter().zip(found) {
+            assert_eq!(said["file"], found["file"]);
+            let both = [said, found].map(|said| probabilities(said, names));
+            for (theirs, ours) in both[0].iter().zip(&both[1]) {
+                assert!((theirs - ours).abs() < 1e-5, "{model}: {said} {found}");
+            }
+        }
     }
 }
 
@@ -350,7 +374,22 @@ fn what_can_not_be_predicted_is_refused_with_what_to_type() {
     fs::write(dir.join("cut.png"), &bytes[..bytes.len() / 2]).unwrap();
     fs::write(dir.join("text.jpg"), "no image").unwrap();
     fs::write(dir.join("n.onnx"), "a model").unwrap();
-    good(dir, &["export", "run", "--safetensors", "n.safetensors"]);
+    let export = ["--safetensors", "n.safetensors", "--onnx", "net.onnx"];
+    good(dir, &[&["export", "run"], &export[..]].concat());
+    // Words are as long as before, so that the files stay ONNX models.
+    let model = fs::read(dir.join("net.onnx")).unwrap();
+    for (file, word, other) in [
+        ("foreign.onnx", "nasfw", "other"),
+        ("old.onnx", "preprocessing", "pre-processed"),
+    ] {
+        let mut changed = model.clone();
+        for i in 0..=model.len() - word.len() {
+            if model[i..].starts_with(word.as_bytes()) {
+                changed[i..i + word.len()].copy_from_slice(other.as_bytes());
+            }
+        }
+        fs::write(dir.join(file), changed).unwrap();
+    }
     let search = "run --strategy random --space toy-conv --epochs 1 --out . --name search --device cpu --threads 1";
     good(dir, &search.split_whitespace().collect::<Vec<_>>());
     for (args, code, parts) in [
@@ -389,13 +428,31 @@ fn what_can_not_be_predicted_is_refused_with_what_to_type() {
         ),
         (
             &["n.onnx", &good_one],
-            2,
+            3,
             &[
-                "n.onnx",
-                "does not run them",
-                "nasfw predict runs/NAME IMAGE",
+                "n.onnx: it is no ONNX model",
+                "nasfw export runs/NAME --onnx",
             ],
         ),
+        (
+            &["foreign.onnx", &good_one],
+            3,
+            &[
+                "it has no property `nasfw`",
+                "only models that `nasfw export",
+            ],
+        ),
+        (
+            &["old.onnx", &good_one],
+            3,
+            &["missing field `preprocessing`", "write it again"],
+        ),
+        (
+            &["net.onnx", &good_one, "--device", "cpu"],
+            2,
+            &["--device", "leave them out"],
+        ),
+        (&["gone.onnx", &good_one], 5, &["gone.onnx"]),
         (
             &["n.safetensors", &good_one],
             2,

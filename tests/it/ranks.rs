@@ -35,6 +35,7 @@ fn process(
         .current_dir(dir)
         .env("RANK", rank.to_string())
         .env("WORLD_SIZE", world.to_string())
+        .env("XDG_CACHE_HOME", dir.join("cache"))
         .env("MASTER_ADDR", "127.0.0.1")
         .env("MASTER_PORT", port.to_string());
     kept(&mut command);

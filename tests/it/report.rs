@@ -41,7 +41,14 @@ fn figures_and_reports_of_runs() {
     let run = run(dir, NAME);
     let path = run.to_str().unwrap();
     let list = good(dir, &["figure", path]);
-    for kind in ["weights", "distribution", "pictures", "entropy", "curves"] {
+    for kind in [
+        "weights",
+        "distribution",
+        "pictures",
+        "entropy",
+        "curves",
+        "trajectory",
+    ] {
         assert!(list.lines().any(|l| l.starts_with(kind)), "{kind}: {list}");
         let svg = good(dir, &["figure", path, kind]);
         assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
@@ -89,7 +96,8 @@ fn figures_and_reports_of_runs() {
     good(dir, &["report", path, "-o", "again.html"]);
     assert!(page == fs::read_to_string(dir.join("again.html")).unwrap());
     assert!(page.contains("&lt;script&gt;alert(1)&lt;b&gt; &amp; "));
-    assert!(!page.contains("<script") && !page.contains("<b> &amp;"));
+    // One script, which is the report's own.
+    assert!(page.matches("<script").count() == 1 && !page.contains("<b> &amp;"));
     for outside in ["src=", "url(http", "@import", "<link"] {
         assert!(!page.contains(outside), "{outside}");
     }
@@ -168,7 +176,7 @@ fn what_is_wrong_is_said() {
         (
             &["figure", "runs/r", "weights", "-o", "f.gif"],
             2,
-            "`.svg` or `.png`",
+            "`.svg`, `.png` or `.pdf`",
         ),
         (
             &["report", "runs/r", "-o", "no/such/folder.html"],
@@ -205,6 +213,7 @@ fn a_report_of_a_comparison() {
     for name in [
         "regret",
         "ranks",
+        "curves",
         "weights",
         "darts-curves",
         "random-curves",
@@ -278,6 +287,7 @@ document.getElementById('f').onload = e => {
   document.getElementById('out').textContent = 'TOO WIDE BY ' + (d.documentElement.scrollWidth - d.documentElement.clientWidth)
     + ' FIGURES ' + d.querySelectorAll('figure svg[role=img]').length
     + ' SCRIPTS ' + d.scripts.length
+    + ' SORTS ' + (d.querySelectorAll('table.sortable th button').length > 0)
     + ' FETCHED ' + e.target.contentWindow.performance.getEntriesByType('resource').length;
 };
 </script>"#;
@@ -309,7 +319,7 @@ document.getElementById('f').onload = e => {
     let dom = String::from_utf8_lossy(&out.stdout).into_owned();
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(dom.contains("TOO WIDE BY 0 "), "{dom}\n{said}");
-    assert!(dom.contains("SCRIPTS 0 FETCHED 0"), "{dom}");
+    assert!(dom.contains("SCRIPTS 1 SORTS true FETCHED 0"), "{dom}");
     assert!(!dom.contains("FIGURES 0"), "{dom}");
     assert!(!said.contains("CONSOLE"), "{said}");
 }

@@ -69,6 +69,20 @@ fn a_network_learns_and_is_measured_and_exported_as_it_was() {
     let older = json(&good(dir, &["eval", older, "--json"]));
     assert_eq!(older["epoch"], 5);
     assert_ne!(older["test"]["loss"], found["test"]["loss"]);
+    // What is kept is what is said, for the report; of a checkpoint it would stand for the run.
+    let kept = dir.join("run/evaluation.json");
+    assert!(!kept.exists());
+    let said = json(&good(dir, &["eval", "run", "--keep", "--json"]));
+    assert_eq!(json(&fs::read_to_string(&kept).unwrap()), said);
+    assert_eq!(said, found);
+    let newest = checkpoints.last().unwrap().to_str().unwrap();
+    assert_eq!(
+        nasfw(dir, &["eval", newest, "--keep"]).status.code(),
+        Some(2)
+    );
+    good(dir, &["report", "run"]);
+    let page = fs::read_to_string(dir.join("report.html")).unwrap();
+    assert!(page.contains("On the test images") && page.contains("What is taken for what"));
     let text = good(dir, &["eval", "run"]);
     assert!(
         text.contains("top-1") && text.contains("multiply-adds"),

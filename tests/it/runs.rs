@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use nasfw::framework::run::Process;
 use serde_json::Value;
 
-use crate::program::{flat, good, nasfw};
+use crate::program::{flat, good, nasfw, tiny};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -34,6 +34,62 @@ fn names(entries: &[Value]) -> Vec<&str> {
         .iter()
         .map(|e| e["name"].as_str().unwrap())
         .collect()
+}
+
+/// A run that ended with an error says so in the words of every list, and its files name rows and candidates.
+#[test]
+fn a_run_that_failed_is_called_failed_until_it_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let mut fails = vec![];
+    for setting in [
+        "trainer.weights.lr=1e38",
+        "trainer.weights.clip=0",
+        "dataset.images=512",
+    ] {
+        fails.extend(["--set", setting]);
+    }
+    let out = tiny(dir, "bad", &fails);
+    assert_eq!(out.status.code(), Some(7), "{}", flat(&out.stderr));
+    let good_one = tiny(dir, "whole", &[]);
+    assert!(good_one.status.success(), "{}", flat(&good_one.stderr));
+    for (name, word) in [("bad", "failed"), ("whole", "done")] {
+        let found = list(dir, &["--state", word]);
+        assert_eq!(names(&found), [name]);
+        let run = format!("runs/{name}");
+        let table: Value = serde_json::from_str(&good(dir, &["table", "--json", &run])).unwrap();
+        assert_eq!(table["runs"][0]["state"], word);
+    }
+    let events = |name: &str| -> Vec<Value> {
+        let text = fs::read_to_string(dir.join("runs").join(name).join("events.jsonl")).unwrap();
+        text.lines()
+            .map(|l| serde_json::from_str(l).unwrap())
+            .collect()
+    };
+    let bad = events("bad");
+    let last = bad.last().unwrap();
+    assert_eq!(last["event"], "failed");
+    assert!(
+        last["error"].as_str().unwrap().contains("is not finite"),
+        "{last}"
+    );
+
+    let whole = events("whole");
+    assert!(whole.iter().all(|event| event["time"].is_string()));
+    let result = json(&dir.join("runs/whole/result.json"));
+    assert_eq!(result["groups"], whole[0]["groups"]);
+    let groups = result["groups"].as_array().unwrap();
+    let weights = result["marginals"].as_array().unwrap();
+    assert_eq!(groups.len(), weights.len());
+    for (group, weights) in groups.iter().zip(weights) {
+        let rows = group["rows"].as_array().unwrap();
+        let weights = weights.as_array().unwrap();
+        assert_eq!(rows.len(), weights.len());
+        for (row, weights) in rows.iter().zip(weights) {
+            let candidates = row["candidates"].as_array().unwrap();
+            assert_eq!(candidates.len(), weights.as_array().unwrap().len());
+        }
+    }
 }
 
 /// The list says what the files of the runs say.
@@ -240,7 +296,7 @@ fn runs_stand_side_by_side() {
         ["seed", "104", "105", "106"],
         "{text}"
     );
-    assert_eq!(row("state").unwrap()[1..], ["finished"; 3], "{text}");
+    assert_eq!(row("state").unwrap()[1..], ["done"; 3], "{text}");
     let regrets: Vec<String> = runs
         .iter()
         .map(|run| {

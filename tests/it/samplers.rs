@@ -167,7 +167,7 @@ fn ragged_cells_are_architectures_of_their_space() {
             auxiliary: false,
         };
         let network = space.network(&outcome.genotype, task, &options).unwrap();
-        assert!(network.cost().params > 0);
+        assert!(network.size().params > 0);
         // SNAS keeps more than DARTS's eight edges, FairDARTS fewer.
         let edges = |cell: &Cell| cell.nodes.iter().map(|n| n.inputs.len()).sum::<usize>();
         let counts: Vec<usize> = outcome.genotype.cells.iter().map(edges).collect();

@@ -119,6 +119,12 @@ fn every_strategy_runs_on_spaces_of_every_family() {
             {
                 continue;
             }
+            // Candidates that are networks of any shape have no partial channels and no skip of an edge.
+            Err(Error::Incompatible { why, .. })
+                if space.name == "mobile" && why.contains("needs the supernet option") =>
+            {
+                continue;
+            }
             // Where there is nothing to decide a strategy may say so.
             Err(Error::Incompatible { .. }) if built.spec().size() == 1.0 => continue,
             Err(e) => panic!("{name}: {e}"),

@@ -14,15 +14,21 @@ use crate::program::{good, killed, python, short_search, skipped};
 /// Prints every scalar, histogram and text of a folder as JSON.
 const READER: &str = r#"
 import json, sys
+from google.protobuf import json_format
+from tensorboard.plugins.hparams import metadata
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 a = EventAccumulator(sys.argv[1], size_guidance={k: 0 for k in ("scalars", "histograms", "tensors")})
 a.Reload()
 t = a.Tags()
+start = "_hparams_/session_start_info"
+settings = metadata.parse_session_start_info_plugin_data(a.SummaryMetadata(start).plugin_data.content)
 print(json.dumps({
     "scalars": {k: [[e.step, e.value] for e in a.Scalars(k)] for k in t["scalars"]},
     "histograms": {k: [[e.step, e.histogram_value.num, e.histogram_value.sum, sum(e.histogram_value.bucket)]
                        for e in a.Histograms(k)] for k in t["histograms"]},
-    "texts": {k: [[e.step, e.tensor_proto.string_val[0].decode()] for e in a.Tensors(k)] for k in t["tensors"]},
+    "texts": {k: [[e.step, e.tensor_proto.string_val[0].decode()] for e in a.Tensors(k)] for k in t["tensors"] if k != start},
+    "settings": json_format.MessageToDict(settings)["hparams"],
+    "group": settings.group_name,
 }))
 "#;
 
@@ -32,9 +38,11 @@ type Written = (Vec<(String, u64, f64)>, Vec<(u64, f64)>, Vec<(u64, String)>);
 /// What the reader must find, from the events.
 fn expected(run: &Path) -> Written {
     let (mut scalars, mut sums, mut texts) = (vec![], vec![], vec![]);
+    let mut groups = vec![];
     for event in read_events(&run.join(EVENTS)).unwrap() {
         let mut add = |name: String, step: u64, v: f64| scalars.push((name, step, v));
         match event {
+            Event::Started { groups: named, .. } => groups = named,
             Event::Progress {
                 step,
                 meters,
@@ -71,8 +79,14 @@ fn expected(run: &Path) -> Written {
                 for (name, v) in regret.into_iter().flatten() {
                     add(format!("regret/{name}"), step, v);
                 }
-                for group in marginals.unwrap() {
-                    sums.push((step, group.iter().flatten().sum()));
+                for (group, rows) in groups.iter().zip(marginals.unwrap()) {
+                    sums.push((step, rows.iter().flatten().sum()));
+                    for (row, weights) in group.rows.iter().zip(rows) {
+                        for (candidate, weight) in row.candidates.iter().zip(weights) {
+                            let name = format!("weights/{}/{}/{candidate}", group.name, row.name);
+                            scalars.push((name, step, weight));
+                        }
+                    }
                 }
                 texts.push((step, genotype.to_string()));
             }
@@ -92,6 +106,10 @@ fn compare(python: &Path, run: &Path) {
     assert!(out.status.success(), "{stderr}");
     let read: Value = serde_json::from_slice(&out.stdout).unwrap();
     let (scalars, mut sums, texts) = expected(run);
+    assert_eq!(read["settings"]["strategy.name"], "darts");
+    assert_eq!(read["settings"]["common.threads"], 1.0);
+    assert_eq!(read["settings"]["common.download"], false);
+    assert_eq!(read["group"], run.file_name().unwrap().to_str().unwrap());
     assert!(!scalars.is_empty() && !sums.is_empty() && !texts.is_empty());
 
     let points = |kind: &str| -> Vec<(String, u64, Value)> {

@@ -120,7 +120,7 @@ fn runs_become_tables() {
     );
     assert_eq!(
         (cell(0, "state"), cell(0, "setting.trainer.epochs")),
-        ("finished".into(), "1".into())
+        ("done".into(), "1".into())
     );
     let own: BTreeSet<&String> = head
         .iter()

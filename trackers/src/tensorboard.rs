@@ -4,16 +4,20 @@
 //! masked CRC-32C, all little-endian (TensorFlow, `tsl/lib/io/record_writer.h`). The messages are those of
 //! `tensorflow/core/util/event.proto` and `tensorflow/core/framework/summary.proto`, with the fields used here.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use nasfw_framework::config::flatten;
 use nasfw_framework::listen::shared;
 use nasfw_framework::prelude::*;
 use nasfw_framework::register;
+use nasfw_framework::run::name_of;
 use prost::Message;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// Folder of the event files in a run's folder.
 const FOLDER: &str = "tensorboard";
@@ -29,7 +33,7 @@ pub struct TensorBoard {}
 
 register! {
     tracker "tensorboard" => TensorBoard,
-    summary: "event files of TensorBoard in the run's folder: curves, histograms of the architecture, genotypes",
+    summary: "event files of TensorBoard in the run's folder: curves, weights of candidates, genotypes, settings",
     source: "TensorFlow's tsl/lib/io/record_writer.h and core/util/event.proto",
     defaults: "[tracker]\n",
     example: "nasfw run --strategy darts --space toy-conv --track tensorboard",
@@ -45,8 +49,13 @@ impl Tracker for TensorBoard {
 /// Writes the event file of this process.
 #[derive(Debug)]
 struct Files {
+    /// Name of the run.
+    name: String,
     folder: PathBuf,
-    groups: Vec<String>,
+    /// Names of what is decided.
+    groups: Vec<Group>,
+    /// Settings by their dotted keys, which TensorBoard calls hyperparameters.
+    settings: BTreeMap<String, Value>,
     /// Whether this process goes on from a checkpoint.
     goes_on: bool,
     /// Opened by the first event.
@@ -58,8 +67,10 @@ struct Files {
 impl Files {
     fn of(run: Tracked<'_>) -> Self {
         Self {
+            name: name_of(run.run),
             folder: run.run.join(FOLDER),
             groups: run.groups.to_vec(),
+            settings: flatten(run.config),
             goes_on: run.goes_on,
             open: None,
             step: 0,
@@ -95,7 +106,46 @@ impl Files {
             let first = if self.goes_on { self.step + 1 } else { 0 };
             self.forget(first)?;
         }
-        Ok(())
+        let value = vec![self.hyperparameters()];
+        self.write(
+            self.step,
+            proto::Event {
+                summary: Some(proto::Summary { value }),
+                ..Default::default()
+            },
+        )
+    }
+
+    /// The settings, for TensorBoard's plugin of hyperparameters (`tensorboard/plugins/hparams/plugin_data.proto`).
+    fn hyperparameters(&self) -> proto::Value {
+        let start = proto::SessionStart {
+            hparams: (self.settings.iter())
+                .map(|(key, value)| (key.clone(), value.into()))
+                .collect(),
+            group_name: self.name.clone(),
+            start_time_secs: now(),
+        };
+        let content = proto::Hyperparameters {
+            session_start_info: Some(start),
+        };
+        proto::Value {
+            tag: "_hparams_/session_start_info".into(),
+            metadata: Some(proto::Metadata {
+                plugin_data: Some(proto::PluginData {
+                    plugin_name: "hparams".into(),
+                    content: content.encode_to_vec(),
+                }),
+            }),
+            // A value of some kind is asked for.
+            tensor: Some(proto::Tensor {
+                dtype: proto::DT_FLOAT,
+                shape: Some(proto::Shape {
+                    dim: vec![proto::Dim { size: 0 }],
+                }),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }
     }
 
     /// Tells readers to drop everything from step `first` on.
@@ -160,9 +210,14 @@ impl Listener for Files {
                 ..
             } => {
                 let mut values = vec![text("genotype", &genotype.to_string())];
-                for (i, rows) in marginals.iter().flatten().enumerate() {
-                    let name = self.groups.get(i).cloned();
-                    let name = name.unwrap_or_else(|| format!("group {i}"));
+                for (group, rows) in self.groups.iter().zip(marginals.iter().flatten()) {
+                    let name = &group.name;
+                    for (row, weights) in group.rows.iter().zip(rows) {
+                        let weights = row.candidates.iter().zip(weights);
+                        values.extend(weights.map(|(candidate, weight)| {
+                            scalar(format!("weights/{name}/{}/{candidate}", row.name), *weight)
+                        }));
+                    }
                     let weights: Vec<f64> = rows.iter().flatten().copied().collect();
                     values.push(proto::Value {
                         tag: format!("marginals/{name}"),
@@ -221,6 +276,7 @@ fn text(tag: &str, text: &str) -> proto::Value {
         metadata: Some(proto::Metadata {
             plugin_data: Some(proto::PluginData {
                 plugin_name: "text".into(),
+                content: vec![],
             }),
         }),
         tensor: Some(proto::Tensor {
@@ -267,11 +323,16 @@ fn histogram(values: &[f64]) -> proto::Histogram {
 
 /// The messages. Of fields in a `oneof`, exactly one is given.
 mod proto {
+    use std::collections::BTreeMap;
+
+    use nasfw_framework::settings::in_words;
     use prost::Message;
+    use serde_json::Value as Json;
 
     /// `SessionLog.SessionStatus`
     pub const START: i32 = 1;
     /// `DataType`
+    pub const DT_FLOAT: i32 = 1;
     pub const DT_STRING: i32 = 7;
 
     #[derive(Clone, PartialEq, Message)]
@@ -324,6 +385,50 @@ mod proto {
     pub struct PluginData {
         #[prost(string, tag = "1")]
         pub plugin_name: String,
+        #[prost(bytes = "vec", tag = "2")]
+        pub content: Vec<u8>,
+    }
+
+    /// `HParamsPluginData`
+    #[derive(Clone, PartialEq, Message)]
+    pub struct Hyperparameters {
+        #[prost(message, optional, tag = "3")]
+        pub session_start_info: Option<SessionStart>,
+    }
+
+    /// `SessionStartInfo`
+    #[derive(Clone, PartialEq, Message)]
+    pub struct SessionStart {
+        #[prost(btree_map = "string, message", tag = "1")]
+        pub hparams: BTreeMap<String, Setting>,
+        #[prost(string, tag = "4")]
+        pub group_name: String,
+        #[prost(double, tag = "5")]
+        pub start_time_secs: f64,
+    }
+
+    /// `google.protobuf.Value`
+    #[derive(Clone, PartialEq, Message)]
+    pub struct Setting {
+        #[prost(double, optional, tag = "2")]
+        pub number: Option<f64>,
+        #[prost(string, optional, tag = "3")]
+        pub text: Option<String>,
+        #[prost(bool, optional, tag = "4")]
+        pub switch: Option<bool>,
+    }
+
+    impl From<&Json> for Setting {
+        /// Numbers and switches as they are, all else in words.
+        fn from(value: &Json) -> Self {
+            let (number, switch) = (value.as_f64(), value.as_bool());
+            let plain = number.is_none() && switch.is_none();
+            Self {
+                number,
+                text: plain.then(|| in_words(value)),
+                switch,
+            }
+        }
     }
 
     #[derive(Clone, PartialEq, Message)]
@@ -374,7 +479,7 @@ mod tests {
     use std::path::Path;
 
     use nasfw_framework::events::Meter;
-    use serde_json::Value;
+    use serde_json::json;
 
     use super::*;
 
@@ -462,6 +567,7 @@ mod tests {
             device: "CPU".into(),
             weights: 1,
             arch_params: 1,
+            groups: vec![],
         }
     }
 
@@ -484,11 +590,24 @@ mod tests {
         }
     }
 
+    fn row(name: &str) -> Row {
+        Row {
+            name: name.into(),
+            candidates: vec!["skip".into(), "conv".into()],
+            keep: 1,
+        }
+    }
+
     fn board(run: &Path, goes_on: bool) -> Files {
         Files::of(Tracked {
             run,
-            config: &Value::Null,
-            groups: &["normal".into()],
+            config: &json!({"strategy": {"lr": 0.5, "name": "darts"}, "deterministic": true}),
+            groups: &[Group {
+                name: "normal".into(),
+                role: Role::Operations,
+                rows: ["0->1", "0->2"].map(row).to_vec(),
+                edges: None,
+            }],
             step: 0,
             goes_on,
         })
@@ -535,11 +654,30 @@ mod tests {
         let bytes = fs::read(&files(dir.path())[0]).unwrap();
         let all = messages(&bytes);
         assert_eq!(field(all[0], 3).unwrap(), b"brain.Event:2");
-        assert_eq!(field(all[1], 2).unwrap(), 3u64.to_le_bytes());
-        let loss = field(&field(all[1], 5).unwrap(), 1).unwrap();
+        let start = field(&field(all[1], 5).unwrap(), 1).unwrap();
+        assert_eq!(field(&start, 1).unwrap(), b"_hparams_/session_start_info");
+        assert_eq!(field(all[2], 2).unwrap(), 3u64.to_le_bytes());
+        let loss = field(&field(all[2], 5).unwrap(), 1).unwrap();
         assert_eq!(field(&loss, 1).unwrap(), b"loss/train");
         assert_eq!(field(&loss, 2).unwrap(), 1.5f32.to_le_bytes());
-        let summary = field(all[2], 5).unwrap();
+        let summary = field(all[3], 5).unwrap();
+        let weights: Vec<(String, f32)> = fields(&summary)
+            .into_iter()
+            .filter_map(|(_, value)| {
+                let name = String::from_utf8(field(&value, 1).unwrap()).unwrap();
+                let number = field(&value, 2)?;
+                name.starts_with("weights/")
+                    .then(|| (name, f32::from_le_bytes(number.try_into().unwrap())))
+            })
+            .collect();
+        let expected = [
+            ("0->1/skip", 0.25),
+            ("0->1/conv", 0.75),
+            ("0->2/skip", 0.5),
+            ("0->2/conv", 0.5),
+        ];
+        let expected = expected.map(|(name, weight)| (format!("weights/normal/{name}"), weight));
+        assert_eq!(weights, expected);
         let histo = fields(&summary)
             .into_iter()
             .find(|(_, v)| field(v, 1).unwrap() == b"marginals/normal")

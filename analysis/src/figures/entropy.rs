@@ -41,7 +41,7 @@ pub(super) fn draw(record: &Record, edge: Option<&str>) -> Result<Option<Figure>
     };
     let lines: Vec<Line> = open.iter().enumerate().map(line).collect();
     let axes = Axes {
-        x: "step",
+        x: "steps",
         y: "entropy",
         range: Some((0.0, 1.0)),
         log: false,

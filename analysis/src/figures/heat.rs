@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use nasfw_framework::palette::{INK, RULE, Tone};
+
 use super::Panel;
 use super::look::heat;
 use super::svg::{escape, fit, number, width};
@@ -18,13 +20,12 @@ pub(super) struct Heat<'a> {
     pub field: (f64, f64),
     /// Whether the numbers are written into the fields.
     pub numbers: bool,
+    /// The colour of everything in each column; the last one of those that have none.
+    pub colours: &'a [Tone],
 }
 
 /// Longest name beside or above the fields, in pixels.
 const NAME: f64 = 130.0;
-/// Fields are framed; text within is not.
-const FRAME: &str = r##"<g stroke="#80808060" stroke-width="0.5">"##;
-
 impl Heat<'_> {
     /// A panel of the matrix.
     pub(super) fn panel(&self, title: impl Into<String>) -> Panel {
@@ -61,9 +62,17 @@ impl Heat<'_> {
                     escape(&fit(name, NAME))
                 );
             }
-            body.push_str(FRAME);
+            // Fields are framed; text within is not.
+            let _ = write!(body, r#"<g stroke="{}" stroke-width="0.5">"#, RULE.light);
             for (c, &value) in row.iter().enumerate() {
-                self.field(&mut body, (left + w * c as f64, y), value, self.label(r, c));
+                let colour = self.colours.get(c).or(self.colours.last());
+                let at = (left + w * c as f64, y);
+                self.field(
+                    &mut body,
+                    at,
+                    value,
+                    (colour.copied().unwrap_or(INK), self.label(r, c)),
+                );
             }
             body.push_str("</g>");
         }
@@ -82,43 +91,51 @@ impl Heat<'_> {
         }
     }
 
-    fn field(&self, body: &mut String, (x, y): (f64, f64), value: f64, label: String) {
+    fn field(
+        &self,
+        body: &mut String,
+        (x, y): (f64, f64),
+        value: f64,
+        (colour, label): (Tone, String),
+    ) {
         let (w, h) = self.field;
         let (low, high) = self.range;
-        let (fill, ink) = match (value.is_finite(), high > low) {
-            (false, _) => ("none".to_owned(), "currentColor"),
+        let fraction = match high > low {
             // Halves, since the difference of two finite numbers need not be finite.
-            (true, true) => heat((value / 2.0 - low / 2.0) / (high / 2.0 - low / 2.0)),
-            (true, false) => heat(0.0),
+            true => (value / 2.0 - low / 2.0) / (high / 2.0 - low / 2.0),
+            false => 0.0,
         };
+        let (opacity, ink) = heat(colour, if value.is_finite() { fraction } else { 0.0 });
         let text = match value.is_finite() {
             true => number(value),
             false => "no number".to_owned(),
         };
         let _ = write!(
             body,
-            r#"<rect x="{x}" y="{y:.1}" width="{w}" height="{h}" fill="{fill}""#
+            r#"<rect x="{x}" y="{y:.1}" width="{w}" height="{h}" fill="{}" fill-opacity="{opacity}"><title>{}</title></rect>"#,
+            colour.light,
+            escape(&format!("{label}: {text}"))
         );
         if self.numbers {
-            let _ = write!(
-                body,
-                "><title>{}</title></rect>",
-                escape(&format!("{label}: {text}"))
-            );
             let short = match format!("{value:.2}") {
+                _ if value == 0.0 => "0".to_owned(),
                 short if short.starts_with("0.") => short.replacen("0.", ".", 1),
                 short if (0.0..1000.0).contains(&value) => short.trim_end_matches(".00").to_owned(),
                 _ => text,
             };
+            let flip = if ink.light == ink.dark {
+                ""
+            } else {
+                r#" class="flip""#
+            };
             let _ = write!(
                 body,
-                r#"<text x="{:.1}" y="{:.1}" font-size="9.5" text-anchor="middle" fill="{ink}" stroke="none">{}</text>"#,
+                r#"<text x="{:.1}" y="{:.1}" font-size="9.5" text-anchor="middle" fill="{}"{flip} stroke="none">{}</text>"#,
                 x + w / 2.0,
                 y + h / 2.0 + 3.5,
+                ink.light,
                 fit(&short, w)
             );
-        } else {
-            body.push_str("/>");
         }
     }
 

@@ -1,29 +1,32 @@
 //! Colours and dashes that readers with any colour vision can tell apart.
 
-/// The palette of Okabe and Ito (2008), with the text's own colour for its black and grey for its yellow, which is too
-/// faint on white.
-const COLOURS: [&str; 8] = [
-    "#0072b2",
-    "#d55e00",
-    "#009e73",
-    "#cc79a7",
-    "#e69f00",
-    "#56b4e9",
-    "currentColor",
-    "#8a8a8a",
-];
+use std::collections::BTreeMap;
+
+use nasfw_framework::palette::{LINES, Tone, of_operation, upon};
 
 /// `stroke-dasharray`, empty for a solid line.
 const DASHES: [&str; 4] = ["", "7 3", "2 3", "8 3 2 3"];
 
-/// Colour of the `k`-th line.
-pub(super) fn colour(k: usize) -> &'static str {
-    COLOURS[k % COLOURS.len()]
+/// Colour of a look.
+pub(super) fn colour(look: usize) -> &'static str {
+    LINES[look % LINES.len()].light
 }
 
-/// Dash of the `k`-th line. Colour and dash together repeat after 32 lines.
-pub(super) fn dash(k: usize) -> &'static str {
-    DASHES[(k + k / COLOURS.len()) % DASHES.len()]
+/// Dash of a look. Colour and dash together repeat after 32 looks.
+pub(super) fn dash(look: usize) -> &'static str {
+    DASHES[(look + look / LINES.len()) % DASHES.len()]
+}
+
+/// The looks of operations: colours by their names, and dashes of their own where several have one colour.
+pub(super) fn operations<S: AsRef<str>>(names: &[S]) -> Vec<usize> {
+    let mut seen: BTreeMap<usize, usize> = BTreeMap::new();
+    let look = |name: &S| {
+        let colour = of_operation(name.as_ref());
+        let before = seen.entry(colour).or_default();
+        *before += 1;
+        colour + LINES.len() * (*before - 1)
+    };
+    names.iter().map(look).collect()
 }
 
 /// A line of a legend.
@@ -32,7 +35,7 @@ pub struct Entry {
     /// What the line stands for.
     pub name: String,
     /// Which look it has.
-    pub(super) look: usize,
+    pub look: usize,
 }
 
 impl Entry {
@@ -49,32 +52,31 @@ impl Entry {
     }
 }
 
-/// The legend of some names.
+/// The legend of some names with looks in their order.
 pub(super) fn legend<S: Into<String>>(names: impl IntoIterator<Item = S>) -> Vec<Entry> {
-    let entry = |(look, name): (usize, S)| Entry {
-        name: name.into(),
-        look,
-    };
-    names.into_iter().enumerate().map(entry).collect()
+    names
+        .into_iter()
+        .map(Into::into)
+        .zip(0..)
+        .map(entry)
+        .collect()
 }
 
-/// The ramp of the heat maps, from nothing to everything: ColorBrewer's Blues, which are in order of lightness.
-const RAMP: [[f64; 3]; 5] = [
-    [247.0, 251.0, 255.0],
-    [198.0, 219.0, 239.0],
-    [107.0, 174.0, 214.0],
-    [33.0, 113.0, 181.0],
-    [8.0, 48.0, 107.0],
-];
+/// The legend of some names and their looks.
+pub(super) fn entry((name, look): (String, usize)) -> Entry {
+    Entry { name, look }
+}
 
-/// Fill of a fraction between 0 and 1, and the colour of a number upon it.
-pub(super) fn heat(fraction: f64) -> (String, &'static str) {
-    let at = fraction.clamp(0.0, 1.0) * (RAMP.len() - 1) as f64;
-    let low = (at as usize).min(RAMP.len() - 2);
-    let mix = |c: usize| {
-        let (a, b) = (RAMP[low][c], RAMP[low + 1][c]);
-        (a + (b - a) * (at - low as f64)).round() as u8
+/// A field of a heat map: how much of the colour covers the ground for a fraction from 0 to 1, and the colour of a number
+/// upon it.
+pub(super) fn heat(colour: Tone, fraction: f64) -> (f64, Tone) {
+    // A range without an end has no fractions.
+    let fraction = if fraction.is_nan() {
+        0.0
+    } else {
+        fraction.clamp(0.0, 1.0)
     };
-    let ink = if fraction > 0.6 { "#ffffff" } else { "#111111" };
-    (format!("#{:02x}{:02x}{:02x}", mix(0), mix(1), mix(2)), ink)
+    // As it is written, so that the number is chosen for what is seen.
+    let opacity = (fraction * 100.0).round() / 100.0;
+    (opacity, upon(colour, opacity))
 }

@@ -1,43 +1,31 @@
-//! Figures of runs and comparisons, as SVG and PNG. One file per figure.
+//! Figures of runs and comparisons, as SVG, PNG and PDF. One file per figure.
 
 mod chart;
-mod curves;
+mod confusion;
+pub(crate) mod curves;
 mod distribution;
 mod entropy;
 mod heat;
 mod look;
+mod output;
 mod pictures;
-#[cfg(feature = "png")]
-mod png;
+mod rank;
 mod ranks;
 pub(crate) mod regret;
+#[cfg(feature = "png")]
+mod render;
 mod svg;
 #[cfg(test)]
 mod tests;
+mod trajectory;
 mod weights;
 
-use std::path::Path;
-
-use nasfw_framework::{Error, Result};
+use nasfw_framework::Result;
 
 use crate::compare::Comparison;
 use crate::record::Record;
 pub use look::Entry;
-#[cfg(feature = "png")]
-pub use png::render as png;
-
-/// The program lacks its feature `png`.
-///
-/// # Errors
-/// Always.
-#[cfg(not(feature = "png"))]
-pub fn png(_svg: &str) -> Result<Vec<u8>> {
-    Err(Error::Incompatible {
-        what: "a picture as PNG".into(),
-        why: "this program was built without its feature `png`".into(),
-        help: "write an SVG: `-o FILE.svg`".into(),
-    })
-}
+pub use output::{Format, in_millimetres};
 
 /// A figure: panels that share a legend.
 ///
@@ -83,19 +71,22 @@ pub enum ComparisonKind {
     Regret,
     /// Critical-difference diagrams (Demšar 2006).
     Ranks,
+    /// Loss, accuracy and regret over the steps, strategies over each other.
+    Curves,
     /// Weights of one row over the steps, strategies beside each other (VIM-NAS figures 6, 7 and 9).
     Weights,
 }
 
 impl ComparisonKind {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Regret, Self::Ranks, Self::Weights];
+    pub const ALL: [Self; 4] = [Self::Regret, Self::Ranks, Self::Curves, Self::Weights];
 
     /// As it is typed.
     pub fn name(self) -> &'static str {
         match self {
             Self::Regret => "regret",
             Self::Ranks => "ranks",
+            Self::Curves => "curves",
             Self::Weights => "weights",
         }
     }
@@ -105,25 +96,36 @@ impl ComparisonKind {
         match self {
             Self::Regret => "regret over the budget with confidence bands, a panel per setting",
             Self::Ranks => "average ranks and critical difference",
+            Self::Curves => {
+                "loss, accuracy and regret over the steps, mean and deviation over the seeds"
+            }
             Self::Weights => "weights of one row over the steps, a panel per strategy",
         }
     }
 
-    /// The figure, or none if the comparison has no data for it (yet). `runs` are trials of one seed, a strategy each
-    /// under its label, and `edge` is a row of them, for the figure that shows rows.
+    /// The figure, or none if the comparison has no data for it (yet). `runs` are the trials' runs in their order, as far as
+    /// they are there, and `edge` is a row of them, for the figure that shows rows.
     ///
     /// # Errors
     /// An `edge` that is no row and no group.
     pub fn draw(
         self,
         comparison: &Comparison,
-        runs: &[(&str, &Record)],
+        runs: &[Option<&Record>],
         edge: Option<&str>,
     ) -> Result<Option<Figure>> {
         Ok(match self {
             Self::Regret => regret::draw(comparison),
             Self::Ranks => ranks::draw(comparison),
-            Self::Weights => weights::beside(runs, edge)?,
+            Self::Curves => curves::of_comparison(comparison, runs),
+            Self::Weights => {
+                let shown = comparison.of_one_seed().into_iter();
+                let named = |i: usize| {
+                    let run = runs.get(i).copied().flatten()?;
+                    Some((comparison.trials[i].strategy.as_str(), run))
+                };
+                weights::beside(&shown.filter_map(named).collect::<Vec<_>>(), edge)?
+            }
         })
     }
 }
@@ -141,16 +143,25 @@ pub enum Kind {
     Entropy,
     /// Loss and accuracy over the steps, and metrics of the benchmark where there are some.
     Curves,
+    /// What the search reached by the benchmark.
+    Trajectory,
+    /// Accuracy in the supernet against the benchmark's metric.
+    Rank,
+    /// Which classes are taken for which others.
+    Confusion,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 8] = [
+        Self::Trajectory,
+        Self::Curves,
+        Self::Confusion,
         Self::Weights,
         Self::Distribution,
-        Self::Pictures,
         Self::Entropy,
-        Self::Curves,
+        Self::Pictures,
+        Self::Rank,
     ];
 
     /// As it is typed.
@@ -161,6 +172,9 @@ impl Kind {
             Self::Pictures => "pictures",
             Self::Entropy => "entropy",
             Self::Curves => "curves",
+            Self::Trajectory => "trajectory",
+            Self::Rank => "rank",
+            Self::Confusion => "confusion",
         }
     }
 
@@ -172,6 +186,9 @@ impl Kind {
             Self::Pictures => "what the strategy shows of itself, at the start and after an epoch",
             Self::Entropy => "entropy of every row over the steps",
             Self::Curves => "loss and accuracy over the steps",
+            Self::Trajectory => "what the search reached, and the best so far",
+            Self::Rank => "accuracy in the supernet against the benchmark's metric (`nasfw rank`)",
+            Self::Confusion => "which classes are taken for which others (`nasfw eval --keep`)",
         }
     }
 
@@ -187,6 +204,9 @@ impl Kind {
             Self::Pictures => pictures::draw(record),
             Self::Entropy => entropy::draw(record, edge)?,
             Self::Curves => curves::draw(record),
+            Self::Trajectory => trajectory::draw(record),
+            Self::Rank => rank::draw(record),
+            Self::Confusion => confusion::draw(record),
         })
     }
 }
@@ -195,31 +215,6 @@ impl Figure {
     /// A self-contained SVG document: no scripts, no external files or fonts. It is light or dark as the viewer is.
     pub fn svg(&self) -> String {
         svg::document(self)
-    }
-
-    /// A PNG on white ground, at twice the size of the SVG, with a font of its own.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] if the figure is too large for a picture.
-    pub fn png(&self) -> Result<Vec<u8>> {
-        png(&self.svg())
-    }
-
-    /// Bytes of a file: PNG if its name ends so, else SVG.
-    ///
-    /// # Errors
-    /// An ending that is neither, and what [`Figure::png`] has to say.
-    pub fn bytes_for(&self, file: &Path) -> Result<Vec<u8>> {
-        let ending = file.extension().unwrap_or_default().to_string_lossy();
-        match ending.to_lowercase().as_str() {
-            "svg" => Ok(self.svg().into_bytes()),
-            "png" => self.png(),
-            _ => Err(Error::Incompatible {
-                what: format!("-o {}", file.display()),
-                why: "figures are written as SVG or PNG".into(),
-                help: "let the file's name end with `.svg` or `.png`".into(),
-            }),
-        }
     }
 
     /// What can be seen, in words, over all panels.

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use nasfw_framework::events::Event;
+use nasfw_framework::palette::INK;
 
 use super::heat::Heat;
 use super::svg::{number, width};
@@ -49,6 +50,7 @@ pub(super) fn draw(record: &Record) -> Option<Figure> {
             range,
             field: (12.0, 12.0),
             numbers: false,
+            colours: &[INK],
         };
         Some(heat.panel(format!(
             "{}, epoch {epoch}",
@@ -70,7 +72,7 @@ pub(super) fn draw(record: &Record) -> Option<Figure> {
         title: format!("What {} shows of itself", record.setting("strategy.name")),
         caption: format!(
             "Matrices of the strategy (for VIM, the feature maps of its generator's hidden layer: rows are edges, \
-             columns candidates), all on one scale from {} (white) to {} (dark).",
+             columns candidates), all on one scale from {} (empty) to {} (full).",
             number(range.0),
             number(range.1)
         ),

@@ -1,15 +1,20 @@
 //! Anytime regret of strategies with confidence bands, as in figure 4 of VIM-NAS: one panel per setting of a
 //! comparison.
 
-use super::chart::{Axes, Line};
+use super::chart::{Axes, Line, LineKind};
+use super::weights::PANEL;
 use super::{Figure, Panel, look};
 use crate::compare::{Comparison, Setting};
 
+/// More lines than these are not told apart in one panel: each then has one of its own, with the others thin behind it.
+const TOGETHER: usize = 6;
+
 pub(super) fn draw(comparison: &Comparison) -> Option<Figure> {
+    let many = comparison.strategies.len() > TOGETHER;
     let panels: Vec<Panel> = comparison
         .settings
         .iter()
-        .filter_map(|setting| panel(comparison, setting))
+        .flat_map(|setting| panels(comparison, setting, many))
         .collect();
     if panels.is_empty() {
         return None;
@@ -23,52 +28,83 @@ pub(super) fn draw(comparison: &Comparison) -> Option<Figure> {
         title: "Regret along the way".into(),
         caption: format!(
             "Optimum minus metric of the architecture that would have been derived then: mean over the seeds, with its \
-             {:.0} % bootstrap interval as a band.{missing}",
-            100.0 * (1.0 - comparison.level)
+             {:.0} % bootstrap interval as a band.{}{missing}",
+            100.0 * (1.0 - comparison.level),
+            match many {
+                true =>
+                    " A panel per strategy, the least regret at the end first; thin lines are the others.",
+                false => "",
+            }
         ),
-        legend: look::legend(comparison.strategies.iter().map(String::as_str)),
+        legend: match many {
+            true => Vec::new(),
+            false => look::legend(comparison.strategies.iter().map(String::as_str)),
+        },
         panels,
-        columns: 2,
+        columns: if many { 3 } else { 2 },
         rows: false,
     })
 }
 
-fn panel(comparison: &Comparison, setting: &Setting) -> Option<Panel> {
+/// One panel with all strategies, or one for each, sorted by what they end with.
+fn panels(comparison: &Comparison, setting: &Setting, many: bool) -> Vec<Panel> {
     let line = |figures: &crate::compare::StrategyFigures| {
         let anytime = figures.anytime.as_ref()?;
         let x = || setting.grid.iter().copied();
+        let bounds = anytime
+            .low
+            .iter()
+            .copied()
+            .zip(anytime.high.iter().copied());
         let banded = anytime.low.len() == setting.grid.len();
-        Some(Line {
+        let points: Vec<(f64, f64)> = x().zip(anytime.mean.iter().copied()).collect();
+        (!points.is_empty()).then_some(Line {
             name: figures.strategy.clone(),
             // The place in the plan, so that a strategy looks the same in every panel.
             look: comparison
                 .strategies
                 .iter()
                 .position(|s| *s == figures.strategy)?,
-            points: x().zip(anytime.mean.iter().copied()).collect(),
-            band: match banded {
-                true => anytime
-                    .low
-                    .iter()
-                    .copied()
-                    .zip(anytime.high.iter().copied())
-                    .collect(),
-                false => Vec::new(),
-            },
+            points,
+            band: if banded { bounds.collect() } else { Vec::new() },
+            ..Line::default()
         })
     };
-    let lines: Vec<Line> = setting.strategies.iter().filter_map(line).collect();
-    if lines.iter().all(|l| l.points.is_empty()) {
-        return None;
+    let mut lines: Vec<Line> = setting.strategies.iter().filter_map(line).collect();
+    if lines.is_empty() {
+        return Vec::new();
     }
     let axes = Axes {
         x: setting.budget.unit.words(),
         y: "regret",
         range: None,
         log: true,
-        size: (520.0, 320.0),
+        size: if many { PANEL } else { (520.0, 320.0) },
     };
-    Some(axes.panel(title(setting), &lines))
+    if !many {
+        return vec![axes.panel(title(setting), &lines)];
+    }
+    let last = |l: &Line| l.points.last().map_or(f64::NAN, |p| p.1);
+    lines.sort_by(|a, b| last(a).total_cmp(&last(b)));
+    let panel = |k: usize| {
+        let behind = lines
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| *i != k)
+            .map(|(_, l)| Line {
+                style: LineKind::Faint,
+                band: Vec::new(),
+                ..l.clone()
+            });
+        let shown: Vec<Line> = behind.chain([lines[k].clone()]).collect();
+        let best = if k == 0 { " (best)" } else { "" };
+        let place = match comparison.settings.len() {
+            1 => String::new(),
+            _ => format!(", {}", title(setting)),
+        };
+        axes.panel(format!("{}{best}{place}", lines[k].name), &shown)
+    };
+    (0..lines.len()).map(panel).collect()
 }
 
 /// A setting in words.

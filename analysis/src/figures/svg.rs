@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use nasfw_framework::palette::{GROUND, INK, dark_rules};
 use nasfw_framework::printable::printable;
 
 use super::{Entry, Figure, Panel};
@@ -10,7 +11,6 @@ use super::{Entry, Figure, Panel};
 const FONTS: &str = "DejaVu Sans, Verdana, Liberation Sans, Arial, sans-serif";
 /// Font size in pixels.
 pub(super) const FONT: f64 = 12.0;
-const INK: &str = "#1b1f24";
 const MARGIN: f64 = 16.0;
 const GAP: f64 = 18.0;
 const LINE: f64 = 18.0;
@@ -115,15 +115,19 @@ pub(super) fn document(figure: &Figure) -> String {
     }
     let (w, h) = ((inner + 2.0 * MARGIN).ceil(), (y - GAP + MARGIN).ceil());
     format!(
-        r##"<svg xmlns="http://www.w3.org/2000/svg" width="{w}" height="{h}" viewBox="0 0 {w} {h}" role="img" aria-labelledby="title description" font-family="{FONTS}" font-size="{FONT}" color="{INK}" fill="currentColor">
+        r#"<svg xmlns="http://www.w3.org/2000/svg" width="{w}" height="{h}" viewBox="0 0 {w} {h}" role="img" aria-labelledby="title description" font-family="{FONTS}" font-size="{FONT}" color="{}" fill="currentColor">
 <title id="title">{}</title>
 <desc id="description">{}</desc>
-<style>@media (prefers-color-scheme: dark) {{ svg {{ color: #e6e8eb; }} .ground {{ fill: #15181c; }} }}</style>
-<rect class="ground" width="{w}" height="{h}" fill="#ffffff"/>
+<style>@media screen and (prefers-color-scheme: dark) {{ svg {{ color: {}; }} {} }}</style>
+<rect width="{w}" height="{h}" fill="{}"/>
 {body}</svg>
-"##,
+"#,
+        INK.light,
         escape(&figure.title),
         escape(&format!("{} {}", figure.caption, figure.description())),
+        INK.dark,
+        dark_rules(),
+        GROUND.light,
     )
 }
 

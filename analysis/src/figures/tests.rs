@@ -165,7 +165,11 @@ fn a_comparison_gives_bands_and_a_diagram() {
 fn weights_of_strategies_stand_beside_each_other() {
     let (comparison, with, mut without) = (comparison(), record(), record());
     without.events.clear();
-    let runs = [("one", &with), ("nothing", &without), ("two", &with)];
+    let mut comparison = comparison;
+    for (trial, name) in comparison.trials.iter_mut().zip(["one", "nothing", "two"]) {
+        (trial.state, trial.strategy) = (crate::compare::State::Done, name.into());
+    }
+    let runs = [Some(&with), Some(&without), Some(&with)];
     let draw = |edge| ComparisonKind::Weights.draw(&comparison, &runs, edge);
     let figure = draw(None).unwrap().unwrap();
     let titles: Vec<&str> = figure.panels.iter().map(|p| p.title.as_str()).collect();
@@ -176,7 +180,7 @@ fn weights_of_strategies_stand_beside_each_other() {
     let row = format!("{}/{}", with.groups[0].name, with.groups[0].rows[0].name);
     assert_eq!(draw(Some(&row)).unwrap(), Some(figure));
     assert!(draw(Some("nowhere")).is_err());
-    let nothing = [("nothing", &without)];
+    let nothing = [None, Some(&without)];
     let none = ComparisonKind::Weights.draw(&comparison, &nothing, None);
     assert_eq!(none.unwrap(), None);
 }
@@ -211,7 +215,13 @@ fn every_figure_says_in_words_what_it_shows() {
             assert!(label.root_element().attribute("aria-label").unwrap().len() > 5);
         }
         assert_eq!(figure.svg(), figure.svg());
-        assert_eq!(&figure.png().unwrap()[1..4], b"PNG");
+        assert_eq!(&Format::Png.bytes(&text, None).unwrap()[1..4], b"PNG");
+        let pdf = Format::Pdf.bytes(&text, Some(85.0)).unwrap();
+        assert_eq!(&pdf[..5], b"%PDF-");
+        assert!(
+            pdf == Format::Pdf.bytes(&text, Some(85.0)).unwrap(),
+            "other bytes"
+        );
     }
 }
 
@@ -220,6 +230,7 @@ fn a_run_without_events_has_no_figures() {
     let mut record = record();
     record.events.clear();
     record.groups.clear();
+    (record.evaluation, record.ranking) = (None, None);
     assert!(all(&record).is_empty());
 }
 
@@ -287,6 +298,7 @@ proptest! {
             look,
             points: points.clone(),
             band: points.iter().map(|p| (p.1 - 1.0, p.1 + 1.0)).collect(),
+            ..Line::default()
         };
         let lines: Vec<Line> = rows.iter().enumerate().map(of).collect();
         let values: Vec<Vec<f64>> = rows.iter().map(|r| r.iter().map(|p| p.1).collect()).collect();
@@ -297,6 +309,7 @@ proptest! {
             range: rows.first().and_then(|r| r.first()).copied().unwrap_or((0.0, 1.0)),
             field: (20.0, 20.0),
             numbers: true,
+            colours: &[],
         };
         let figure = Figure {
             title: name.clone(),
@@ -362,4 +375,73 @@ fn names_are_escaped() {
             );
         }
     }
+}
+
+/// A candidate looks the same in every figure, whatever stands before it.
+#[test]
+fn operations_keep_their_colours() {
+    let looks = |names: &[&str]| look::operations(names);
+    let colour = |names: &[&str], k: usize| look::colour(looks(names)[k]);
+    assert_eq!(
+        colour(&["none", "skip_connect"], 1),
+        colour(&["skip_connect"], 0)
+    );
+    // Two of one colour have dashes of their own.
+    let same = looks(&["conv3x3", "sep_conv_3x3"]);
+    assert_eq!(look::colour(same[0]), look::colour(same[1]));
+    assert_ne!(look::dash(same[0]), look::dash(same[1]));
+}
+
+/// More strategies than a panel can hold have one each, the best first and the others thin behind it.
+#[test]
+fn many_strategies_stand_in_small_panels() {
+    let mut comparison = comparison();
+    let strategies = &mut comparison.settings[0].strategies;
+    let first = strategies[0].clone();
+    for k in 0..8 {
+        let mut other = first.clone();
+        other.strategy = format!("s{k}");
+        if let Some(anytime) = &mut other.anytime {
+            anytime.mean = vec![0.5, 0.3, 1.0 - f64::from(k) / 10.0];
+        }
+        strategies.push(other);
+        comparison.strategies.push(format!("s{k}"));
+    }
+    let figure = ComparisonKind::Regret
+        .draw(&comparison, &[], None)
+        .unwrap()
+        .unwrap();
+    assert_eq!(figure.panels.len(), 3 + 8);
+    assert_eq!(figure.panels[0].title, "vim<b> (best)");
+    assert_eq!(figure.panels[10].title, "s0");
+    assert_eq!(
+        lines(&parsed(&figure.svg())).len(),
+        11,
+        "one full line each"
+    );
+}
+
+/// The axis of steps ends with the data.
+#[test]
+fn the_axis_of_steps_ends_where_the_data_end() {
+    let line = Line {
+        name: "x".into(),
+        points: vec![(0.0, 0.0), (813.0, 1.0)],
+        ..Line::default()
+    };
+    let panel = AXES.panel("", &[line]);
+    assert!(
+        panel.inline("x").contains(r#"data-x="0 813""#),
+        "{}",
+        panel.inline("x")
+    );
+}
+
+#[test]
+fn a_width_on_paper_keeps_the_shape() {
+    let svg = r#"<svg width="200" height="100" viewBox="0 0 200 100"><rect width="200" height="100"/></svg>"#;
+    assert_eq!(
+        in_millimetres(svg, 85.0),
+        r#"<svg width="85mm" height="42.50mm" viewBox="0 0 200 100"><rect width="200" height="100"/></svg>"#
+    );
 }

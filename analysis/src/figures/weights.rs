@@ -2,11 +2,11 @@
 //! (Wang et al., ICCV 2021, "Learning Latent Architectural Distribution in Differentiable Neural Architecture Search
 //! via Variational Information Maximization"), which show the first edge of the normal cell.
 
-use nasfw_framework::arch::Group;
+use nasfw_framework::arch::{Group, Role};
 use nasfw_framework::{Error, Result};
 
 use super::chart::{Axes, Line};
-use super::{Figure, look};
+use super::{Entry, Figure, look};
 use crate::record::Record;
 
 /// Small panels, several beside each other; the width fits a phone.
@@ -80,7 +80,7 @@ pub(super) fn draw(record: &Record, edge: Option<&str>) -> Result<Option<Figure>
         [row] => format!("Weights of {}, {}", group.name, group.rows[row].name),
         _ => format!("Weights of {}", group.name),
     };
-    Ok(Some(figure(title, longest(group), &panels)))
+    Ok(Some(figure(title, entries(group), &panels)))
 }
 
 /// One row of several runs, a panel per run under its name; without `edge` the first row. Runs without weights are left
@@ -88,7 +88,7 @@ pub(super) fn draw(record: &Record, edge: Option<&str>) -> Result<Option<Figure>
 pub(super) fn beside(runs: &[(&str, &Record)], edge: Option<&str>) -> Result<Option<Figure>> {
     let mut panels: Vec<(String, Vec<Line>)> = Vec::new();
     let mut row_name = String::new();
-    let mut names: Vec<String> = Vec::new();
+    let mut legend: Vec<Entry> = Vec::new();
     for (name, record) in runs.iter().copied().filter(|(_, r)| has_weights(r)) {
         let Some(shown) = rows(record, edge)? else {
             continue;
@@ -97,9 +97,9 @@ pub(super) fn beside(runs: &[(&str, &Record)], edge: Option<&str>) -> Result<Opt
             continue;
         };
         row_name = format!("{}, {}", shown.group.name, shown.group.rows[row].name);
-        let columns = longest(shown.group);
-        if columns.len() > names.len() {
-            names = columns;
+        let columns = entries(shown.group);
+        if columns.len() > legend.len() {
+            legend = columns;
         }
         panels.push((name.to_owned(), lines(record, &shown, row)));
     }
@@ -107,7 +107,7 @@ pub(super) fn beside(runs: &[(&str, &Record)], edge: Option<&str>) -> Result<Opt
         return Ok(None);
     }
     let title = format!("Weights of {row_name}");
-    Ok(Some(figure(title, names, &panels)))
+    Ok(Some(figure(title, legend, &panels)))
 }
 
 fn has_weights(record: &Record) -> bool {
@@ -117,6 +117,7 @@ fn has_weights(record: &Record) -> bool {
 /// The candidates of a row over the steps.
 fn lines(record: &Record, shown: &Rows<'_>, row: usize) -> Vec<Line> {
     let moments = record.moments();
+    let looks = looks(shown.group);
     let line = |(c, name): (usize, &String)| {
         let weight = |m: &crate::record::Moment<'_>| {
             let weight = *m.marginals?.get(shown.at)?.get(row)?.get(c)?;
@@ -124,7 +125,7 @@ fn lines(record: &Record, shown: &Rows<'_>, row: usize) -> Vec<Line> {
         };
         Line {
             name: name.clone(),
-            look: c,
+            look: looks[c],
             points: moments.iter().filter_map(weight).collect(),
             ..Line::default()
         }
@@ -133,7 +134,7 @@ fn lines(record: &Record, shown: &Rows<'_>, row: usize) -> Vec<Line> {
     names.iter().enumerate().map(line).collect()
 }
 
-fn figure(title: String, legend: Vec<String>, panels: &[(String, Vec<Line>)]) -> Figure {
+fn figure(title: String, legend: Vec<Entry>, panels: &[(String, Vec<Line>)]) -> Figure {
     // Weights of sigmoids and the like need not be between 0 and 1.
     let points = || {
         panels
@@ -143,7 +144,7 @@ fn figure(title: String, legend: Vec<String>, panels: &[(String, Vec<Line>)]) ->
     };
     let within = points().all(|p| p.1.is_nan() || (-1e-6..=1.0 + 1e-6).contains(&p.1));
     let axes = Axes {
-        x: "step",
+        x: "steps",
         y: "weight",
         range: within.then_some((0.0, 1.0)),
         log: false,
@@ -156,7 +157,7 @@ fn figure(title: String, legend: Vec<String>, panels: &[(String, Vec<Line>)]) ->
         kind: "weights",
         title,
         caption: "Weight of every candidate over the steps of the search: what the architecture is derived by.".into(),
-        legend: look::legend(legend),
+        legend,
         panels: panels
             .iter()
             .map(|(name, lines)| axes.panel(if panels.len() == 1 { "" } else { name }, lines))
@@ -171,6 +172,20 @@ fn candidates(group: &Group) -> Vec<Vec<String>> {
     let all = longest(group);
     let name = |row: &nasfw_framework::arch::Row| all[..row.candidates.len()].to_vec();
     group.rows.iter().map(name).collect()
+}
+
+/// How the candidates of the columns look: operations by their names, sources by their places.
+pub(super) fn looks(group: &Group) -> Vec<usize> {
+    let names = longest(group);
+    match group.role {
+        Role::Operations => look::operations(&names),
+        Role::Topology => (0..names.len()).collect(),
+    }
+}
+
+fn entries(group: &Group) -> Vec<Entry> {
+    let named = longest(group).into_iter().zip(looks(group));
+    named.map(look::entry).collect()
 }
 
 /// Names of the columns: those of the longest row if all rows begin like it, else numbers.

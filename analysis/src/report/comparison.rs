@@ -5,9 +5,9 @@ use std::path::Path;
 use maud::{Markup, html};
 use nasfw_framework::Error;
 
-use super::parts::{clean, figure, maybe, number, p_value, scroll, summary_cells};
+use super::parts::{clean, figure, maybe, number, p_value, scroll, summary_cell};
 use super::{contents, run};
-use crate::compare::{Comparison, Ranks, Setting, State, TrialResult};
+use crate::compare::{Comparison, Ranks, Setting, State, StrategyFigures, TrialResult};
 use crate::figures::regret::title;
 use crate::figures::{ComparisonKind, Figure};
 use crate::record::Record;
@@ -35,6 +35,7 @@ pub(super) fn sections(comparison: &Comparison, folder: &Path, runs: &Runs) -> M
             (comparison.trials.len()) " trials in " code { (clean(&folder.display().to_string())) } "."
         }
         @if comparison.partial { (partial(comparison)) }
+        (answer(comparison))
         (contents(links))
         @for (i, setting) in comparison.settings.iter().enumerate() {
             (section(comparison, setting, &setting_anchor(i)))
@@ -56,16 +57,41 @@ pub(super) fn sections(comparison: &Comparison, folder: &Path, runs: &Runs) -> M
 }
 
 fn figures(comparison: &Comparison, runs: &Runs) -> Vec<Figure> {
-    let shown: Vec<(&str, &Record)> = comparison
-        .of_one_seed()
-        .into_iter()
-        .filter_map(|i| {
-            let record = runs.get(i)?.as_ref()?.as_ref().ok()?;
-            Some((comparison.trials[i].strategy.as_str(), record))
-        })
-        .collect();
-    let draw = |k: &ComparisonKind| k.draw(comparison, &shown, None).ok().flatten();
+    let runs: Vec<Option<&Record>> = runs.iter().map(|r| r.as_ref()?.as_ref().ok()).collect();
+    let draw = |k: &ComparisonKind| k.draw(comparison, &runs, None).ok().flatten();
     ComparisonKind::ALL.iter().filter_map(draw).collect()
+}
+
+/// The strategies with the best mean.
+fn best(setting: &Setting) -> Vec<&StrategyFigures> {
+    let means = || setting.strategies.iter().map(|s| s.metric.mean);
+    let most = means().fold(f64::NEG_INFINITY, f64::max);
+    let all = setting.strategies.iter();
+    all.filter(|s| s.metric.mean == most).collect()
+}
+
+/// What is best in every setting, and of a single winner what the tests say of it against chance.
+fn answer(comparison: &Comparison) -> Markup {
+    let sentence = |setting: &Setting| {
+        let best = best(setting);
+        let first = best.first()?;
+        let names: Vec<&str> = best.iter().map(|s| s.strategy.as_str()).collect();
+        Some(html! {
+            p {
+                (clean(&title(setting))) ": " b { (clean(&names.join(", "))) }
+                @if best.len() == 1 { " is best with " } @else { " are best with " }
+                b { (number(first.metric.mean)) }
+                @if let (1, Some(sd)) = (best.len(), first.metric.sd) { " ± " (number(sd)) }
+                " " (clean(setting.metric.as_deref().unwrap_or("metric"))) " over " (setting.seeds.len()) " seeds"
+                @if best.len() == 1 && !first.sentence.is_empty() { "; " (clean(&first.sentence)) }
+                "."
+            }
+        })
+    };
+    let sentences: Vec<Markup> = comparison.settings.iter().filter_map(sentence).collect();
+    html! {
+        @if !sentences.is_empty() { div.answer { @for s in &sentences { (s) } } }
+    }
 }
 
 /// How much is missing.
@@ -101,13 +127,17 @@ fn section(comparison: &Comparison, setting: &Setting, id: &str) -> Markup {
         let average = &setting.ranks.as_ref()?.average;
         average.iter().find(|(n, _)| n == name).map(|(_, r)| *r)
     };
-    let has = |f: fn(&crate::compare::StrategyFigures) -> bool| setting.strategies.iter().any(f);
+    let has = |f: fn(&StrategyFigures) -> bool| setting.strategies.iter().any(f);
     let (regret, area, tau) = (
         has(|s| s.regret.is_some()),
         has(|s| s.anytime.is_some()),
         has(|s| s.tau.is_some()),
     );
     let metric = setting.metric.as_deref().unwrap_or("metric");
+    let mut sorted: Vec<_> = setting.strategies.iter().collect();
+    sorted.sort_by(|a, b| b.metric.mean.total_cmp(&a.metric.mean));
+    let best = best(setting);
+    let is_best = |s: &StrategyFigures| best.iter().any(|b| b.strategy == s.strategy);
     html! {
         section id=(id) {
             h2 { (clean(&title(setting))) }
@@ -120,35 +150,29 @@ fn section(comparison: &Comparison, setting: &Setting, id: &str) -> Markup {
             }
             @if !setting.notes.is_empty() { ul { @for note in &setting.notes { li { (clean(note)) } } } }
             @if !setting.strategies.is_empty() {
-                (scroll("Figures of the strategies", &html! { table {
+                (scroll("Figures of the strategies", &html! { table.sortable {
                     caption {
-                        "Mean, standard deviation and " (confidence) " bootstrap interval of the mean over "
-                        (setting.seeds.len()) " seeds."
+                        "Mean ± standard deviation over " (setting.seeds.len()) " seeds, and below it the " (confidence)
+                        " bootstrap interval of the mean. The best mean of " (clean(metric)) " comes first."
                     }
-                    thead {
-                        tr {
-                            th scope="col" rowspan="2" { "Strategy" }
-                            th scope="colgroup" colspan="3" { (clean(metric)) }
-                            @if regret { th scope="colgroup" colspan="3" { "Regret" } }
-                            @if area { th scope="colgroup" colspan="3" { "Mean regret over the search" } }
-                            @if tau { th scope="colgroup" colspan="3" { "Kendall's τ" } }
-                            @if setting.ranks.is_some() { th.num scope="col" rowspan="2" { "Average rank" } }
-                        }
-                        tr {
-                            @for _ in 0..(1 + usize::from(regret) + usize::from(area) + usize::from(tau)) {
-                                th.num scope="col" { "Mean" } th.num scope="col" { "SD" } th.num scope="col" { "Interval" }
-                            }
-                        }
-                    }
-                    tbody { @for s in &setting.strategies { tr {
+                    thead { tr {
+                        th scope="col" { "Strategy" }
+                        th.num scope="col" { (clean(metric)) }
+                        @if regret { th.num scope="col" { "Regret" } }
+                        @if area { th.num scope="col" { "Mean regret over the search" } }
+                        @if tau { th.num scope="col" { "Kendall's τ" } }
+                        @if setting.ranks.is_some() { th.num scope="col" { "Average rank" } }
+                    } }
+                    tbody { @for s in &sorted { tr {
                         th scope="row" {
                             (clean(&s.strategy))
                             @if comparison.controls.contains(&s.strategy) { " (control)" }
+                            @if is_best(s) { " (best)" }
                         }
-                        (summary_cells(Some(&s.metric)))
-                        @if regret { (summary_cells(s.regret.as_ref())) }
-                        @if area { (summary_cells(s.anytime.as_ref().map(|a| &a.area))) }
-                        @if tau { (summary_cells(s.tau.as_ref())) }
+                        (summary_cell(Some(&s.metric), is_best(s)))
+                        @if regret { (summary_cell(s.regret.as_ref(), false)) }
+                        @if area { (summary_cell(s.anytime.as_ref().map(|a| &a.area), false)) }
+                        @if tau { (summary_cell(s.tau.as_ref(), false)) }
                         @if setting.ranks.is_some() {
                             td.num { (rank(&s.strategy).map_or("–".into(), |r| format!("{r:.2}"))) }
                         }
@@ -170,7 +194,7 @@ fn section(comparison: &Comparison, setting: &Setting, id: &str) -> Markup {
 fn pair_table(setting: &Setting) -> Markup {
     scroll(
         "Pairs of strategies",
-        &html! { table {
+        &html! { table.sortable {
             caption {
                 "Wilcoxon's signed-rank test of every pair, two-sided, with Holm's correction over all pairs of the \
                  setting. n counts the seeds in which the two differ."
@@ -242,7 +266,7 @@ fn trials(comparison: &Comparison, runs: &Runs) -> Markup {
     html! {
         section id="trials" {
             h2 { "Trials" }
-            (scroll("Trials", &html! { table {
+            (scroll("Trials", &html! { table.sortable {
                 caption { "Every trial of the plan." }
                 thead { tr {
                     th scope="col" { "Strategy" } th scope="col" { "Space" }

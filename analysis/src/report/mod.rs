@@ -1,4 +1,5 @@
-//! Reports: one HTML file that needs nothing else. No scripts, and a content policy that forbids every request.
+//! Reports: one HTML file that needs nothing else. One script, which the page can do without, and a content policy that
+//! allows it alone and forbids every request.
 
 mod comparison;
 mod parts;
@@ -10,13 +11,52 @@ pub(crate) mod tests;
 
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use nasfw_framework::Error;
+use nasfw_framework::palette::{self, Tone};
+use sha2::{Digest as _, Sha256};
 
 use crate::compare::{Comparison, State as TrialState};
 use crate::record::Record;
 
 const STYLE: &str = include_str!("style.css");
+const SCRIPT: &str = include_str!("script.js");
+
+/// The style with the colours that it names, on light and on dark ground. Paper is light.
+fn style() -> String {
+    let [warning, warning_ink, warning_line] = palette::WARNING;
+    let tones = [
+        ("ground", palette::GROUND),
+        ("card", palette::CARD),
+        ("ink", palette::INK),
+        ("soft", palette::SOFT),
+        ("line", palette::RULE),
+        ("link", palette::LINK),
+        ("warn", warning),
+        ("warn-ink", warning_ink),
+        ("warn-line", warning_line),
+    ];
+    let set = |colour: fn(&Tone) -> &'static str| {
+        let set = tones
+            .iter()
+            .map(|(name, tone)| format!("--{name}:{};", colour(tone)));
+        format!(":root{{{}}}", set.collect::<String>())
+    };
+    format!(
+        "{}@media screen and (prefers-color-scheme: dark){{{}{}}}\n{STYLE}",
+        set(|t| t.light),
+        set(|t| t.dark),
+        palette::dark_rules()
+    )
+}
+
+/// What the page may do: nothing but its own style and script.
+fn policy() -> String {
+    let script = STANDARD.encode(Sha256::digest(SCRIPT));
+    format!("default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{script}'")
+}
 
 /// What a report is about.
 #[derive(Debug)]
@@ -94,15 +134,16 @@ fn page(title: &str, body: &Markup) -> Markup {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
-                meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'";
+                meta http-equiv="Content-Security-Policy" content=(policy());
                 meta name="generator" content={ "nasfw " (env!("CARGO_PKG_VERSION")) };
                 title { (parts::clean(title)) }
-                style { (PreEscaped(STYLE)) }
+                style { (PreEscaped(style())) }
             }
             body {
                 header { h1 { (parts::clean(title)) } }
                 main { (body) }
                 footer { "Made by nasfw " (env!("CARGO_PKG_VERSION")) "." }
+                script { (PreEscaped(SCRIPT)) }
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use maud::{Markup, PreEscaped, html};
-use nasfw_framework::arch::Genotype;
+use nasfw_framework::arch::{Cell, Genotype};
 use nasfw_framework::draw::Drawing;
 use nasfw_framework::printable::printable;
 
@@ -44,16 +44,17 @@ pub(super) fn p_value(p: f64) -> String {
     }
 }
 
-/// Mean, standard deviation and interval as three cells of a table.
-pub(super) fn summary_cells(summary: Option<&Summary>) -> Markup {
-    let interval = summary.and_then(|s| s.interval);
+/// Mean and standard deviation, and below them the interval, as one cell of a table.
+pub(super) fn summary_cell(summary: Option<&Summary>, best: bool) -> Markup {
+    let Some(s) = summary else {
+        return html! { td.num { "–" } };
+    };
     html! {
-        td.num { (maybe(summary.map(|s| s.mean))) }
-        td.num { (maybe(summary.and_then(|s| s.sd))) }
-        td.num { @match interval {
-            Some([low, high]) => { (number(low)) " to " (number(high)) }
-            None => { "–" }
-        } }
+        td.num data-value=(s.mean) {
+            @if best { b { (number(s.mean)) } } @else { (number(s.mean)) }
+            @if let Some(sd) = s.sd { " ± " (number(sd)) }
+            @if let Some([low, high]) = s.interval { br; span.soft { (number(low)) " to " (number(high)) } }
+        }
     }
 }
 
@@ -84,7 +85,7 @@ pub(super) fn figure(figure: &Figure, id: &str) -> Markup {
         figure id=(id) class=[(figure.panels.len() > 20).then_some("small")] {
             figcaption { strong { (clean(&figure.title)) } br; (clean(&figure.caption)) }
             @if !figure.legend.is_empty() {
-                ul.legend { @for entry in &figure.legend { li {
+                ul.legend { @for entry in &figure.legend { li data-line=(entry.look) {
                     svg width="28" height="12" viewBox="0 0 28 12" aria-hidden="true" { (PreEscaped(entry.swatch())) }
                     (clean(&entry.name))
                 } } }
@@ -103,17 +104,15 @@ pub(super) fn figure(figure: &Figure, id: &str) -> Markup {
 
 /// The cells of an architecture, drawn.
 pub(super) fn cells(genotype: &Genotype, caption: &str) -> Markup {
-    let text = genotype.to_string().replace('\n', "; ");
-    let label = html! { (clean(&text)) }.into_string();
-    let svg = Drawing::of_genotype(genotype).svg();
-    let svg = svg.replacen(
-        "<svg ",
-        &format!(r#"<svg role="img" aria-label="{label}" "#),
-        1,
-    );
+    // One direction for all cells, the one that suits phones.
+    let drawing = Drawing::of_genotype(genotype).narrow();
     html! {
         figure {
-            div.cell { (scroll("Drawing of the cells", &PreEscaped(svg))) }
+            div.cells { @for (cell, (title, part)) in genotype.cells.iter().zip(drawing.parts()) {
+                div.scroll tabindex="0" role="region" aria-label={ "Drawing of " (clean(title)) } {
+                    (PreEscaped(part.inline(&in_a_line(&only(genotype, cell)))))
+                }
+            } }
             figcaption { (clean(caption)) }
         }
         details {
@@ -121,4 +120,16 @@ pub(super) fn cells(genotype: &Genotype, caption: &str) -> Markup {
             pre { (clean(&genotype.to_string())) }
         }
     }
+}
+
+fn only(genotype: &Genotype, cell: &Cell) -> Genotype {
+    Genotype {
+        space: genotype.space.clone(),
+        cells: vec![cell.clone()],
+    }
+}
+
+/// An architecture in words, for those who can't see its drawing.
+fn in_a_line(genotype: &Genotype) -> String {
+    genotype.to_string().replace('\n', "; ")
 }

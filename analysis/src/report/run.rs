@@ -10,13 +10,17 @@ use nasfw_framework::events::Event;
 use nasfw_framework::run::CONFIG;
 use nasfw_framework::trainer::Outcome;
 
-use super::parts::{cells, clean, figure, marked, maybe, pairs, scroll};
+use super::parts::{cells, clean, figure, marked, maybe, number, pairs, scroll};
 use super::settings;
 use crate::figures::Kind;
-use crate::record::{Record, State};
+use crate::record::Record;
+use crate::state::State;
 
 /// At most this many rows of a table of what the benchmark said along the way.
 const ROWS: usize = 200;
+
+/// So many metrics with their regrets fit beside each other on paper.
+const ALONG: usize = 3;
 
 /// Strategy and space.
 pub(super) fn title(record: &Record) -> String {
@@ -32,24 +36,34 @@ pub(super) fn anchor(i: usize) -> String {
     format!("run-{}", i + 1)
 }
 
-/// All there is to say of a run.
+/// Figures of what the result is worth; all others are of how the run went.
+const WORTH: [Kind; 2] = [Kind::Confusion, Kind::Rank];
+
+/// All there is to say of a run: the answer, how it went, and what it was made with.
 pub(super) fn section(record: &Record, i: usize) -> Markup {
     let id = anchor(i);
+    let drawn = |worth: bool| {
+        let kinds = Kind::ALL
+            .into_iter()
+            .filter(move |k| WORTH.contains(k) == worth);
+        // No row is asked for, so there is nothing that could be wrong.
+        kinds
+            .filter_map(|k| Some((k, k.draw(record, None).ok()??)))
+            .collect::<Vec<_>>()
+    };
     html! {
         section.run id=(id) {
             h2 { "Run " (clean(&record.name())) }
             (state(record))
-            h3 { "Summary" }
-            (summary(record))
+            (answer(record))
             (found(record))
             (metrics(record))
+            (classes(record))
+            @for (kind, f) in &drawn(true) { (figure(f, &format!("{id}-{}", kind.name()))) }
             h3 { "How it went" }
-            @for kind in Kind::ALL {
-                // No row is asked for, so there is nothing that could be wrong.
-                @if let Ok(Some(drawn)) = kind.draw(record, None) {
-                    (figure(&drawn, &format!("{id}-{}", kind.name())))
-                }
-            }
+            (course(record))
+            @for (kind, f) in &drawn(false) { (figure(f, &format!("{id}-{}", kind.name()))) }
+            (along(record))
             (happened(record))
             h3 { "Settings" }
             (settings::section(record))
@@ -64,12 +78,106 @@ pub(super) fn section(record: &Record, i: usize) -> Markup {
 /// What a comparison shows of a trial.
 pub(super) fn brief(record: &Record) -> Markup {
     html! {
-        (summary(record))
+        (answer(record))
         @if let Some(genotype) = genotype(record) {
             (cells(genotype, "The architecture that the trial found."))
+        }
+        (course(record))
+        (reproduce(record))
+    }
+}
+
+/// What was found, what it is worth, how decided the search was, and how far to trust it.
+fn answer(record: &Record) -> Markup {
+    let (entropy, sharpness) = certainty(record);
+    html! {
+        div.answer {
+            p { (worth(record)) }
+            @if entropy.is_some() {
+                p {
+                    "How decided: entropy " (maybe(entropy)) " (1 undecided, 0 decided), largest weight " (maybe(sharpness))
+                    " (mean over the rows)."
+                }
+            }
             (remarks(record))
         }
-        (reproduce(record))
+    }
+}
+
+/// A sentence with the metric that counts.
+fn worth(record: &Record) -> Markup {
+    let (strategy, space) = (
+        record.setting("strategy.name"),
+        record.setting("space.name"),
+    );
+    let Some(outcome) = &record.outcome else {
+        return html! { b { (clean(&strategy)) } " has no result on " (clean(&space)) " yet." };
+    };
+    let metrics = outcome.metrics.iter().flatten();
+    let names: Vec<&str> = metrics.map(|(name, _)| name.as_str()).collect();
+    let found = record.main_metric(&names).and_then(|name| {
+        let value = outcome.metrics.as_ref()?.get(name)?;
+        let regret = outcome.regret.as_ref().and_then(|r| r.get(name));
+        Some((
+            name,
+            *value,
+            regret,
+            outcome.trust.predicted.contains_key(name),
+        ))
+    });
+    html! {
+        b { (clean(&strategy)) } " on " (clean(&space)) ": "
+        @match found {
+            Some((name, value, regret, predicted)) => {
+                b { (marked(Some(value), predicted)) } " " (clean(name))
+                @if let Some(regret) = regret { ", regret " (number(*regret)) }
+                "."
+            }
+            None => "no benchmark says what the architecture is worth."
+        }
+    }
+}
+
+/// What becomes of the test images of every class, as `nasfw eval --keep` measured it.
+fn classes(record: &Record) -> Markup {
+    let Some(found) = &record.evaluation else {
+        return html! {};
+    };
+    let taken_for = |class: usize| {
+        let row = found.confusion.get(class)?.iter().enumerate();
+        let wrong = row.filter(|(other, n)| *other != class && **n > 0);
+        // The first of several that are as many.
+        let (other, n) = wrong.rev().max_by_key(|(_, n)| **n)?;
+        Some(format!("{} ({n})", found.classes.get(other)?.class))
+    };
+    let percent = |share: f64| format!("{:.2}", 100.0 * share);
+    html! {
+        h3 { "On the test images" }
+        p {
+            "After epoch " (found.epoch) ": top-1 " b { (percent(found.test.accuracy)) " %" }
+            @if let Some(top5) = found.test.top5 { ", top-5 " (percent(top5)) " %" }
+            ", loss " (number(found.test.loss)) ", " (found.test.images) " images."
+        }
+        @if !found.classes.is_empty() {
+            details open[found.classes.len() <= 20] {
+                summary { "Class by class (" (found.classes.len()) ")" }
+                (scroll("Class by class", &html! {
+                    table.sortable {
+                        caption { "What becomes of the test images of every class." }
+                        thead { tr {
+                            th scope="col" { "Class" } th.num scope="col" { "Images" } th.num scope="col" { "Right (%)" }
+                            th scope="col" { "Most mistaken for" }
+                        } }
+                        tbody { @for (i, c) in found.classes.iter().enumerate() { tr {
+                            th scope="row" { (clean(&c.class)) }
+                            td.num { (c.images) }
+                            td.num { (c.accuracy.map_or("–".into(), percent)) }
+                            td { (clean(&taken_for(i).unwrap_or_default())) }
+                        } } }
+                    }
+                }))
+            }
+        }
     }
 }
 
@@ -78,12 +186,12 @@ pub(super) fn state(record: &Record) -> Markup {
     let resume = command([OsStr::new("resume"), record.path.as_os_str()]);
     html! {
         @match record.state {
-            State::Finished => {}
-            State::Going => p.note role="note" {
+            State::Done => {}
+            State::Running => p.note role="note" {
                 "This run is still going. What follows is its state " (progress(record)) "; make the report again later."
             }
-            State::Stopped => p.note role="note" {
-                "This run is not finished. What follows is its state " (progress(record)) ". Go on with "
+            _ => p.note role="note" {
+                "This run is not finished: " (record.state.word()) ". What follows is its state " (progress(record)) ". Go on with "
                 code { (clean(&resume)) } "."
             }
         }
@@ -101,8 +209,8 @@ fn progress(record: &Record) -> String {
     }
 }
 
-/// The facts of a run in a table.
-pub(super) fn summary(record: &Record) -> Markup {
+/// What was run and what it took, in a table.
+fn course(record: &Record) -> Markup {
     let text = |key: &str| html! { (clean(&record.setting(key))) };
     let mut rows = vec![
         ("Strategy", text("strategy.name")),
@@ -156,17 +264,6 @@ pub(super) fn summary(record: &Record) -> Markup {
             _ => {}
         }
     }
-    let (entropy, sharpness) = certainty(record);
-    if entropy.is_some() {
-        rows.push((
-            "Entropy",
-            html! { (maybe(entropy)) " (1 undecided, 0 decided)" },
-        ));
-        rows.push((
-            "Largest weight",
-            html! { (maybe(sharpness)) ", mean over the rows" },
-        ));
-    }
     pairs("Facts of the run.", &rows)
 }
 
@@ -185,7 +282,7 @@ pub(super) fn certainty(record: &Record) -> (Option<f64>, Option<f64>) {
 }
 
 /// The architecture that was found, or would be derived now.
-pub(super) fn genotype(record: &Record) -> Option<&Genotype> {
+fn genotype(record: &Record) -> Option<&Genotype> {
     let now = record.events.iter().rev().find_map(|e| match e {
         Event::Architecture { genotype, .. } => Some(genotype),
         _ => None,
@@ -193,7 +290,7 @@ pub(super) fn genotype(record: &Record) -> Option<&Genotype> {
     record.outcome.as_ref().map(|o| &o.genotype).or(now)
 }
 
-pub(super) fn found(record: &Record) -> Markup {
+fn found(record: &Record) -> Markup {
     let caption = match &record.outcome {
         None => "The architecture that would be derived now.",
         Some(_) if record.setting("strategy.name") == "train" => {
@@ -207,7 +304,6 @@ pub(super) fn found(record: &Record) -> Markup {
         @if let Some(genotype) = genotype(record) {
             h3 { "Architecture" }
             (cells(genotype, caption))
-            (remarks(record))
         }
     }
 }
@@ -236,7 +332,7 @@ fn remarks(record: &Record) -> Markup {
 /// What the benchmark says.
 fn metrics(record: &Record) -> Markup {
     let Some(outcome) = &record.outcome else {
-        return along(record);
+        return html! {};
     };
     let predicted = |name: &str| outcome.trust.predicted.contains_key(name);
     let regret = |name: &str| outcome.regret.as_ref().and_then(|r| r.get(name)).copied();
@@ -244,7 +340,7 @@ fn metrics(record: &Record) -> Markup {
         @if let Some(metrics) = outcome.metrics.as_ref().filter(|m| !m.is_empty()) {
             h3 { "Metrics" }
             (scroll("Metrics", &html! {
-                table {
+                table.sortable {
                     caption { "Metrics of the architecture that was found; regret is optimum minus metric." }
                     thead { tr { th scope="col" { "Metric" } th.num scope="col" { "Value" } th.num scope="col" { "Regret" } } }
                     tbody { @for (name, value) in metrics { tr {
@@ -259,7 +355,6 @@ fn metrics(record: &Record) -> Markup {
         @if let Some(benchmark) = &outcome.benchmark {
             p.soft { "Benchmark: " (clean(&benchmark.source)) ". Regret is against " (clean(&benchmark.optimum)) "." }
         }
-        (along(record))
     }
 }
 
@@ -276,6 +371,7 @@ fn along(record: &Record) -> Markup {
     if names.is_empty() {
         return html! {};
     }
+    let names: Vec<&String> = names.into_iter().collect();
     let every = with.len().div_ceil(ROWS).max(1);
     let last = with.len() - 1;
     let rows: Vec<_> = with
@@ -286,27 +382,28 @@ fn along(record: &Record) -> Markup {
     html! {
         details {
             summary { "Metrics and regret along the way" }
-            (scroll("Metrics and regret along the way", &html! {
-                table {
-                    caption {
-                        "What the benchmark, or the strategy itself, said of the architecture that would have been derived then"
-                        @if every > 1 { "; every " (every) "th row" } "."
-                    }
+            p {
+                "What the benchmark, or the strategy itself, said of the architecture that would have been derived then"
+                @if every > 1 { "; every " (every) "th row" } "."
+            }
+            @for names in names.chunks(ALONG) { (scroll("Metrics and regret along the way", &html! {
+                table.sortable {
+                    caption { (clean(&names.iter().map(|n| n.as_str()).collect::<Vec<_>>().join(", "))) }
                     thead { tr {
                         th.num scope="col" { "Step" } th.num scope="col" { "Epoch" }
-                        @for name in &names {
-                            th.num scope="col" { (clean(name)) } th.num scope="col" { "Regret in " (clean(name)) }
+                        @for name in names {
+                            th.num scope="col" { (clean(name)) } th.num scope="col" { "Regret" }
                         }
                     } }
-                    tbody { @for (_, m) in rows { tr {
+                    tbody { @for (_, m) in &rows { tr {
                         th.num scope="row" { (m.step) } td.num { (m.epoch) }
-                        @for name in &names {
+                        @for name in names {
                             td.num { (marked(m.metrics.and_then(|x| x.get(*name)).copied(), m.trust.predicted.contains_key(*name))) }
                             td.num { (marked(m.regret.and_then(|x| x.get(*name)).copied(), m.trust.predicted.contains_key(*name))) }
                         }
                     } } }
                 }
-            }))
+            })) }
         }
     }
 }
@@ -319,6 +416,7 @@ fn happened(record: &Record) -> Markup {
         }
         Event::Interrupted { step } => Some(format!("Step {step}: interrupted by a signal.")),
         Event::Control { epoch, what } => Some(format!("Epoch {epoch}: {what}.")),
+        Event::Failed { step, error } => Some(format!("Step {step}: it failed: {error}.")),
         _ => None,
     };
     let lines: Vec<String> = record.events.iter().filter_map(line).collect();

@@ -4,8 +4,8 @@ use roxmltree::Document;
 
 use super::*;
 use crate::compare::*;
-use crate::record::State as RunState;
 use crate::record::tests::record;
+use crate::state::State as RunState;
 
 /// A comparison of three strategies over three seeds, made up.
 pub(crate) fn comparison() -> Comparison {
@@ -100,6 +100,8 @@ pub(crate) fn comparison() -> Comparison {
 fn checked(html: &str) -> String {
     let mut xml = html
         .replace("<!DOCTYPE html>", "")
+        // No XML, as scripts are; that there is this one alone is what the policy says.
+        .replace(&format!("<script>{SCRIPT}</script>"), "")
         .replace("<br>", "<br/>")
         .replace("<details open>", "<details open=\"\">");
     for void in ["meta "] {
@@ -158,7 +160,9 @@ fn a_run_has_all_parts() {
     checked(&html);
     assert!(html == report.html(), "the same run gave another page");
     for part in [
-        "Summary",
+        "On the test images",
+        "What is taken for what",
+        "Ranking of the supernet",
         "Architecture",
         "Metrics",
         "Weights of normal",
@@ -175,8 +179,9 @@ fn a_run_has_all_parts() {
 #[test]
 fn an_unfinished_run_says_so() {
     for (state, says) in [
-        (RunState::Going, "still going"),
+        (RunState::Running, "still going"),
         (RunState::Stopped, "nasfw resume"),
+        (RunState::Failed, "not finished: failed"),
     ] {
         let unfinished = Record {
             state,
@@ -215,7 +220,7 @@ fn how_far_to_trust_an_architecture_is_said() {
     let sentences: Vec<String> = remarks.iter().map(|r| format!("{r}.")).collect();
     assert_eq!(said(toss), sentences);
     let going = Record {
-        state: RunState::Going,
+        state: RunState::Running,
         outcome: None,
         ..record()
     };
@@ -278,5 +283,130 @@ fn a_comparison_has_tables_figures_and_trials() {
     let sentences = texts
         .iter()
         .filter(|t| t.contains("not distinguishable from"));
-    assert_eq!(sentences.count(), 3);
+    // Of every strategy, and of the best one at the top.
+    assert_eq!(sentences.count(), 4);
+}
+
+/// The answer comes before what it is based on, and that before the settings.
+#[test]
+fn the_answer_comes_first() {
+    let html = Report::Runs(vec![record()]).html();
+    let at = |what: &str| html.find(what).unwrap_or_else(|| panic!("{what}"));
+    let parts = [
+        "class=\"answer\"",
+        ">Architecture<",
+        ">How it went<",
+        ">Settings<",
+        ">Provenance<",
+    ];
+    assert!(parts.map(at).is_sorted());
+    assert!(
+        html[at("class=\"answer\"")..].starts_with(
+            "class=\"answer\"><p><b>vim</b> on toy: <b>0.8000</b> value, regret 0.2000."
+        )
+    );
+}
+
+#[test]
+fn classes_are_told_with_what_they_are_taken_for() {
+    let xml = checked(&Report::Runs(vec![record()]).html());
+    let document = Document::parse(&xml).unwrap();
+    let rows = document.descendants().filter(|n| n.has_tag_name("tr"));
+    let cells = rows.map(|row| {
+        row.children()
+            .map(|c| c.text().unwrap_or_default())
+            .collect::<Vec<_>>()
+    });
+    let rows: Vec<Vec<&str>> = cells.collect();
+    assert!(rows.contains(&vec!["<dog>", "10", "20.00", "cat (8)"]));
+    assert!(rows.contains(&vec!["ship", "10", "100.00", ""]));
+}
+
+/// The one script is allowed by its hash, and nothing else: no word of it can change without the policy.
+#[test]
+fn the_policy_allows_this_script_alone() {
+    let html = Report::Runs(vec![record()]).html();
+    let start = html.find("<script>").unwrap() + "<script>".len();
+    let script = &html[start..start + html[start..].find("</script>").unwrap()];
+    let hash = STANDARD.encode(Sha256::digest(script));
+    let policy =
+        format!("default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{hash}'");
+    assert!(html.contains(&format!("content=\"{policy}\"")), "{policy}");
+    assert_eq!(html.matches("<script").count(), 1);
+}
+
+/// Everything that has a colour has one of the palette, whose contrast is checked.
+#[test]
+fn all_colours_are_of_the_palette() {
+    let runs = vec![Some(Ok(record())), None, None];
+    let comparison = Report::Comparison {
+        comparison: Box::new(comparison()),
+        folder: "cmp".into(),
+        runs,
+    };
+    let known: std::collections::BTreeSet<&str> = palette::all()
+        .flat_map(|tone| [tone.light, tone.dark])
+        .chain(["#000", "#fff"])
+        .collect();
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    for html in [
+        Report::Runs(vec![record(), record()]).html(),
+        comparison.html(),
+    ] {
+        let style = html
+            .split("<style>")
+            .nth(1)
+            .unwrap()
+            .split("</style>")
+            .next()
+            .unwrap();
+        let attributes = ["fill=\"", "stroke=\"", "stop-color=\""].into_iter();
+        let painted = attributes.flat_map(|a| {
+            html.split(a)
+                .skip(1)
+                .map(|rest| rest.split('"').next().unwrap())
+        });
+        let named =
+            |colour: &&str| colour.starts_with('#') || !["none", "currentColor"].contains(colour);
+        for colour in painted.filter(named) {
+            assert!(known.contains(colour), "{colour} is not of the palette");
+        }
+        for rest in style.split('#').skip(1) {
+            let digits = &rest[..rest.find(|c| !word(c)).unwrap()];
+            assert!(
+                known.contains(format!("#{digits}").as_str()),
+                "#{digits} is not of the palette"
+            );
+        }
+    }
+    assert!(
+        !STYLE.contains('#'),
+        "a colour that the palette does not know"
+    );
+}
+
+#[test]
+fn seeds_are_one_line_and_strategies_several() {
+    let of = |strategy: &str, seed: u64| {
+        let mut run = record();
+        run.settings
+            .insert("strategy.name".into(), serde_json::json!(strategy));
+        run.settings.insert("seed".into(), serde_json::json!(seed));
+        run
+    };
+    let runs = vec![of("vim", 0), of("darts", 0), of("vim", 1)];
+    let html = Report::Runs(runs).html();
+    let xml = checked(&html);
+    let document = Document::parse(&xml).unwrap();
+    let curves = document
+        .descendants()
+        .find(|n| n.attribute("id") == Some("side-by-side-curves"));
+    let entries = curves
+        .unwrap()
+        .descendants()
+        .filter(|n| n.has_tag_name("li"));
+    let names: Vec<&str> = entries
+        .map(|n| n.last_child().unwrap().text().unwrap())
+        .collect();
+    assert_eq!(names, ["vim", "darts"]);
 }

@@ -16,7 +16,7 @@ const WHOLE: (i64, i64) = (0, BATCH);
 const TRIED: usize = 24;
 
 /// Places at which a gradient is looked for.
-const DRAWS: u64 = 3;
+const DRAWS: u64 = 6;
 
 /// A candidate by group, row and column.
 type Candidate = (usize, usize, usize);

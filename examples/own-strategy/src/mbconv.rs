@@ -284,7 +284,7 @@ mod tests {
         };
         let layers = mb(4, 4, 3, 3) + mb(4, 8, 5, 6) + mb(8, 8, 5, 3);
         let whole = normed(9 * 3 * 4, 4) + layers + normed(8 * 32, 32) + 32 * 3 + 3;
-        assert_eq!(network.unwrap().cost().params, whole);
+        assert_eq!(network.unwrap().size().params, whole);
     }
 
     #[test]

@@ -68,11 +68,12 @@ impl TryFrom<Unchecked> for Genotype {
 }
 
 impl Cell {
-    /// Name of a state: an input's name, or `node i` counted from one.
+    /// Name of a state: an input's name, or `node i`. States are counted from zero with the inputs first, as rows of
+    /// edges count them: `0->2` leads from the first input to node 2.
     pub fn state_name(&self, state: usize) -> String {
         match self.inputs.get(state) {
             Some(name) => name.clone(),
-            None => format!("node {}", (state - self.inputs.len()).saturating_add(1)),
+            None => format!("node {state}"),
         }
     }
 
@@ -120,9 +121,10 @@ impl std::fmt::Display for Genotype {
                 } else {
                     inputs.join(" + ")
                 };
+                let name = cell.state_name(cell.inputs.len() + j);
                 match &node.op {
-                    Some(op) => writeln!(f, "  node {} = {op}({sum})", j + 1)?,
-                    None => writeln!(f, "  node {} = {sum}", j + 1)?,
+                    Some(op) => writeln!(f, "  {name} = {op}({sum})")?,
+                    None => writeln!(f, "  {name} = {sum}")?,
                 }
             }
             let out: Vec<String> = cell.output.iter().map(|&s| cell.state_name(s)).collect();
@@ -199,7 +201,7 @@ impl Genotype {
                 if let Some(e) = node.inputs.iter().find(|e| e.from >= cell.inputs.len() + i) {
                     return Some(format!(
                         "node {} of cell `{}` reads state {}, which is not before it",
-                        i + 1,
+                        cell.inputs.len() + i,
                         cell.name,
                         e.from
                     ));

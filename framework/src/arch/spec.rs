@@ -150,11 +150,25 @@ impl Group {
     /// Such a probability is keep · softmax(logit + log e(logits of the others)), e being the elementary symmetric polynomial
     /// of their exponentials of degree keep − 1 (Ahmed et al. 2023, SIMPLE, ICLR, section 3).
     pub fn subset_softmax(&self, logits: &Tensor) -> Tensor {
-        let kept: Vec<i64> = self.rows.iter().map(|r| r.keep as i64).collect();
-        let most = kept.iter().copied().max().unwrap_or(1);
-        if most == 1 {
+        if self.rows.iter().all(|row| row.keep == 1) {
             return self.softmax(logits);
         }
+        let (of_subsets, kept) = self.of_subsets(logits);
+        of_subsets.softmax(-1, logits.kind()) * kept
+    }
+
+    /// Row by row, the logarithm of the sum over all subsets of as many candidates as the row keeps of the exponential of the
+    /// sum of their `logits` (`[rows, width]`): `[rows]`, the logarithm of what [`Group::subset_softmax`] divides by.
+    pub fn log_subsets(&self, logits: &Tensor) -> Tensor {
+        let (of_subsets, kept) = self.of_subsets(logits);
+        // Every subset is counted once for each of its candidates.
+        let log_kept = kept.to_kind(logits.kind()).log().squeeze_dim(1);
+        of_subsets.logsumexp([-1i64].as_slice(), false) - log_kept
+    }
+
+    /// `[rows, width]`: the logarithm of the sum over all subsets that hold a candidate, as in [`Group::log_subsets`]. And how
+    /// many each row keeps, `[rows, 1]`.
+    fn of_subsets(&self, logits: &Tensor) -> (Tensor, Tensor) {
         // Far below all logits, and its sums and differences are numbers.
         const NOTHING: f64 = -1e30;
         let (kind, device) = (logits.kind(), logits.device());
@@ -163,25 +177,27 @@ impl Group {
             true => logits.masked_fill(&self.mask(device).logical_not(), NOTHING),
             false => logits.shallow_clone(),
         };
+        let kept: Vec<i64> = self.rows.iter().map(|r| r.keep as i64).collect();
+        let degrees = 0..kept.iter().copied().max().unwrap_or(1);
         // [row, candidate, other candidate]
         let own = Tensor::eye(width, (Kind::Bool, device));
         let others = logits.unsqueeze(1).masked_fill(&own, NOTHING);
         // log e of degrees 0 to keep − 1, of the first j of the others: [row, candidate].
         let all = |log_e: f64| Tensor::full([rows, width], log_e, (kind, device));
-        let degrees = 0..most;
         let mut log_e: Vec<Tensor> = degrees
             .map(|degree| all(if degree == 0 { 0.0 } else { NOTHING }))
             .collect();
-        for other in others.unbind(2) {
-            for degree in (1..log_e.len()).rev() {
-                log_e[degree] = log_e[degree].logaddexp(&(&log_e[degree - 1] + &other));
+        if log_e.len() > 1 {
+            for other in others.unbind(2) {
+                for degree in (1..log_e.len()).rev() {
+                    log_e[degree] = log_e[degree].logaddexp(&(&log_e[degree - 1] + &other));
+                }
             }
         }
-        let degree = Tensor::from_slice(&kept).to_device(device) - 1;
-        let degree = degree.view([1, rows, 1]).expand([1, rows, width], false);
-        let log_e = Tensor::stack(&log_e, 0).gather(0, &degree, false);
         let kept = Tensor::from_slice(&kept).to_device(device).view([rows, 1]);
-        (logits + log_e.squeeze_dim(0)).softmax(-1, kind) * kept
+        let degree = (&kept - 1).expand([rows, width], false).unsqueeze(0);
+        let log_e = Tensor::stack(&log_e, 0).gather(0, &degree, false);
+        (logits + log_e.squeeze_dim(0), kept)
     }
 
     /// `logits` with minus infinity in the padding.

@@ -7,6 +7,7 @@ use config::{Config, Environment, File, FileFormat};
 use serde_json::{Map, Value};
 
 use super::document::Document;
+use super::limits::{CONSTRAINED, LIMITS, long_form, long_keys, weakest};
 use super::resolved::Resolved;
 use super::trackers::{TENSORBOARD, TRACKERS, wanted as wanted_trackers};
 use crate::error::{Error, Result};
@@ -264,8 +265,9 @@ pub fn resolve(registry: &Registry, layers: &[Layer]) -> Result<Resolved> {
         })
         .collect::<Result<_>>()?;
     let defaults = embedded(DEFAULTS, Origin::Default)?;
-    let wanted = merged(&user)?;
     let fallback = merged(std::slice::from_ref(&defaults))?;
+    let user = under_limits(user, name_of(Kind::Strategy, &fallback).unwrap_or_default())?;
+    let wanted = merged(&user)?;
 
     let pick = |kind: Kind, weaker: &[&Value]| -> Result<Option<&'static Plugin>> {
         let name = std::iter::once(&wanted)
@@ -369,6 +371,28 @@ pub fn resolve(registry: &Registry, layers: &[Layer]) -> Result<Resolved> {
         problems,
         help: Some("`nasfw config show` lists every option with its value and origin".into()),
     })))
+}
+
+/// Layers without limits beside the strategy: the strategy that has them is around it, `usual` where none is named.
+fn under_limits(layers: Vec<Source>, usual: &str) -> Result<Vec<Source>> {
+    let before = merged(&layers)?;
+    if before.get(LIMITS).is_none() {
+        return Ok(layers);
+    }
+    let wrapped = name_of(Kind::Strategy, &before) == Some(CONSTRAINED);
+    let long = |layer: Source| {
+        let no_toml = |e: toml::de::Error| config_error("", e.to_string(), None);
+        let mut tree: toml::Table = toml::from_str(&layer.toml).map_err(no_toml)?;
+        long_form(&mut tree, wrapped);
+        Ok(Source {
+            toml: tree.to_string(),
+            leaves: long_keys(layer.leaves, wrapped),
+            ..layer
+        })
+    };
+    let weakest = (!wrapped).then(|| embedded(&weakest(usual), Origin::Default));
+    let layers = layers.into_iter().map(long);
+    weakest.into_iter().chain(layers).collect()
 }
 
 /// Takes what is at a dotted path out of a tree.

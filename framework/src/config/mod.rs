@@ -6,6 +6,7 @@
 
 mod document;
 mod layers;
+mod limits;
 mod resolved;
 mod run_config;
 mod trackers;

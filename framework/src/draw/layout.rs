@@ -1,11 +1,11 @@
 //! Layered layout of a directed acyclic graph: every node and every edge label gets a rectangle of
-//! its own, every edge a smooth path that touches no rectangle but its ends'.
+//! its own, every edge a path of straight pieces that touches no rectangle but its ends'.
 //!
 //! Sugiyama, Tagawa & Toda's method (1981): vertices are put in rows, edges that pass a row get a
 //! slot of their own in it, slots are ordered to cross little, and then moved sideways to make
 //! edges straight.
 
-use super::{Graph, Style, text_size};
+use super::{Direction, Graph, Style, text_size};
 
 /// A rectangle in pixels, given by its centre.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -16,8 +16,8 @@ pub(super) struct Rect {
     pub height: f64,
 }
 
-/// Where one edge runs: through these points, leaving and reaching each vertically, from the bottom
-/// of its source to the top of its target.
+/// Where one edge runs: straight from point to point, from the bottom of its source to the top of its target, or from the
+/// right side to the left.
 #[derive(Clone, Debug)]
 pub(super) struct Route {
     pub points: Vec<(f64, f64)>,
@@ -59,7 +59,16 @@ struct Slot {
     bend: bool,
 }
 
-pub(super) fn layout(graph: &Graph) -> Layout {
+/// The layout in this direction. From left to right it is that from top to bottom of boxes that lie on their side, turned.
+pub(super) fn layout(graph: &Graph, direction: Direction) -> Layout {
+    let down = |size: (f64, f64)| match direction {
+        Direction::Down => size,
+        Direction::Right => (size.1, size.0),
+    };
+    let size = |lines: &[String], share: f64| {
+        let (width, height) = text_size(lines);
+        down((width + PADDING.0 * share, height + PADDING.1 * share))
+    };
     let rows_per_rank = if graph.edges.iter().any(|e| !e.label.is_empty()) {
         2
     } else {
@@ -71,13 +80,12 @@ pub(super) fn layout(graph: &Graph) -> Layout {
         .iter()
         .zip(&ranks)
         .map(|(node, rank)| {
-            let (width, height) = text_size(&node.label);
-            let (width, height) = (width + PADDING.0, height + PADDING.1);
+            let (width, height) = size(&node.label, 1.0);
             Slot::new(rank * rows_per_rank, width, height, false)
         })
         .collect();
-    let chains = chains(graph, &mut slots);
-    let rows = order(&slots);
+    let chains = chains(graph, &mut slots, |label| size(label, 0.5));
+    let rows = in_order(order(&slots), graph.nodes.len());
     let x = positions(&slots, &rows);
 
     let mut tops = Vec::with_capacity(rows.len());
@@ -128,12 +136,55 @@ pub(super) fn layout(graph: &Graph) -> Layout {
             }
         })
         .collect();
-    Layout {
+    let found = Layout {
         width: right - left,
         height,
         nodes: (0..graph.nodes.len()).map(rect).collect(),
         edges,
+    };
+    match direction {
+        Direction::Down => found,
+        Direction::Right => found.turned(),
     }
+}
+
+impl Layout {
+    /// What was below is at the right, and what was at the right is below.
+    fn turned(self) -> Self {
+        let rect = |r: Rect| Rect {
+            x: r.y,
+            y: r.x,
+            width: r.height,
+            height: r.width,
+        };
+        let edges = self.edges.into_iter().map(|route| Route {
+            points: route.points.into_iter().map(|(x, y)| (y, x)).collect(),
+            label: route.label.map(rect),
+        });
+        Self {
+            width: self.height,
+            height: self.width,
+            nodes: self.nodes.into_iter().map(rect).collect(),
+            edges: edges.collect(),
+        }
+    }
+}
+
+/// The rows as they are or mirrored, whichever has more of the nodes (the first slots) in their order.
+fn in_order(mut rows: Vec<Vec<usize>>, nodes: usize) -> Vec<Vec<usize>> {
+    let wrong = |row: &Vec<usize>| {
+        let mut numbers: Vec<usize> = row.iter().copied().filter(|&s| s < nodes).collect();
+        let pairs = numbers.len() * numbers.len().saturating_sub(1) / 2;
+        (inversions(&mut numbers), pairs)
+    };
+    let (wrong, pairs) = rows
+        .iter()
+        .map(wrong)
+        .fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+    if 2 * wrong > pairs {
+        rows.iter_mut().for_each(|row| row.reverse());
+    }
+    rows
 }
 
 /// Length of the longest path that leads to each node; what ends at the output ends at the bottom.
@@ -177,7 +228,11 @@ struct Chain {
     label: Option<usize>,
 }
 
-fn chains(graph: &Graph, slots: &mut Vec<Slot>) -> Vec<Chain> {
+fn chains(
+    graph: &Graph,
+    slots: &mut Vec<Slot>,
+    size: impl Fn(&[String]) -> (f64, f64),
+) -> Vec<Chain> {
     let rows = slots.iter().map(|s| s.row).max().unwrap_or(0) + 1;
     let mut filled = vec![0.0; rows];
     for slot in slots.iter() {
@@ -201,13 +256,8 @@ fn chains(graph: &Graph, slots: &mut Vec<Slot>) -> Vec<Chain> {
         for r in between {
             let slot = slots.len();
             if row == Some(r) {
-                let (width, height) = text_size(&edge.label);
-                slots.push(Slot::new(
-                    r,
-                    width + PADDING.0 / 2.0,
-                    height + PADDING.1 / 2.0,
-                    false,
-                ));
+                let (width, height) = size(&edge.label);
+                slots.push(Slot::new(r, width, height, false));
                 chain.label = Some(slot);
             } else {
                 slots.push(Slot::new(r, BEND_WIDTH, 0.0, true));
@@ -466,6 +516,6 @@ fn ports(chains: &[Chain], slots: &[Slot], x: &[f64]) -> Vec<(f64, f64)> {
 }
 
 fn port(k: usize, n: usize, width: f64) -> f64 {
-    let gap = PORT_GAP.min((width - PADDING.0 / 2.0) / n as f64);
+    let gap = PORT_GAP.min((width - PADDING.1) / n as f64);
     (k as f64 - (n as f64 - 1.0) / 2.0) * gap
 }

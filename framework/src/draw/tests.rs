@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::layout::{Rect, layout};
-use super::{Drawing, Graph, Link, Style, Vertex};
+use super::{Direction, Drawing, Graph, Link, Style, Vertex};
 use crate::arch::{ArchSpec, Cell, Choice, Edge, Genotype, Group, Node, Role, Row};
 use crate::error::Result;
 use crate::space::{SearchSpace, Task};
@@ -81,15 +81,11 @@ fn apart(a: Rect, b: Rect) -> bool {
         || (a.y - b.y).abs() >= (a.height + b.height) / 2.0
 }
 
-/// Points of the curve from `a` to `b` that leaves and arrives vertically.
+/// Points of the line from `a` to `b`.
 fn along(a: (f64, f64), b: (f64, f64)) -> impl Iterator<Item = (f64, f64)> {
-    let middle = f64::midpoint(a.1, b.1);
     (0..=32).map(move |k| {
         let t = f64::from(k) / 32.0;
-        let s = 1.0 - t;
-        let weights = [s * s * s, 3.0 * s * s * t, 3.0 * s * t * t, t * t * t];
-        let mix = |p: [f64; 4]| weights.iter().zip(p).map(|(w, p)| w * p).sum();
-        (mix([a.0, a.0, b.0, b.0]), mix([a.1, middle, middle, b.1]))
+        (a.0 + (b.0 - a.0) * t, a.1 + (b.1 - a.1) * t)
     })
 }
 
@@ -99,8 +95,14 @@ fn inside(rect: Rect, (x, y): (f64, f64)) -> bool {
 
 proptest! {
     #[test]
-    fn nothing_overlaps_and_no_edge_runs_through_a_box(graph in graphs()) {
-        let layout = layout(&graph);
+    fn nothing_overlaps_and_no_edge_runs_through_a_box(
+        graph in graphs(),
+        direction in prop::sample::select(vec![Direction::Down, Direction::Right]),
+    ) {
+        let layout = layout(&graph, direction);
+        // How far along a point is, and half the length of a box that way.
+        let far = |p: (f64, f64)| if direction == Direction::Down { p.1 } else { p.0 };
+        let half = |r: Rect| far((r.width, r.height)) / 2.0;
         let labels: Vec<Rect> = layout.edges.iter().filter_map(|route| route.label).collect();
         prop_assert_eq!(labels.len(), graph.edges.iter().filter(|e| !e.label.is_empty()).count());
         let boxes: Vec<Rect> = layout.nodes.iter().copied().chain(labels).collect();
@@ -114,10 +116,10 @@ proptest! {
         }
         for (link, route) in graph.edges.iter().zip(&layout.edges) {
             let (from, to) = (layout.nodes[link.from], layout.nodes[link.to]);
-            prop_assert_eq!(route.points[0].1, from.y + from.height / 2.0);
-            prop_assert_eq!(route.points[route.points.len() - 1].1, to.y - to.height / 2.0);
+            prop_assert_eq!(far(route.points[0]), far((from.x, from.y)) + half(from));
+            prop_assert_eq!(far(route.points[route.points.len() - 1]), far((to.x, to.y)) - half(to));
             for pair in route.points.windows(2) {
-                prop_assert!(pair[0].1 <= pair[1].1 + 1e-6, "an edge runs upwards");
+                prop_assert!(far(pair[0]) <= far(pair[1]) + 1e-6, "an edge runs backwards");
                 for point in along(pair[0], pair[1]) {
                     for &other in boxes.iter().filter(|&&other| Some(other) != route.label) {
                         prop_assert!(!inside(other, point), "an edge runs through {:?}", other);
@@ -147,7 +149,7 @@ fn operations_on_nodes_and_what_is_unused() {
   edge [fontname="sans-serif"];
   subgraph cluster_0 {
     label="cell <A>";
-    c0_0 [label="input", shape=oval];
+    c0_0 [label="input\nnode 0", shape=oval];
     c0_1 [label="node 1\nconv"];
     c0_2 [label="node 2\npool", color=gray, fontcolor=gray];
     c0_3 [label="node 3\nconv"];
@@ -204,8 +206,8 @@ fn operations_on_edges() {
     let svg = drawing.svg();
     assert_eq!(
         svg.matches("<rect").count(),
-        1 + 5 + 4,
-        "boxes and labels:\n{svg}"
+        1 + 5 + 2 * 4,
+        "boxes, and labels with the ground below them:\n{svg}"
     );
     assert!(svg.contains("a&quot;b") && svg.contains("c&amp;d"), "{svg}");
 }
@@ -335,11 +337,68 @@ proptest! {
         let mut genotype = cell(&[&name], vec![node], &[1]);
         genotype.cells[0].name = name;
         let drawing = Drawing::of_genotype(&genotype);
-        for text in [drawing.svg(), drawing.dot()] {
+        for text in [drawing.svg(), drawing.dot(), drawing.tikz(None)] {
             let illegal = |c: char| c < ' ' && c != '\n' && c != '\t' || ('\u{fffe}'..='\u{ffff}').contains(&c);
             prop_assert!(!text.contains(illegal), "{text:?}");
             prop_assert_eq!(&crate::printable::printable(&text), &text);
         }
         prop_assert_eq!(drawing.svg().matches("<svg").count(), 1);
+    }
+}
+
+/// An operation is filled with its colour wherever it is, and what stands for its colour on dark ground is there, too.
+#[test]
+fn an_operation_has_one_colour_in_every_drawing() {
+    let colour = crate::palette::LINES[0];
+    let node = |op: &str| Node {
+        op: Some(op.into()),
+        inputs: vec![edge(0, None)],
+    };
+    for ops in [
+        ["sep_conv_3x3", "skip_connect"],
+        ["skip_connect", "sep_conv_3x3"],
+    ] {
+        let svg = Drawing::of_genotype(&cell(&["in"], ops.map(node).to_vec(), &[1, 2])).svg();
+        assert!(
+            svg.contains(&format!("fill=\"{}\" fill-opacity", colour.light)),
+            "{svg}"
+        );
+        assert!(svg.contains(&format!("fill:{}", colour.dark)), "{svg}");
+    }
+}
+
+/// Nine cells as wide as these two would be wider than any page.
+#[test]
+fn wide_cells_stand_below_each_other() {
+    let node = |k: usize| Node {
+        op: None,
+        inputs: (0..4)
+            .map(|e| edge(e * 3 % (k + 2), Some("a_very_long_operation")))
+            .collect(),
+    };
+    let mut genotype = cell(&["one", "two"], (0..4).map(node).collect(), &[5]);
+    let width = |genotype: &Genotype| super::svg::place(&Drawing::of_genotype(genotype)).width;
+    let one = width(&genotype);
+    assert!(one > 500.0);
+    genotype.cells.push(genotype.cells[0].clone());
+    assert_eq!(width(&genotype), one);
+}
+
+#[test]
+fn tikz_has_a_box_per_node_and_text_without_commands() {
+    let nodes = vec![Node {
+        op: None,
+        inputs: vec![edge(0, Some("sep_conv_3x3")), edge(1, Some("\\x{$}"))],
+    }];
+    let tikz = Drawing::of_genotype(&cell(&["c_{k-2}", "b"], nodes, &[2])).tikz(None);
+    assert_eq!(tikz.matches("rectangle").count(), 4 + 2, "{tikz}");
+    assert_eq!(tikz.matches("\\draw[->").count(), 3, "{tikz}");
+    for text in [
+        "sep\\_conv\\_3x3",
+        "c\\_\\{k-2\\}",
+        "\\textbackslash{}x\\{\\$\\}",
+        "0067A8!16!white",
+    ] {
+        assert!(tikz.contains(text), "{text} is not in\n{tikz}");
     }
 }

@@ -3,18 +3,18 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::arch::Genotype;
 use crate::events::Meter;
 use crate::inputs::Inputs;
-use crate::network::Cost;
+use crate::network::Size;
 
 /// The most classes that a whole matrix of confusions is kept of.
 const MOST_CLASSES: usize = 2_000;
 
 /// What was measured on the test images.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
     /// Epochs done at the checkpoint.
     pub epoch: u64,
@@ -23,13 +23,13 @@ pub struct Evaluation {
     /// Loss and accuracy.
     pub test: Meter,
     /// Size of the network, where the weights are those of a network alone and not a supernet's.
-    pub cost: Option<Cost>,
+    pub cost: Option<Size>,
     /// Every class, in the order of the network's outputs; none where a space's outputs are no classes.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub classes: Vec<ClassFigures>,
     /// How many images of a class (row) were taken for which one (column), both in the order of `classes`; none of more
     /// than 2,000 classes.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub confusion: Vec<Vec<u64>>,
     /// Which classes were taken for which others, the most frequent mistake first.
     #[serde(skip)]
@@ -37,7 +37,7 @@ pub struct Evaluation {
 }
 
 /// What becomes of the test images of a class.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ClassFigures {
     /// Its name; its number, where it has none.
     pub class: String,

@@ -126,7 +126,7 @@ impl Reopened {
             epoch: self.epoch(),
             genotype: self.genotype(),
             test,
-            cost: self.network().ok().map(|n| n.cost()),
+            cost: self.network().ok().map(|n| n.size()),
             confusion: counts.matrix(classes.len()),
             mistakes: counts.mistakes(),
             classes,

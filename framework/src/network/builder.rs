@@ -5,6 +5,7 @@ use super::graph::{Conv, Network, Op, Plan, Pool, Step};
 use crate::dataset::Task;
 use crate::error::{Error, Result};
 use crate::params::{Init, ParamId, ParamLayout};
+use crate::supernet::OwnWeights;
 
 /// A value of the network under construction: `[n, c, h, w]`, or `[n, c]` after a global pooling, a flattening or a
 /// linear layer. It belongs to the builder that gave it.
@@ -24,6 +25,8 @@ pub struct NetworkBuilder {
     /// Whether batch norms keep running statistics.
     pub(super) tracked: bool,
     pub(super) decisions: Decisions,
+    /// Weights of the candidates of what was decided.
+    pub(super) own: Vec<OwnWeights>,
     /// What the names of layers begin with.
     pub(super) scope: String,
     pub(super) error: Option<Error>,
@@ -41,6 +44,7 @@ impl NetworkBuilder {
             eps: 1e-5,
             tracked: true,
             decisions: Decisions::Nothing,
+            own: vec![],
             scope: String::new(),
             error: None,
         };
@@ -265,6 +269,11 @@ impl NetworkBuilder {
             logits: logits.0,
             auxiliary,
         })
+    }
+
+    /// Parameters so far.
+    pub(super) fn parameters(&self) -> &ParamLayout {
+        &self.params
     }
 
     /// The images.

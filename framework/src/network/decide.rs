@@ -8,7 +8,7 @@ use super::mixed::Mixed;
 use crate::arch::{ArchSpec, Choice};
 use crate::dataset::Task;
 use crate::error::{Error, Result};
-use crate::supernet::{BatchNormStats, SupernetOptions};
+use crate::supernet::{BatchNormStats, OwnWeights, SupernetOptions};
 
 impl NetworkBuilder {
     /// An empty network for all architectures of a space at once, and its images ([`NetworkBuilder::decide`]). Of
@@ -68,7 +68,21 @@ impl NetworkBuilder {
             b.scope.truncate(outside);
             value
         };
-        let values: Vec<Value> = columns.iter().map(|&c| within(self, c)).collect();
+        let cell = self.times_decided(group, row);
+        let write = |&column: &usize| {
+            let before = self.parameters().entries().count();
+            let value = within(self, column);
+            let stretches = self.parameters().stretches_from(before);
+            self.own.push(OwnWeights {
+                cell,
+                group,
+                row,
+                column,
+                stretches,
+            });
+            value
+        };
+        let values: Vec<Value> = columns.iter().map(write).collect();
         let (shape, flat) = match values.first() {
             Some(_) => (
                 self.joined(name, &values, |a, b| a == b),
@@ -94,6 +108,15 @@ impl NetworkBuilder {
         }
     }
 
+    /// How often a row was decided so far.
+    fn times_decided(&self, group: usize, row: usize) -> usize {
+        let own = self
+            .own
+            .iter()
+            .filter(|own| (own.group, own.row) == (group, row));
+        own.map(|own| own.cell + 1).max().unwrap_or_default()
+    }
+
     /// The supernet with these logits (`[n, classes]`) of a network for all architectures ([`NetworkBuilder::open`]).
     ///
     /// # Errors
@@ -113,6 +136,8 @@ impl NetworkBuilder {
             let why = "and no candidate of this space has a path to drop";
             self.error = self.error.or_else(|| Some(refused("drop_path", why)));
         }
-        Ok(Mixed::new(self.finish(logits, None)?, spec, options))
+        let mut own = std::mem::take(&mut self.own);
+        own.retain(|own| !own.stretches.is_empty());
+        Ok(Mixed::new(self.finish(logits, None)?, spec, options, own))
     }
 }

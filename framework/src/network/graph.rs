@@ -71,9 +71,9 @@ pub struct NetworkOptions {
     pub auxiliary: bool,
 }
 
-/// What a network costs.
+/// How large a network is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cost {
+pub struct Size {
     /// Trained parameters without the auxiliary classifier's.
     pub params: i64,
     /// Trained parameters of the auxiliary classifier.
@@ -268,8 +268,8 @@ impl Network {
     }
 
     /// Parameters and multiply-adds. Batch norm, pooling, additions and biases cost no multiply-adds here.
-    pub fn cost(&self) -> Cost {
-        let mut cost = Cost {
+    pub fn size(&self) -> Size {
+        let mut size = Size {
             params: 0,
             auxiliary_params: 0,
             macs: 0,
@@ -277,16 +277,37 @@ impl Network {
         for (i, step) in self.steps.iter().enumerate() {
             let params: i64 = step.op.params().map(|id| self.params.numel_of(id)).sum();
             if self.main.readers[i] == 0 && self.training.readers[i] > 0 {
-                cost.auxiliary_params += params;
+                size.auxiliary_params += params;
                 continue;
             }
-            cost.params += params;
+            size.params += params;
             if let Op::Conv { weight, .. } | Op::Linear { weight, .. } = step.op {
                 let [_, height, width] = step.shape;
-                cost.macs += self.params.numel_of(weight) * height * width;
+                size.macs += self.params.numel_of(weight) * height * width;
             }
         }
-        cost
+        size
+    }
+}
+
+impl Network {
+    /// Bytes of intermediate values, images included, that one image needs at once in evaluation, in 32-bit numbers: operations
+    /// run in their order, a result is there from its operation to its last reader, and nothing is computed in place.
+    pub fn activation_bytes(&self) -> i64 {
+        let bytes = |i: usize| self.steps[i].shape.iter().product::<i64>() * 4;
+        let mut left = self.main.readers.clone();
+        let (mut held, mut most) = (0, 0);
+        for &i in &self.main.steps {
+            held += bytes(i);
+            most = most.max(held);
+            for &input in &self.steps[i].inputs {
+                left[input] -= 1;
+                if left[input] == 0 {
+                    held -= bytes(input);
+                }
+            }
+        }
+        most
     }
 }
 

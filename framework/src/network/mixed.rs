@@ -7,7 +7,7 @@ use crate::arch::{ArchSpec, RelaxedArch};
 use crate::error::{Error, Result};
 use crate::params::ParamLayout;
 use crate::rng::Streams;
-use crate::supernet::{Mode, Supernet, SupernetOptions, Weights};
+use crate::supernet::{Mode, OwnWeights, Supernet, SupernetOptions, Weights};
 
 /// A network that holds all candidates of a space, of [`super::NetworkBuilder::finish_open`]: the same description as the
 /// networks of the space's architectures. With the one-hot weights of an architecture it is the network of that
@@ -18,15 +18,22 @@ pub struct Mixed {
     network: Network,
     spec: ArchSpec,
     options: SupernetOptions,
+    own: Vec<OwnWeights>,
 }
 
 impl Mixed {
-    /// `network` mixes candidates of `spec` that `options` allow.
-    pub(super) fn new(network: Network, spec: ArchSpec, options: SupernetOptions) -> Self {
+    /// `network` mixes candidates of `spec` that `options` allow, with weights of their own.
+    pub(super) fn new(
+        network: Network,
+        spec: ArchSpec,
+        options: SupernetOptions,
+        own: Vec<OwnWeights>,
+    ) -> Self {
         Self {
             network,
             spec,
             options,
+            own,
         }
     }
 
@@ -84,6 +91,10 @@ impl Supernet for Mixed {
 
     fn stats_layout(&self) -> ParamLayout {
         self.network.stats_layout().clone()
+    }
+
+    fn own_weights(&self) -> Vec<OwnWeights> {
+        self.own.clone()
     }
 
     fn takes_one_image(&self) -> bool {

@@ -15,7 +15,7 @@
 //! let x = b.global_average_pool(x);
 //! let logits = b.linear("classifier", x, task.classes);
 //! let network = b.finish(logits, None)?;
-//! assert_eq!(network.cost().params, 3 * 3 * 3 * 16 + 2 * 16 + 16 * 10 + 10);
+//! assert_eq!(network.size().params, 3 * 3 * 3 * 16 + 2 * 16 + 16 * 10 + 10);
 //! # Ok::<(), nasfw_framework::Error>(())
 //! ```
 
@@ -34,7 +34,7 @@ mod weights;
 
 pub use builder::{NetworkBuilder, Value};
 pub use forward::{Logits, channels_last};
-pub use graph::{Conv, Cost, Network, NetworkOptions};
+pub use graph::{Conv, Network, NetworkOptions, Size};
 pub use mixed::Mixed;
 pub use onnx::{ONNX_OPSET, ONNX_OPSETS, OnnxOptions};
 pub use pool::average_pool;

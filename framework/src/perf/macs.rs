@@ -19,7 +19,7 @@ pub fn supernet_macs(space: &dyn SearchSpace, task: Task, options: &NetworkOptio
         });
         let genotype = space.genotype(&Choice::new(rows.collect()));
         let network = space.network(&genotype, task, options).ok()?;
-        Some(network.cost().macs)
+        Some(network.size().macs)
     };
     let empty = macs(&|_| vec![])?;
     let widest = spec.groups().iter().map(|g| g.width()).max()?;

@@ -5,6 +5,9 @@ use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use jiff::Timestamp;
+use serde::Serialize;
+
 use super::folder::RunFolder;
 use crate::error::{Error, Result};
 use crate::events::Event;
@@ -18,6 +21,15 @@ pub const EVENT_LIMIT: u64 = 16 << 20;
 const READS: u32 = 5;
 /// How long to wait in between.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// A line of the file. When it was written is no part of the event: that two equal runs do not share.
+#[derive(Serialize)]
+struct Line<'a> {
+    #[serde(flatten)]
+    event: &'a Event,
+    /// RFC 3339, UTC, to the millisecond.
+    time: String,
+}
 
 /// Appends events to a file.
 #[derive(Debug)]
@@ -108,7 +120,8 @@ impl Listener for EventLog {
         let Some(file) = &mut self.file else {
             return Ok(());
         };
-        let mut line = serde_json::to_vec(event).map_err(|e| Error::Invalid {
+        let time = format!("{:.3}", Timestamp::now());
+        let mut line = serde_json::to_vec(&Line { event, time }).map_err(|e| Error::Invalid {
             what: "event".into(),
             why: e.to_string(),
         })?;
@@ -228,6 +241,36 @@ mod tests {
         });
         assert_eq!(read_events(&path).unwrap().len(), 3);
         writer.join().unwrap();
+    }
+
+    /// Every event stays what it is, also with numbers that JSON has no digits for, and says when it was.
+    #[test]
+    fn lines_say_when_and_events_do_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("events.jsonl");
+        let mut log = EventLog::open(&path, 0).unwrap();
+        let events = [
+            Event::Control {
+                epoch: 1,
+                what: "a".into(),
+            },
+            Event::Finished {
+                step: 3,
+                reason: "b".into(),
+                seconds: f64::INFINITY,
+                peak_memory: None,
+            },
+        ];
+        let before = Timestamp::now();
+        events.iter().for_each(|event| log.event(event).unwrap());
+        assert_eq!(read_events(&path).unwrap(), events);
+        for line in fs::read_to_string(&path).unwrap().lines() {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            let time = line["time"].as_str().unwrap();
+            assert_eq!(time.len(), "2026-01-01T00:00:00.000Z".len(), "{time}");
+            let seconds = time.parse::<Timestamp>().unwrap().as_second() - before.as_second();
+            assert!((0..10).contains(&seconds), "{time}");
+        }
     }
 
     #[test]

@@ -7,7 +7,9 @@ mod lock;
 mod manifest;
 mod whole;
 
-pub use crate::files::{CHECKPOINTS, CONFIG, EVENTS, MANIFEST, RESULT, RUN, has_checkpoints};
+pub use crate::files::{
+    CHECKPOINTS, CONFIG, EVALUATION, EVENTS, MANIFEST, RESULT, RUN, has_checkpoints,
+};
 pub use event_log::{EVENT_LIMIT, EventLog, parse_events, read_events};
 pub use folder::{
     FILE_LIMIT, RunFolder, name_of, need_run, read_json, read_json_if_there, read_stored, to_json,

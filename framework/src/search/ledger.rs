@@ -76,14 +76,14 @@ impl Search {
 
     /// A step begins: the trainer says so, or whoever steps a search by hand.
     pub fn begin_step(&mut self) {
-        self.frozen = None;
+        (self.frozen, self.beside) = (None, None);
         self.tick();
         self.account();
     }
 
     /// A step ends.
     pub fn end_step(&mut self) {
-        self.frozen = None;
+        (self.frozen, self.beside) = (None, None);
         self.tick();
         self.clock.work.steps += 1;
         self.clock.step += 1;

@@ -1,6 +1,7 @@
 //! The state of a running search, and what most steps ask for.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,7 @@ use crate::arch::{Choice, Genotype, Marginals, RelaxedArch};
 use crate::batches::{Augment, Batch, Batches, DataPlan, Order, Split};
 use crate::benchmark::{Benchmark, Score};
 use crate::budget::{Budget, Work};
+use crate::cost::{Asked, Limited, Limits};
 use crate::dataset::{ImageData, Task};
 use crate::distribution::ArchDistribution;
 use crate::error::{Error, Result};
@@ -92,6 +94,7 @@ pub(crate) struct Needs<'a> {
     pub supernet: SupernetOptions,
     pub distribution: Option<&'a dyn ArchDistribution>,
     pub arch_optimizer: Option<&'a OptimizerConfig>,
+    pub limits: Option<&'a Asked>,
 }
 
 /// Where a search stands. All of it is saved in checkpoints.
@@ -153,6 +156,9 @@ pub struct Search {
     /// What changes the loss that the weights descend, the innermost last.
     pub(super) perturbations: Vec<Box<dyn Perturbation>>,
     pub(super) space: Box<dyn SearchSpace>,
+    pub(super) limits: Option<Arc<Limits>>,
+    /// What φ descends beside the gradient that comes next.
+    pub(super) beside: Option<Tensor>,
     pub(super) supernet: Box<dyn Supernet>,
     /// The same network of operators that have derivatives of every order; made when it is first asked for.
     pub(super) plain: Option<Box<dyn Supernet>>,
@@ -213,6 +219,14 @@ impl Search {
             device,
             ranks,
         } = parts;
+        let (space, limits): (Box<dyn SearchSpace>, _) = match needs.limits {
+            None => (space, None),
+            Some(asked) => {
+                let limited = Limited::new(space, asked, data.task)?;
+                let limits = limited.limits();
+                (Box::new(limited), Some(limits))
+            }
+        };
         let options = settings.supernet(needs);
         let supernet = space.supernet(data.task, &options)?;
         let batches = Batches::new(data, streams.child("data", 0), kind, device)?;
@@ -238,6 +252,8 @@ impl Search {
             arch_scalars: BTreeMap::new(),
             perturbations: vec![],
             space,
+            limits,
+            beside: None,
             supernet,
             plain: None,
             options,
@@ -315,6 +331,11 @@ impl Search {
     /// The space.
     pub fn space(&self) -> &dyn SearchSpace {
         self.space.as_ref()
+    }
+
+    /// Limits on what the derived architecture may cost. The space is under them.
+    pub fn limits(&self) -> Option<Arc<Limits>> {
+        self.limits.clone()
     }
 
     /// Images a batch.

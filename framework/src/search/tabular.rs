@@ -1,6 +1,7 @@
 //! Trainings that a table stands in for: what they show, and the simulated seconds that they cost.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -8,6 +9,7 @@ use super::running::Search;
 use crate::arch::Choice;
 use crate::benchmark::{Benchmark, Score};
 use crate::budget::Unit;
+use crate::cost::Limits;
 use crate::error::{Error, Result};
 
 /// How long the training is that a metric is taken after.
@@ -36,8 +38,8 @@ pub struct Metric<'a> {
 pub enum LookUp {
     /// The metric. Higher is better.
     Score(f64),
-    /// The table lacks the architecture, its metric or, with a budget of simulated seconds, what it costs. Nothing is
-    /// spent.
+    /// The table lacks the architecture, its metric or, with a budget of simulated seconds, what it costs; or the architecture
+    /// does not meet the search's limits. Nothing is spent.
     Unknown,
     /// What is left of the budget is less than the training costs. The budget is spent now.
     TooDear,
@@ -103,6 +105,10 @@ impl Search {
         after: Option<Fidelity>,
     ) -> Result<LookUp> {
         let benchmark = self.need_benchmark(choice)?;
+        let fits = |limits: &Arc<Limits>| limits.fits(self.space.as_ref(), choice);
+        if !self.limits.as_ref().is_none_or(fits) {
+            return Ok(LookUp::Unknown);
+        }
         let Some(score) = benchmark.query(&self.space.genotype(choice))? else {
             return Ok(LookUp::Unknown);
         };

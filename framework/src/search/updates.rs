@@ -60,6 +60,9 @@ impl Search {
     pub fn descend_phi(&mut self, gradient: &Tensor) -> Result<()> {
         let _span = self.timed(Phase::Optimizer);
         let lr = self.phi_lr();
+        let beside = self.beside.take();
+        let sum = beside.map(|beside| no_grad(|| gradient + beside));
+        let gradient = sum.as_ref().unwrap_or(gradient);
         self.moves(Vector::Phi, Some(gradient));
         match &mut self.phi_optimizer {
             Some(optimizer) => {
@@ -74,6 +77,30 @@ impl Search {
                 });
             }
         }
+        Ok(())
+    }
+
+    /// Adds to the gradient that φ descends next in this step, `[φ]`: what a strategy that wraps another adds to its loss. It has
+    /// no effect where φ does not descend a gradient in this step.
+    ///
+    /// # Errors
+    /// A gradient of another shape.
+    pub fn descend_beside(&mut self, gradient: &Tensor) -> Result<()> {
+        if gradient.size() != self.phi.size() {
+            return Err(Error::Invalid {
+                what: "gradient beside the architecture's".into(),
+                why: format!(
+                    "its shape is {:?}, not {:?}",
+                    gradient.size(),
+                    self.phi.size()
+                ),
+            });
+        }
+        let gradient = gradient.detach();
+        self.beside = Some(match self.beside.take() {
+            Some(before) => before + gradient,
+            None => gradient,
+        });
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 mod agreement;
 pub(crate) mod checkpoint;
+mod derive;
 mod images;
 mod interrupt;
 mod planner;

@@ -6,10 +6,11 @@ use std::time::Instant;
 
 use super::agreement::{plugin_versions, same_data, same_for_all, same_table, workers};
 use super::checkpoint;
+use super::derive::derive;
 use super::search_trainer::SearchTrainer;
 use super::shares::{Part, Shares};
 use super::trackers::trackers;
-use crate::arch::{Genotype, Marginals};
+use crate::arch::{Choice, Genotype, Marginals};
 use crate::benchmark::{Score, Standing};
 use crate::budget::Unit;
 use crate::device;
@@ -150,6 +151,7 @@ impl<'a> Session<'a> {
             device: device::describe(s.device()),
             weights: s.theta.numel() as i64,
             arch_params: s.phi.numel() as i64,
+            groups: s.space().spec().groups().to_vec(),
         })?;
         if fresh {
             self.report_architecture()?;
@@ -160,6 +162,20 @@ impl<'a> Session<'a> {
     }
 
     pub fn run(mut self) -> Result<Outcome> {
+        let outcome = self.search();
+        match &outcome {
+            // Of trouble with the folder nothing is written into it: somebody else may work there.
+            Ok(_) | Err(Error::Interrupted { .. } | Error::Run { .. } | Error::Io { .. }) => {}
+            Err(error) => {
+                let (step, error) = (self.search.clock.step, error.to_string());
+                // Where not even that can be written, the error itself is what to tell.
+                let _ = self.emit(Event::Failed { step, error });
+            }
+        }
+        outcome
+    }
+
+    fn search(&mut self) -> Result<Outcome> {
         let budget = self.search.budget().is_some();
         while self.finished.is_none() && (budget || self.search.clock.epoch < self.trainer.epochs) {
             self.epoch()?;
@@ -322,14 +338,14 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn finish(mut self, reason: String) -> Result<Outcome> {
-        let choice = self.strategy.derive(&self.search)?;
-        choice.check(self.search.space().spec())?;
+    fn finish(&mut self, reason: String) -> Result<Outcome> {
+        let choice = derive(self.strategy.as_ref(), &self.search)?;
         let genotype = self.search.space().genotype(&choice);
-        let found = self.found(&genotype)?;
+        let found = self.found(&choice, &genotype)?;
         let outcome = Outcome {
             facts: self.search.space().facts(&genotype),
             choice,
+            groups: self.search.space().spec().groups().to_vec(),
             space: self.job.config.space_section()?,
             marginals: found.marginals,
             entropy: found.entropy,
@@ -419,7 +435,7 @@ impl<'a> Session<'a> {
     }
 
     fn report_architecture(&mut self) -> Result<()> {
-        let choice = self.strategy.derive(&self.search)?;
+        let choice = derive(self.strategy.as_ref(), &self.search)?;
         let genotype = self.search.space().genotype(&choice);
         let Found {
             marginals,
@@ -429,7 +445,7 @@ impl<'a> Session<'a> {
             regret,
             known,
             trust,
-        } = self.found(&genotype)?;
+        } = self.found(&choice, &genotype)?;
         let clock = &self.search.clock;
         self.emit(Event::Architecture {
             step: clock.step,
@@ -486,7 +502,7 @@ impl<'a> Session<'a> {
                 images,
                 seconds: timed(Unit::Seconds, seconds),
                 simulated: timed(Unit::Simulated, simulated),
-                known: known.unwrap_or(regret.is_some()),
+                known: known.unwrap_or(regret.is_some() && trust.predicted.is_empty()),
                 predicted: trust.predicted,
                 metrics,
                 regret,
@@ -496,7 +512,7 @@ impl<'a> Session<'a> {
         Ok(points.collect())
     }
 
-    fn found(&self, genotype: &Genotype) -> Result<Found> {
+    fn found(&self, choice: &Choice, genotype: &Genotype) -> Result<Found> {
         let marginals = self.search.marginals(self.strategy.distribution())?;
         let score = self.search.query(genotype)?;
         let trust = Trust {
@@ -517,8 +533,18 @@ impl<'a> Session<'a> {
                     .filter_map(|(k, v)| Some((k.clone(), best.get(k)? - v)))
                     .collect()
             });
-        let known = self.search.benchmark().map(|_| metrics.is_some());
+        // What a model predicts, the benchmark neither knows nor lacks.
+        let answers = (self.search.benchmark()).filter(|_| trust.predicted.is_empty());
+        let known = answers.map(|_| metrics.is_some());
         let mut own = self.strategy.metrics();
+        if let Some(limits) = self.search.limits() {
+            let costs = limits.costs(self.search.space(), choice)?;
+            own.extend(
+                costs
+                    .into_iter()
+                    .map(|(name, cost)| (format!("cost/{name}"), cost)),
+            );
+        }
         let metrics = match metrics {
             Some(known) => {
                 own.extend(known);

@@ -15,12 +15,10 @@ pub(super) fn trackers(
     if job.config.trackers.is_empty() {
         return Ok(vec![]);
     }
-    let groups = search.space().spec().groups().iter();
-    let groups: Vec<String> = groups.map(|group| group.name.clone()).collect();
     let run = Tracked {
         run: job.run.path(),
         config: &job.config.to_value()?,
-        groups: &groups,
+        groups: search.space().spec().groups(),
         step: search.clock.step,
         goes_on,
     };

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use nasfw_framework::Error;
 use nasfw_framework::arch::RelaxedArch;
 use nasfw_framework::network::{
-    Conv, Cost, DROP_PATH, LossOptions, Network, NetworkBuilder, Standalone, Value,
+    Conv, DROP_PATH, LossOptions, Network, NetworkBuilder, Size, Standalone, Value,
 };
 use nasfw_framework::params::ParamLayout;
 use nasfw_framework::rng::Streams;
@@ -389,8 +389,8 @@ fn counts_are_the_closed_forms_and_unread_layers_count() {
     let network = b.finish(logits, Some(a)).unwrap();
     let unread = 6 * 2;
     assert_eq!(
-        network.cost(),
-        Cost {
+        network.size(),
+        Size {
             params: 27 * 8 + 16 + 25 * 8 + 8 * 6 + 6 + unread + 60 + 10,
             auxiliary_params: 6 * 4 + (4 * 20 * 10 + 10),
             macs: 20 * (27 * 8 + 25 * 8 + 8 * 6 + unread) + 60,
@@ -398,7 +398,7 @@ fn counts_are_the_closed_forms_and_unread_layers_count() {
     );
     assert_eq!(
         network.layout().numel(),
-        network.cost().params + network.cost().auxiliary_params
+        network.size().params + network.size().auxiliary_params
     );
     assert_eq!(network.stats_layout().numel(), 2 * (8 + 6));
 }

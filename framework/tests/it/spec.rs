@@ -174,6 +174,7 @@ proptest! {
         let logits: Vec<f64> = logits[..(height * width) as usize].iter().map(|x| x * scale).collect();
         let leaf = Tensor::from_slice(&logits).view([height, width]).set_requires_grad(true);
         let weights = group.subset_softmax(&leaf);
+        let logs: Vec<f64> = group.log_subsets(&leaf).try_into().unwrap();
         // The gradient of the first candidate's probability of every row.
         weights.select(1, 0).sum(Kind::Double).backward();
         let gradient: Vec<f64> = leaf.grad().reshape([-1]).try_into().unwrap();
@@ -187,6 +188,7 @@ proptest! {
                 .collect();
             let most = sums.iter().map(|(_, sum)| *sum).fold(f64::MIN, f64::max);
             let total: f64 = sums.iter().map(|(_, sum)| (sum - most).exp()).sum();
+            prop_assert!((logs[r] - most - total.ln()).abs() < 1e-9, "{logs:?}");
             let with = |all: &[usize]| -> f64 {
                 let with = sums.iter().filter(|(kept, _)| all.iter().all(|i| kept.contains(i)));
                 with.map(|(_, sum)| (sum - most).exp() / total).sum()

@@ -20,6 +20,6 @@ register! {
 #[typetag::serde(name = "params")]
 impl Proxy for Params {
     fn score(&self, start: &Start<'_>) -> Result<f64> {
-        Ok(start.network().cost().params as f64 / 1e6)
+        Ok(start.network().size().params as f64 / 1e6)
     }
 }

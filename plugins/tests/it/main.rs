@@ -12,6 +12,7 @@ use nasfw_plugins as _;
 
 mod asng;
 mod beta_darts;
+mod costs;
 mod coupling;
 mod darts_pt;
 mod derivations;

@@ -576,7 +576,7 @@ fn sizes_are_those_of_the_counters() {
     let f = Fixture::new(3);
     // Kernels, biases, three pairs of batch norms' parameters.
     let params = (4 * 18 + 4 * 36 + 4 * 4 + 2 * 4 + 3 * 4) + (4 + 3) + 2 * (4 + 4 + 2);
-    assert_eq!(f.network.cost().params, params);
+    assert_eq!(f.network.size().params, params);
     near(score("params", &f.start()), params as f64 / 1e6, 1e-12);
     let macs = 36 * (4 * 18 + 4 * 36 + 4 * 4 + 2 * 4) + 3 * 4;
     near(score("flops", &f.start()), f64::from(macs) / 1e6, 1e-12);

@@ -128,7 +128,7 @@ impl Built {
         let op = |node: usize, edge: &Edge| {
             let name = edge.op.as_deref().unwrap_or_default();
             let op = Op::from_name(name).ok_or_else(|| {
-                let place = format!("node {} of cell `{}`", node + 1, cell.name);
+                let place = format!("node {} of cell `{}`", inputs + node, cell.name);
                 refuse(space, format!("{place} has an unknown operation `{name}`"))
             })?;
             Ok((edge.from, op))

@@ -208,7 +208,7 @@ fn published_models_have_their_published_hashes_and_numbers_of_parameters() {
         assert_eq!(spec.hash(), fields[0], "{row}");
         let params = network(&spec, CIFAR10, &NetworkOptions::default())
             .unwrap()
-            .cost()
+            .size()
             .params;
         assert_eq!(
             params,
@@ -532,7 +532,7 @@ fn sizes_follow_the_options_and_what_does_not_fit_is_refused() {
     let count = |cells| {
         build(chain(), CIFAR10, &options(4, cells))
             .unwrap()
-            .cost()
+            .size()
             .params
     };
     let ends = |last: i64| 27 * 4 + 8 + last * 10 + 10;

@@ -328,6 +328,7 @@ pub mod tests {
             device: "CPU".into(),
             weights: 1000,
             arch_params: 36,
+            groups: vec![],
         }
     }
 

@@ -175,7 +175,7 @@ fn network(genotype: &Genotype) {
     let network = alone
         .build()
         .and_then(|space| space.network(genotype, TASK, &NetworkOptions::default()));
-    let _ = network.map(|network| network.cost());
+    let _ = network.map(|network| network.size());
 }
 
 /// As `nasfw draw FILE.toml`, and a network of it.
@@ -204,7 +204,7 @@ fn built(config: &dyn SpaceConfig) -> Result<()> {
     let choice = space.random(&mut rand::SeedableRng::seed_from_u64(0));
     let genotype = space.genotype(&choice);
     let network = space.network(&genotype, TASK, &NetworkOptions::default());
-    network.map(|network| assert!(network.cost().params >= 0))
+    network.map(|network| assert!(network.size().params >= 0))
 }
 
 /// As `nasfw config show --config FILE`.

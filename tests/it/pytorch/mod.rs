@@ -85,7 +85,7 @@ impl Tally {
             let largest = largest.entry(what.clone()).or_default();
             *largest = largest.max(difference);
         }
-        let cost = case.network.cost();
+        let cost = case.network.size();
         assert_eq!(answer["count"], cost.params + cost.auxiliary_params);
         answer
     }
@@ -141,7 +141,7 @@ fn published_networks_are_the_same_in_pytorch() {
             };
             let (network, reference) = networks(space, &genotype, task, &options).unwrap();
             if full {
-                assert_eq!(network.cost().params as u64, params, "{}", cell.name);
+                assert_eq!(network.size().params as u64, params, "{}", cell.name);
             }
             // Noise in the place of all that sees the images, in cells of RobustDARTS's S4, leaves constants.
             let sees = reference.sees_images();

@@ -161,7 +161,7 @@ fn header(network: &Network, notes: &PyTorchNotes) -> String {
         width,
         classes,
     } = network.task;
-    let cost = network.cost();
+    let cost = network.size();
     let auxiliary = match network.auxiliary {
         Some(_) => format!(
             ",\nand {} of the auxiliary classifier, which is for training only",

@@ -11,6 +11,7 @@ use tch::{Kind, Tensor};
 
 pub(crate) use format::Header;
 
+use super::derive::derive;
 use crate::arch::Choice;
 use crate::error::{Error, Result};
 use crate::run::{CHECKPOINTS, RunFolder};
@@ -369,11 +370,8 @@ impl Checkpoint {
     /// gives what it derives.
     pub fn reopen(&self, search: &mut Search, strategy: &dyn Strategy) -> Result<Choice> {
         self.put_back(search)?;
-        let choice = strategy.derive(search).and_then(|choice| {
-            choice.check(search.space().spec())?;
-            Ok(choice)
-        });
-        choice.map_err(|e| self.broken(format!("nothing can be derived from it: {e}")))
+        derive(strategy, search)
+            .map_err(|e| self.broken(format!("nothing can be derived from it: {e}")))
     }
 
     /// Whether the places in the images that the clock names exist.

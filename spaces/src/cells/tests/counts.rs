@@ -28,7 +28,7 @@ fn published_cells_have_their_published_sizes() {
             let Some((params, macs)) = known else {
                 continue;
             };
-            let cost = space.network(&genotype, task, &options).unwrap().cost();
+            let cost = space.network(&genotype, task, &options).unwrap().size();
             let found = (cost.params as u64, cost.macs as u64);
             assert_eq!(found, (params, macs), "{}", cell.name);
             counted += 1;
@@ -49,12 +49,12 @@ fn the_auxiliary_head_has_its_published_size() {
         ..Default::default()
     };
     let network = registered("darts").network(&genotype, sized(3, 32, 10), &options);
-    let cost = network.unwrap().cost();
+    let cost = network.unwrap().size();
     assert_eq!((cost.params, cost.auxiliary_params), (3_349_342, 476_426));
     assert_eq!(cost.macs, 528_359_040);
     // ImageNet: 768 channels come in: 768·128 + 2·128, 128·768·4 without a batch norm, 768·1000 + 1000.
     let network = registered("darts-imagenet").network(&genotype, sized(3, 224, 1000), &options);
-    let cost = network.unwrap().cost();
+    let cost = network.unwrap().size();
     assert_eq!((cost.params, cost.auxiliary_params), (4_718_752, 1_260_776));
 }
 
@@ -80,7 +80,7 @@ fn all_networks_of_nasbench201_have_their_published_sizes() {
         let genotype = space.genotype(&Choice::new(vec![kept]));
         let costs = tasks.map(|task| {
             let network = space.network(&genotype, task, &NetworkOptions::default());
-            network.unwrap().cost()
+            network.unwrap().size()
         });
         let found = [
             costs[0].params,

@@ -48,7 +48,7 @@ proptest! {
         let task = Task { channels: 1, height: 4, width: 4, classes: 2 };
         let network = space.network(&genotype, task, &NetworkOptions::default()).unwrap();
         let same = crate::nasbench101::network(&spec, task, &NetworkOptions::default()).unwrap();
-        prop_assert_eq!(network.cost(), same.cost());
+        prop_assert_eq!(network.size(), same.size());
     }
 
     /// Whatever a file holds (edges backward or to themselves, unknown states, any number of nodes): an error or a

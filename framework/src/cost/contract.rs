@@ -1,0 +1,24 @@
+//! The trait of costs.
+
+use super::unit::Unit;
+use crate::error::Result;
+use crate::network::Network;
+use crate::settings::Validator;
+
+/// A number that a network costs: less is better. It is a function of the settings and of the network alone.
+///
+/// Settings are its own fields, kept by name.
+#[typetag::serde(tag = "name")]
+pub trait Cost: Send + Sync + std::fmt::Debug {
+    /// What it is counted in.
+    fn unit(&self) -> Unit;
+
+    /// What a network costs, in the unit's own base (one, a byte, a second).
+    ///
+    /// # Errors
+    /// Networks with parts that the cost does not know, a table that can't be read.
+    fn of(&self, network: &Network) -> Result<f64>;
+
+    /// Checks ranges before anything is counted; keys begin with `cost.`.
+    fn validate(&self, _v: &mut Validator) {}
+}

@@ -1,0 +1,5 @@
+//! What networks cost.
+
+pub mod macs;
+pub mod memory;
+pub mod params;
