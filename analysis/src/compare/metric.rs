@@ -10,7 +10,12 @@ use nasfw_framework::{Error, Result};
 /// It is `test/DATASET`, else `test`, else the first (by name) that begins with `test` and is not of shortened training
 /// (`@`), else the first that begins with `valid`, else the first. None where there is no metric.
 pub fn metric_and_reason<'a>(known: &[&'a str], dataset: &str) -> Option<(&'a str, &'static str)> {
-    let mut known = known.to_vec();
+    // What a network costs under limits says nothing of what it is worth.
+    let mut known: Vec<&str> = known
+        .iter()
+        .copied()
+        .filter(|m| !m.starts_with("cost/"))
+        .collect();
     known.sort_unstable();
     let own = format!("test/{dataset}");
     type Rule<'r> = (&'r dyn Fn(&str) -> bool, &'static str);

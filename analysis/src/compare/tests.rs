@@ -199,6 +199,13 @@ fn the_metric_is_chosen_as_documented() {
     assert_eq!(choose_metric(&["valid", "valid@4"], "x"), Some("valid"));
     assert_eq!(choose_metric(&["value"], "x"), Some("value"));
     assert_eq!(choose_metric(&[], "x"), None);
+    // Less of these is better, and they are no worth.
+    let of_a_supernet = ["cost/params", "supernet-accuracy"];
+    assert_eq!(
+        choose_metric(&of_a_supernet, "x"),
+        Some("supernet-accuracy")
+    );
+    assert_eq!(choose_metric(&["cost/params"], "x"), None);
 }
 
 /// A result with a regret in what is the benchmark's.
