@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 use nasfw::analysis::record::Record;
 use nasfw::analysis::state::State;
 use nasfw::framework::rng::{Rng, Streams};
-use nasfw::framework::run::{CHECKPOINTS, RESULT, RUN};
+use nasfw::framework::run::{CHECKPOINTS, EVENTS, RESULT, RUN};
 use rand::RngExt;
 
 use crate::program::skipped;
@@ -260,13 +260,14 @@ impl Bench {
         let state = Record::read(&at)
             .unwrap_or_else(|e| panic!("{label}: {e}"))
             .state;
-        // Killed before its first event, it has not begun.
         let over = at.join(RESULT).exists();
-        let expected: &[State] = match over {
-            true => &[State::Done],
-            false => &[State::Stopped, State::Waiting],
+        let expected = match (over, at.join(EVENTS).exists()) {
+            (true, _) => State::Done,
+            (false, true) => State::Stopped,
+            // Killed before its first event, it has not begun.
+            (false, false) => State::Waiting,
         };
-        assert!(expected.contains(&state), "{label}: {state:?}");
+        assert_eq!(state, expected, "{label}");
         // It takes as long as to go on.
         if !label.len().is_multiple_of(3) {
             return;
