@@ -1,7 +1,7 @@
 //! nasfw with a strategy and two spaces of our own.
 
 mod annealed;
-mod mbconv;
+mod residual;
 mod widened;
 
 fn main() -> std::process::ExitCode {

@@ -1,7 +1,7 @@
-//! Our macro space: a chain of inverted residuals (MobileNetV2's layers), each with a kernel and an expansion of its own, or
-//! left out where it would change no shape.
+//! Our macro space: a chain of residual blocks (ResNet's), each with a kernel and a width of its own, or left out where it would
+//! change no shape.
 //!
-//! The network is written once, in [`MbConvChain::layers`]: with every decision open it is the supernet, with an
+//! The network is written once, in [`ResidualChain::layers`]: with every decision open it is the supernet, with an
 //! architecture chosen the network of that architecture.
 
 use nasfw_framework::network::{Conv, Value};
@@ -9,13 +9,13 @@ use nasfw_framework::prelude::*;
 use nasfw_framework::register;
 use serde::{Deserialize, Serialize};
 
-const NAME: &str = "mbconv-chain";
-/// Every candidate with its kernel and its expansion; what is left out comes last.
+const NAME: &str = "residual-chain";
+/// Every candidate with its kernel and how many times wider it is inside than what it puts out; what is left out comes last.
 const OPERATIONS: [(&str, i64, i64); 4] = [
-    ("mb3_e3", 3, 3),
-    ("mb5_e3", 5, 3),
-    ("mb3_e6", 3, 6),
-    ("mb5_e6", 5, 6),
+    ("conv3_x1", 3, 1),
+    ("conv5_x1", 5, 1),
+    ("conv3_x2", 3, 2),
+    ("conv5_x2", 5, 2),
 ];
 const SKIP: &str = "skip";
 
@@ -28,9 +28,9 @@ struct Settings {
 }
 
 register! {
-    space "mbconv-chain" => Settings,
-    summary: "a chain of inverted residuals, each with a kernel and an expansion of its own, or left out",
-    source: "this example, after Sandler et al. 2018, CVPR (MobileNetV2) and Cai et al. 2019, ICLR (ProxylessNAS)",
+    space "residual-chain" => Settings,
+    summary: "a chain of residual blocks, each with a kernel and a width of its own, or left out",
+    source: "this example, after He et al. 2016, CVPR, arXiv:1512.03385 (ResNet)",
     defaults: "[space]
 # Channels of the search.
 channels = 8
@@ -39,10 +39,10 @@ stages = 2
 # Layers of a stage.
 layers = 2
 ",
-    example: "own-strategy run --strategy gdas --space mbconv-chain --dataset synthetic --epochs 2",
+    example: "own-strategy run --strategy gdas --space residual-chain --dataset synthetic --epochs 2",
 }
 
-#[typetag::serde(name = "mbconv-chain")]
+#[typetag::serde(name = "residual-chain")]
 impl SpaceConfig for Settings {
     fn build(&self) -> Result<Box<dyn SearchSpace>> {
         let rows = (0..self.stages * self.layers).map(|i| {
@@ -61,7 +61,7 @@ impl SpaceConfig for Settings {
             rows: rows.collect(),
             edges: None,
         };
-        Ok(Box::new(MbConvChain {
+        Ok(Box::new(ResidualChain {
             spec: ArchSpec::new(vec![group])?,
             settings: self.clone(),
         }))
@@ -74,13 +74,13 @@ impl SpaceConfig for Settings {
     }
 }
 
-struct MbConvChain {
+struct ResidualChain {
     spec: ArchSpec,
     settings: Settings,
 }
 
-impl MbConvChain {
-    /// The logits: a stem, the layers, a head.
+impl ResidualChain {
+    /// The logits: a stem, the layers, a classifier.
     fn layers(&self, b: &mut NetworkBuilder, images: Value, channels: i64) -> Value {
         let x = normed(b, "stem", images, channels, Conv::same(3));
         let mut x = b.relu(x);
@@ -91,17 +91,14 @@ impl MbConvChain {
                 &format!("layer{i}"),
                 (0, i),
                 |b, candidate| match OPERATIONS.get(candidate) {
-                    Some(&(_, kernel, expansion)) => {
-                        let depthwise = Conv::same(kernel).stride(stride);
-                        inverted_residual(b, x, outputs, expansion, depthwise)
+                    Some(&(_, kernel, wider)) => {
+                        let conv = Conv::same(kernel);
+                        residual(b, x, wider * outputs, outputs, (conv.stride(stride), conv))
                     }
                     None => x,
                 },
             );
         }
-        let [outputs, ..] = b.shape(x);
-        let x = normed(b, "head", x, 4 * outputs, Conv::same(1));
-        let x = b.relu(x);
         let x = b.global_average_pool(x);
         b.linear("classifier", x, b.task().classes)
     }
@@ -113,28 +110,25 @@ fn normed(b: &mut NetworkBuilder, name: &str, x: Value, outputs: i64, conv: Conv
     b.batch_norm(&format!("{name}.norm"), y, true)
 }
 
-/// To more channels, a convolution of each by itself, to fewer channels; beside it the identity where the shape stays.
-fn inverted_residual(
+/// Two convolutions, and beside them the identity where the shape stays.
+fn residual(
     b: &mut NetworkBuilder,
     x: Value,
+    inside: i64,
     outputs: i64,
-    expansion: i64,
-    depthwise: Conv,
+    (first, second): (Conv, Conv),
 ) -> Value {
-    let hidden = expansion * b.shape(x)[0];
-    let y = normed(b, "expand", x, hidden, Conv::same(1));
+    let y = normed(b, "first", x, inside, first);
     let y = b.relu(y);
-    let y = normed(b, "depthwise", y, hidden, depthwise.groups(hidden));
-    let y = b.relu(y);
-    let y = normed(b, "project", y, outputs, Conv::same(1));
-    if b.shape(y) != b.shape(x) {
-        return y;
+    let mut y = normed(b, "second", y, outputs, second);
+    if b.shape(y) == b.shape(x) {
+        y = b.drop_path(y);
+        y = b.add(&[x, y]);
     }
-    let y = b.drop_path(y);
-    b.add(&[x, y])
+    b.relu(y)
 }
 
-impl SearchSpace for MbConvChain {
+impl SearchSpace for ResidualChain {
     fn spec(&self) -> &ArchSpec {
         &self.spec
     }
@@ -158,25 +152,24 @@ impl SearchSpace for MbConvChain {
         b.finish(logits, None)
     }
 
-    /// There are no cells, and what is added to all numbers that a layer puts out the next batch norm takes out again.
+    /// There are no cells.
     fn without_effect(&self) -> Vec<&'static str> {
-        vec!["cells", "offsets"]
+        vec!["cells"]
     }
 
-    /// Much as ProxylessNAS trains its networks.
+    /// Much as ResNet's paper trains on CIFAR-10 (section 4.2), with smoothed labels.
     fn recipe(&self) -> &'static str {
         "[strategy]
 drop_path = 0.0
 
 [trainer]
-epochs = 150
-batch_size = 256
+epochs = 160
+batch_size = 128
 
 [trainer.weights]
-lr = 0.05
+lr = 0.1
 lr_min = 1e-4
-weight_decay = 4e-5
-nesterov = true
+weight_decay = 1e-4
 clip = 0.0
 
 [space]
@@ -265,7 +258,7 @@ mod tests {
         }
     }
 
-    /// Weights of a network by hand: stem, layers, head and classifier, a scale and a shift behind every convolution.
+    /// Weights of a network by hand: stem, layers and classifier, a scale and a shift behind every convolution.
     #[test]
     fn networks_have_the_sizes_that_the_layers_add_up_to() {
         let space = space(|_| ());
@@ -276,14 +269,13 @@ mod tests {
         };
         let network = space.network(&space.genotype(&choice), TASK, &options);
         let normed = |weights: i64, outputs: i64| weights + 2 * outputs;
-        let mb = |inputs: i64, outputs: i64, kernel: i64, expansion: i64| {
-            let hidden = expansion * inputs;
-            normed(inputs * hidden, hidden)
-                + normed(kernel * kernel * hidden, hidden)
-                + normed(hidden * outputs, outputs)
+        let block = |inputs: i64, outputs: i64, kernel: i64, wider: i64| {
+            let inside = wider * outputs;
+            normed(kernel * kernel * inputs * inside, inside)
+                + normed(kernel * kernel * inside * outputs, outputs)
         };
-        let layers = mb(4, 4, 3, 3) + mb(4, 8, 5, 6) + mb(8, 8, 5, 3);
-        let whole = normed(9 * 3 * 4, 4) + layers + normed(8 * 32, 32) + 32 * 3 + 3;
+        let layers = block(4, 4, 3, 1) + block(4, 8, 5, 2) + block(8, 8, 5, 1);
+        let whole = normed(9 * 3 * 4, 4) + layers + 8 * 3 + 3;
         assert_eq!(network.unwrap().size().params, whole);
     }
 

@@ -143,7 +143,7 @@ fn a_space_of_ours_brings_its_recipe() {
     let search = [
         "run",
         "--strategy=gdas",
-        "--space=mbconv-chain",
+        "--space=residual-chain",
         "--name=search",
         "--set=space.channels=4",
     ];
@@ -176,13 +176,13 @@ fn a_space_of_ours_brings_its_recipe() {
         .map(number)
     };
     // The recipe; DARTS would have 0.025, 3e-4, 5, 0.2, 0.4 and 0.
-    let recipe = [0.05, 4e-5, 0.0, 0.0, 0.0, 0.1];
+    let recipe = [0.1, 1e-4, 0.0, 0.0, 0.0, 0.1];
     let found = trained("one", &[]);
     assert_eq!(found[..6], recipe);
     assert_eq!(found[6], 1.0, "what is asked for is stronger");
     assert_eq!(
         trained("two", &["--set=trainer.weights.lr=0.01"])[..3],
-        [0.01, 4e-5, 0.0]
+        [0.01, 1e-4, 0.0]
     );
     let preset = trained("three", &["--preset=nasbench201"]);
     assert_eq!(preset[..6], [0.1, 5e-4, 0.0, 0.0, 0.0, 0.0]);
@@ -199,7 +199,7 @@ fn a_space_of_ours_brings_its_recipe() {
     );
     let text = flat(&String::from_utf8(out.stderr).unwrap());
     assert!(
-        text.contains("trainer.weights.lr_min") && text.contains("recipe of mbconv-chain"),
+        text.contains("trainer.weights.lr_min") && text.contains("recipe of residual-chain"),
         "{text}"
     );
 }
