@@ -344,6 +344,40 @@ fn the_program_says_what_the_page_of_troubles_explains() {
     }
 }
 
+/// Sizes of libtorch are those that `cargo xtask setup` announces, in all pages and in its own help.
+#[test]
+fn libtorch_is_as_large_everywhere() {
+    let size = |before| between("xtask/src/setup.rs", before, "\"");
+    let known = ["Form::Lean { \"", "} else { \""].map(size);
+    assert!(known.iter().all(|size| size.ends_with(" GB")), "{known:?}");
+    let mut seen = BTreeSet::new();
+    for page in [
+        "README.md",
+        "docs/start.md",
+        "docs/python.md",
+        "docs/faq.md",
+        "docs/decisions/0005-libtorch.md",
+        "xtask/src/cli.rs",
+    ] {
+        let text = read(page);
+        let before = text.split(" GB").map(|text| {
+            let digits = text.rfind(|c: char| !c.is_ascii_digit() && c != '.');
+            &text[digits.map_or(0, |at| at + 1)..]
+        });
+        // Behind the last one nothing follows, and what a search took is less.
+        let mut sizes: Vec<&str> = before.collect();
+        sizes.pop();
+        for size in sizes {
+            if size.parse::<f64>().unwrap() > 1.0 {
+                let size = format!("{size} GB");
+                assert!(known.contains(&size), "{page}: {size}");
+                seen.insert(size);
+            }
+        }
+    }
+    assert_eq!(seen, BTreeSet::from(known));
+}
+
 /// docs/SUMMARY.md is what mdBook makes the site of: a page that it does not name is not there.
 #[test]
 fn every_page_is_in_the_summary() {
