@@ -64,6 +64,10 @@ impl StrategyConfig for DartsAdaConfig {
         }))
     }
 
+    fn needs_benchmark(&self) -> bool {
+        self.base.needs_benchmark()
+    }
+
     fn validate(&self, v: &mut Validator) {
         self.alarm.validate(v);
         if self.raise.is_nan() || self.raise <= 1.0 {

@@ -52,6 +52,10 @@ impl StrategyConfig for DartsEsConfig {
         }))
     }
 
+    fn needs_benchmark(&self) -> bool {
+        self.base.needs_benchmark()
+    }
+
     fn validate(&self, v: &mut Validator) {
         self.alarm.validate(v);
         v.base(|v| self.base.validate(v));

@@ -81,6 +81,10 @@ impl StrategyConfig for DartsPlusConfig {
         }))
     }
 
+    fn needs_benchmark(&self) -> bool {
+        self.base.needs_benchmark()
+    }
+
     fn validate(&self, v: &mut Validator) {
         v.at_least("strategy.skips", self.skips, 1);
         v.at_least("strategy.patience", self.patience, 1);

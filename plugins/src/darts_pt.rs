@@ -109,6 +109,10 @@ impl StrategyConfig for DartsPtConfig {
         }))
     }
 
+    fn needs_benchmark(&self) -> bool {
+        self.base.needs_benchmark()
+    }
+
     fn validate(&self, v: &mut Validator) {
         v.range("strategy.selection", self.selection, 0.0, 1.0);
         v.range("strategy.tune_rate", self.tune_rate, 0.0, 100.0);

@@ -77,6 +77,10 @@ impl StrategyConfig for LambdaDartsConfig {
         }))
     }
 
+    fn needs_benchmark(&self) -> bool {
+        self.base.needs_benchmark()
+    }
+
     fn validate(&self, v: &mut Validator) {
         v.range("strategy.weight", self.weight, 0.0, 1e6);
         v.range("strategy.step", self.step, 1e-12, 1.0);

@@ -84,6 +84,10 @@ impl StrategyConfig for OlesConfig {
         }))
     }
 
+    fn needs_benchmark(&self) -> bool {
+        self.base.needs_benchmark()
+    }
+
     fn validate(&self, v: &mut Validator) {
         v.range("strategy.threshold", self.threshold, -1.0, 1.0);
         v.range("strategy.steps", self.steps, 1, 1_000_000);

@@ -94,6 +94,10 @@ impl StrategyConfig for RDartsL2Config {
         RDarts::build(strengths, self.retrain, self.base.as_ref(), cx)
     }
 
+    fn needs_benchmark(&self) -> bool {
+        self.base.needs_benchmark()
+    }
+
     fn validate(&self, v: &mut Validator) {
         for (i, decay) in self.weight_decays.iter().enumerate() {
             v.at_least(&format!("strategy.weight_decays[{i}]"), *decay, 0.0);
@@ -121,6 +125,10 @@ impl StrategyConfig for RDartsDpConfig {
         };
         let strengths = self.drop_paths.iter().map(strength).collect();
         RDarts::build(strengths, self.retrain, self.base.as_ref(), cx)
+    }
+
+    fn needs_benchmark(&self) -> bool {
+        self.base.needs_benchmark()
     }
 
     fn validate(&self, v: &mut Validator) {

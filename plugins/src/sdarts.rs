@@ -125,6 +125,10 @@ impl StrategyConfig for SdartsRsConfig {
         }))
     }
 
+    fn needs_benchmark(&self) -> bool {
+        self.base.needs_benchmark()
+    }
+
     fn validate(&self, v: &mut Validator) {
         self.radius.validate(v);
         v.base(|v| self.base.validate(v));
@@ -140,6 +144,10 @@ impl StrategyConfig for SdartsAdvConfig {
             spec: cx.spec.clone(),
             base: self.base.build(cx)?,
         }))
+    }
+
+    fn needs_benchmark(&self) -> bool {
+        self.base.needs_benchmark()
     }
 
     fn validate(&self, v: &mut Validator) {
