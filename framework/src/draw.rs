@@ -150,10 +150,15 @@ impl Drawing {
         }
     }
 
+    /// The width in pixels, in which text is 12 pixels high.
+    pub fn width(&self) -> f64 {
+        svg::place(self).width
+    }
+
     /// The same in the direction in which it is less wide, for narrow pages.
     #[must_use]
     pub fn narrow(self) -> Self {
-        let width = |direction| svg::place(&self.clone().towards(direction)).width;
+        let width = |direction| self.clone().towards(direction).width();
         match width(Direction::Right) < width(Direction::Down) {
             true => self.towards(Direction::Right),
             false => self.towards(Direction::Down),

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use nasfw::framework::events::Event;
-use nasfw::framework::run::{EVENTS, read_events};
+use nasfw::framework::run::{EVENTS, RESULT, read_events};
+use serde_json::{Value, json};
 
 use crate::program::{good, nasfw};
 
@@ -104,6 +105,19 @@ fn figures_and_reports_of_runs() {
     // What differs from the defaults is told.
     assert!(page.contains("trainer.architecture_every"));
 
+    // A drawing as wide as a cell of DARTS, for the browser.
+    let result = fs::read_to_string(run.join(RESULT)).unwrap();
+    let mut wide: Value = serde_json::from_str(&result).unwrap();
+    let edge = |from: usize| json!({"from": from, "op": "sep_conv_5x5"});
+    let nodes = (2..6).map(|node: usize| json!({"inputs": [edge(node - 2), edge(node - 1)]}));
+    wide["genotype"]["cells"] = json!([{
+        "name": "normal", "inputs": ["previous but one", "previous"], "nodes": nodes.collect::<Vec<_>>(),
+        "output": [2, 3, 4, 5],
+    }]);
+    fs::write(run.join(RESULT), wide.to_string()).unwrap();
+    good(dir, &["report", path]);
+    let wide = fs::read_to_string(dir.join("report.html")).unwrap();
+
     // A run that was cut off, and one that somebody works on.
     fs::remove_file(run.join("result.json")).unwrap();
     good(dir, &["report", path]);
@@ -118,7 +132,7 @@ fn figures_and_reports_of_runs() {
             .contains("still going")
     );
 
-    in_a_browser(dir, &page);
+    in_a_browser(dir, &wide);
 }
 
 /// docs/studies/vim.md shows what its recorded runs give.
@@ -252,7 +266,7 @@ fn a_report_of_a_comparison() {
 }
 
 /// Chromium, where it is: the page is taken as it is meant, asks for nothing, says nothing on the console and is no
-/// wider than a phone.
+/// wider than a phone, on which the text of its drawing, too wide for it, can be read.
 fn in_a_browser(dir: &Path, page: &str) {
     let browser = ["chromium", "chromium-browser", "google-chrome"]
         .into_iter()
@@ -284,8 +298,12 @@ fn in_a_browser(dir: &Path, page: &str) {
 <pre id="out"></pre><script>
 document.getElementById('f').onload = e => {
   const d = e.target.contentDocument;
+  const drawings = [...d.querySelectorAll('.cells svg')];
+  const scale = s => s.getBoundingClientRect().width / s.viewBox.baseVal.width;
   document.getElementById('out').textContent = 'TOO WIDE BY ' + (d.documentElement.scrollWidth - d.documentElement.clientWidth)
     + ' FIGURES ' + d.querySelectorAll('figure svg[role=img]').length
+    + ' DRAWN ' + Math.max(...drawings.map(s => s.viewBox.baseVal.width)) + ' TEXT '
+    + Math.min(...drawings.map(s => parseFloat(s.getAttribute('font-size')) * scale(s))).toFixed(1)
     + ' SCRIPTS ' + d.scripts.length
     + ' SORTS ' + (d.querySelectorAll('table.sortable th button').length > 0)
     + ' FETCHED ' + e.target.contentWindow.performance.getEntriesByType('resource').length;
@@ -321,5 +339,11 @@ document.getElementById('f').onload = e => {
     assert!(dom.contains("TOO WIDE BY 0 "), "{dom}\n{said}");
     assert!(dom.contains("SCRIPTS 1 SORTS true FETCHED 0"), "{dom}");
     assert!(!dom.contains("FIGURES 0"), "{dom}");
+    let measured = |what: &str| -> f64 {
+        let (_, after) = dom.split_once(what).unwrap();
+        after.split_whitespace().next().unwrap().parse().unwrap()
+    };
+    assert!(measured("DRAWN ") > 400.0, "{dom}");
+    assert!(measured("TEXT ") >= 10.0, "{dom}");
     assert!(!said.contains("CONSOLE"), "{said}");
 }

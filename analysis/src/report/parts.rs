@@ -109,7 +109,8 @@ pub(super) fn cells(genotype: &Genotype, caption: &str) -> Markup {
     html! {
         figure {
             div.cells { @for (cell, (title, part)) in genotype.cells.iter().zip(drawing.parts()) {
-                div.scroll tabindex="0" role="region" aria-label={ "Drawing of " (clean(title)) } {
+                div.scroll tabindex="0" role="region" aria-label={ "Drawing of " (clean(title)) }
+                    style={ "--width:" (part.width()) "px" } {
                     (PreEscaped(part.inline(&in_a_line(&only(genotype, cell)))))
                 }
             } }
