@@ -8,7 +8,7 @@ mod limits;
 mod model;
 mod unit;
 
-pub use contract::Cost;
+pub use contract::{Cost, METRIC};
 pub use limited::Limited;
 pub use limits::{Asked, Limit, Limits, Wanted};
 pub use model::CostModel;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use nasfw_framework::cost::METRIC;
 use nasfw_framework::trainer::Outcome;
 use nasfw_framework::{Error, Result};
 
@@ -14,7 +15,7 @@ pub fn metric_and_reason<'a>(known: &[&'a str], dataset: &str) -> Option<(&'a st
     let mut known: Vec<&str> = known
         .iter()
         .copied()
-        .filter(|m| !m.starts_with("cost/"))
+        .filter(|m| !m.starts_with(METRIC))
         .collect();
     known.sort_unstable();
     let own = format!("test/{dataset}");

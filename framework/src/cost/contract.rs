@@ -5,12 +5,15 @@ use crate::error::Result;
 use crate::network::Network;
 use crate::settings::Validator;
 
+/// What the name of a metric begins with that is what a network costs: `cost/macs`.
+pub const METRIC: &str = "cost/";
+
 /// A number that a network costs: less is better. It is a function of the settings and of the network alone.
 ///
 /// Settings are its own fields, kept by name.
 #[typetag::serde(tag = "name")]
 pub trait Cost: Send + Sync + std::fmt::Debug {
-    /// What it is counted in.
+    /// What it is counted in, whatever its settings are.
     fn unit(&self) -> Unit;
 
     /// What a network costs, in the unit's own base (one, a byte, a second).

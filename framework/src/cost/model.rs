@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rand::RngExt;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::contract::Cost;
 use crate::arch::{ArchSpec, Choice, Group, Marginals, Role, Row, subsets};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::network::NetworkOptions;
 use crate::rng::{Rng, Streams};
 use crate::space::{SearchSpace, Task};
@@ -17,6 +17,8 @@ use crate::space::{SearchSpace, Task};
 const TINY: f64 = 1e-300;
 /// Architectures that a sum is tried on.
 const TRIED: u64 = 24;
+/// Ways to decide the rows and nodes of a space, each on its own, that are held in memory at most.
+const WAYS: f64 = 2e5;
 
 /// What the standalone networks of a space cost, and what architectures with weights are expected to.
 ///
@@ -40,9 +42,37 @@ pub struct CostModel {
 struct Sum {
     base: f64,
     of: Marginals,
+    /// The same as a matrix for every group, `[rows, width]`, where weights were last.
+    tables: Mutex<Vec<Tensor>>,
 }
 
 impl Sum {
+    fn new(spec: &ArchSpec, base: f64, of: Marginals) -> Self {
+        let table = |(group, rows): (&Group, &Vec<Vec<f64>>)| {
+            let width = group.width();
+            let padded = rows.iter().flat_map(|row| {
+                let padding = std::iter::repeat_n(0.0, width - row.len());
+                row.iter().copied().chain(padding)
+            });
+            Tensor::from_slice(&padded.collect::<Vec<f64>>()).view(group.shape())
+        };
+        let tables = spec.groups().iter().zip(&of).map(table).collect();
+        Self {
+            base,
+            of,
+            tables: Mutex::new(tables),
+        }
+    }
+
+    /// The matrix of a group on a device.
+    fn table(&self, group: usize, device: Device) -> Tensor {
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        if tables[group].device() != device {
+            tables[group] = tables[group].to_device(device);
+        }
+        tables[group].shallow_clone()
+    }
+
     fn at(&self, choice: &Choice) -> f64 {
         let kept = choice
             .groups()
@@ -148,7 +178,8 @@ impl CostModel {
     /// What `cost` says of the space's networks for a task, of the size of `options`.
     ///
     /// # Errors
-    /// A space without standalone networks, and whatever the cost has to say.
+    /// A space without standalone networks, or with more ways to decide a row or a node than can be held in memory, and
+    /// whatever the cost has to say.
     pub fn new(
         cost: Arc<dyn Cost>,
         space: &dyn SearchSpace,
@@ -156,11 +187,13 @@ impl CostModel {
         options: NetworkOptions,
     ) -> Result<Self> {
         let spec = space.spec().clone();
+        let contests: Vec<Option<Contest>> = spec.groups().iter().map(Contest::of).collect();
+        refuse_too_many(&spec, &contests)?;
         let mut model = Self {
             cost,
             task,
             options,
-            contests: spec.groups().iter().map(Contest::of).collect(),
+            contests,
             spec,
             sum: None,
             known: Mutex::default(),
@@ -275,7 +308,7 @@ impl CostModel {
             }
             of.push(rows);
         }
-        let sum = Sum { base, of };
+        let sum = Sum::new(&self.spec, base, of);
         for i in 0..TRIED {
             let choice = random(i);
             let (says, is) = (sum.at(&choice), self.of_network(space, &choice)?);
@@ -305,15 +338,8 @@ impl CostModel {
         let Some(sum) = &self.sum else {
             return self.estimated(space, &weights, draws.max(2), rng);
         };
-        let groups = self.spec.groups().iter().zip(&weights).enumerate();
-        let terms = groups.map(|(g, (group, weights))| {
-            let width = group.width();
-            let rows = sum.of[g].iter().flat_map(|row| {
-                let padding = std::iter::repeat_n(0.0, width - row.len());
-                row.iter().copied().chain(padding)
-            });
-            let costs = Tensor::from_slice(&rows.collect::<Vec<f64>>());
-            let costs = costs.view(group.shape()).to_device(weights.device());
+        let terms = weights.iter().enumerate().map(|(g, weights)| {
+            let costs = sum.table(g, weights.device());
             (self.shares(g, weights) * costs).sum(Kind::Double)
         });
         Ok(terms.sum::<Tensor>() + sum.base)
@@ -420,6 +446,68 @@ impl CostModel {
     }
 }
 
+/// Refuses a space whose rows and nodes have so many ways to be decided, each on its own, that they can't be held in memory.
+fn refuse_too_many(spec: &ArchSpec, contests: &[Option<Contest>]) -> Result<()> {
+    let (mut all, mut most, mut largest) = (0.0, 0.0, String::new());
+    let mut count = |ways: f64, what: &dyn Fn() -> String| {
+        all += ways;
+        if ways > most {
+            (most, largest) = (ways, what());
+        }
+    };
+    for (group, contest) in spec.groups().iter().zip(contests) {
+        let Some(contest) = contest else {
+            for row in &group.rows {
+                let (keep, of) = (row.keep, row.candidates.len());
+                count(ways(&vec![1; of], keep), &|| {
+                    format!(
+                        "row `{}` of `{}` keeps {keep} of {of} candidates",
+                        row.name, group.name
+                    )
+                });
+            }
+            continue;
+        };
+        for (node, edges) in contest.edges.iter().enumerate() {
+            let candidates: Vec<usize> = (edges.iter())
+                .map(|&edge| real(&group.rows[edge]).count())
+                .collect();
+            let (keep, of) = (contest.keep(node), edges.len());
+            count(ways(&candidates, keep), &|| {
+                format!(
+                    "node {} of `{}` keeps {keep} of {of} edges, each with one of up to {} operations",
+                    contest.nodes.rows[node].name,
+                    group.name,
+                    candidates.iter().max().unwrap_or(&0)
+                )
+            });
+        }
+    }
+    if all <= WAYS {
+        return Ok(());
+    }
+    Err(Error::Incompatible {
+        what: "a limit on this space".into(),
+        why: format!(
+            "{largest}, which are {most:.1e} ways; all ways of all rows and nodes are held in memory, and {WAYS} are the most"
+        ),
+        help: "let the space keep fewer, or have fewer edges or candidates there; or search without a limit".into(),
+    })
+}
+
+/// In how many ways `keep` of some edges can be chosen, and of each chosen one a candidate: the elementary symmetric polynomial
+/// of the numbers of their candidates.
+fn ways(candidates: &[usize], keep: usize) -> f64 {
+    let mut of = vec![0.0; keep + 1];
+    of[0] = 1.0;
+    for &n in candidates {
+        for k in (1..=keep).rev() {
+            of[k] += of[k - 1] * n as f64;
+        }
+    }
+    of[keep]
+}
+
 /// A subset of `keep` candidates, drawn in proportion to the product of their weights; where all products are zero, the first.
 fn draw_subset(weights: &[f64], keep: usize, rng: &mut Rng) -> Vec<usize> {
     let mut all = subsets(weights.len(), keep);
@@ -433,4 +521,21 @@ fn draw_subset(weights: &[f64], keep: usize, rng: &mut Rng) -> Vec<usize> {
     // Rounding can leave something: then it is the last that can be drawn.
     let last = worths.iter().rposition(|worth| *worth > 0.0);
     all.swap_remove(chosen.or(last).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// As many as there are, counted one by one.
+        #[test]
+        fn ways_are_counted(candidates in prop::collection::vec(0usize..4, 0..7), keep in 0usize..8) {
+            let of = |set: &Vec<usize>| set.iter().map(|&i| candidates[i]).product::<usize>();
+            let counted: usize = subsets(candidates.len(), keep).iter().map(of).sum();
+            prop_assert_eq!(ways(&candidates, keep), counted as f64);
+        }
+    }
 }

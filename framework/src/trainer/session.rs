@@ -13,6 +13,7 @@ use super::trackers::trackers;
 use crate::arch::{Choice, Genotype, Marginals};
 use crate::benchmark::{Score, Standing};
 use crate::budget::Unit;
+use crate::cost::METRIC;
 use crate::device;
 use crate::draw::Drawing;
 use crate::error::{Error, Result};
@@ -542,7 +543,7 @@ impl<'a> Session<'a> {
             own.extend(
                 costs
                     .into_iter()
-                    .map(|(name, cost)| (format!("cost/{name}"), cost)),
+                    .map(|(name, cost)| (format!("{METRIC}{name}"), cost)),
             );
         }
         let metrics = match metrics {
