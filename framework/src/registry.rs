@@ -5,12 +5,12 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use serde_json::Value;
 
 use crate::benchmark::BenchmarkConfig;
-use crate::cost::Cost;
+use crate::cost::{Cost, METRIC};
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::job::Trainer;
 use crate::proxy::Proxy;
-use crate::settings::{ConfigError, Problem, Validator, flatten, is_option};
+use crate::settings::{ConfigError, Problem, Validator, flatten, is_option, misread};
 use crate::space::SpaceConfig;
 use crate::strategy::StrategyConfig;
 use crate::tracker::Tracker;
@@ -498,6 +498,20 @@ impl Registry {
     }
 }
 
+/// What a network costs as limits are typed, with its unit: of the metric `cost/macs` and 72916 it is `72.92K`. None of other
+/// metrics, and of costs that this program lacks.
+pub fn cost_in_words(metric: &str, value: f64) -> Option<String> {
+    let name = metric.strip_prefix(METRIC)?;
+    let own = |p: &&'static Plugin| p.kind() == Kind::Cost && p.name == name;
+    let plugin = everything().into_iter().find(own)?;
+    let Parse::Cost(parse) = plugin.parse else {
+        return None;
+    };
+    // Ranges are not checked: the unit hangs on no setting.
+    let cost = parse(&plugin.default_section().ok()?).ok()?;
+    Some(cost.unit().show(value))
+}
+
 /// The plugin of a kind and name.
 fn find(plugins: &[&'static Plugin], kind: Kind, name: &str) -> Result<&'static Plugin> {
     let own = || plugins.iter().copied().filter(|p| p.kind() == kind);
@@ -612,7 +626,7 @@ pub fn parse_section<C: serde::de::DeserializeOwned>(section: &Value) -> Result<
         ConfigError {
             problems: vec![Problem {
                 key,
-                message: e.into_inner().to_string(),
+                message: misread(&e.into_inner()),
                 hint: None,
                 origin: None,
             }],

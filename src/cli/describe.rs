@@ -1,11 +1,15 @@
 //! `nasfw describe`.
 
+use std::collections::BTreeSet;
+
 use clap::Args;
 use nasfw_framework::command::by_own_name;
 use nasfw_framework::registry::{Kind, Registry, similar};
 use nasfw_framework::{Error, Result};
 
-use super::output::say;
+use super::lines::fitted;
+use super::output::{say, tell};
+use super::terminal::{Stream, width};
 
 /// Options of `describe`.
 #[derive(Debug, Args)]
@@ -26,7 +30,9 @@ impl Describe {
             found.push(registry.get(Kind::Strategy, &self.name).or(space)?);
         }
         if found.is_empty() {
-            let known: Vec<String> = registry.all().iter().map(|p| p.name.to_owned()).collect();
+            // One name can be that of several kinds.
+            let known: BTreeSet<&str> = registry.all().iter().map(|p| p.name).collect();
+            let known: Vec<String> = known.into_iter().map(str::to_owned).collect();
             let similar = similar(&self.name, known.iter().map(String::as_str));
             return Err(Error::UnknownPlugin {
                 kind: "plugin",
@@ -39,34 +45,47 @@ impl Describe {
             if i > 0 {
                 say("");
             }
-            say(format!("{} {}: {}\n", p.kind().name(), p.name, p.summary));
-            say(format!("source   {}", p.source));
-            say(format!(
+            tell(format!("{} {}: {}\n", p.kind().name(), p.name, p.summary));
+            tell(format!("source   {}", p.source));
+            tell(format!(
                 "crate    {} {} ({})",
                 p.crate_name, p.crate_version, p.file
             ));
             say(format!("example  {}", by_own_name(p.example)));
             if !p.spaces.is_empty() {
-                say(format!("spaces   {}", p.spaces.join(", ")));
+                tell(format!("spaces   {}", p.spaces.join(", ")));
             }
             say(format!(
                 "\noptions and defaults, as they stand in a file:\n\n{}",
-                p.defaults.trim()
+                comments(p.defaults)
             ));
             for (family, defaults) in p.families {
                 say(format!(
                     "\non spaces whose name begins with `{family}`:\n\n{}",
-                    defaults.trim()
+                    comments(defaults)
                 ));
             }
             for (name, preset) in p.presets {
                 say(format!(
                     "\npreset `{name}` (--set {}.preset={name}):\n\n{}",
                     p.kind().name(),
-                    preset.trim()
+                    comments(preset)
                 ));
             }
         }
         Ok(())
     }
+}
+
+/// A text of settings whose comments fit into the terminal.
+fn comments(text: &str) -> String {
+    let columns = width(Stream::Out);
+    let lines = text
+        .trim()
+        .split('\n')
+        .map(|line| match line.starts_with('#') {
+            true => fitted(line, columns),
+            false => line.to_owned(),
+        });
+    lines.collect::<Vec<_>>().join("\n")
 }

@@ -11,7 +11,7 @@ use nasfw_framework::{Error, Result, run};
 use tch::{Cuda, Device, Kind as TensorKind, Tensor};
 
 use super::bench::tables;
-use super::output::say;
+use super::output::tell;
 
 /// Options of `doctor`.
 #[derive(Debug, Args)]
@@ -28,17 +28,17 @@ impl Doctor {
     /// Prints what was found; fails when something that is there can't be used.
     pub fn carry_out(self) -> Result<()> {
         let library = load_cuda();
-        say(format!(
+        tell(format!(
             "nasfw      {}, for libtorch {}",
             env!("CARGO_PKG_VERSION"),
             libtorch_version()
         ));
         let folder = device::libtorch_folder();
-        say(format!(
+        tell(format!(
             "libtorch   {}",
             folder.map_or("not found in memory".into(), |f| f.display().to_string())
         ));
-        say(format!(
+        tell(format!(
             "cuda       {}",
             match library {
                 CudaLibrary::Loaded(path) => format!("loaded from {}", path.display()),
@@ -52,14 +52,14 @@ impl Doctor {
             (false, true) => "none, although there is an NVIDIA card: install its driver to use it",
             (false, false) => "none",
         };
-        say(format!("driver     {driver}"));
+        tell(format!("driver     {driver}"));
         let devices = if Cuda::is_available() {
             Cuda::device_count()
         } else {
             0
         };
-        say(format!("gpus       {devices}"));
-        say(format!("threads    {}", tch::get_num_threads()));
+        tell(format!("gpus       {devices}"));
+        tell(format!("threads    {}", tch::get_num_threads()));
 
         let registry = Registry::load()?;
         registry.check_defaults()?;
@@ -67,27 +67,27 @@ impl Doctor {
             .iter()
             .map(|k| counted(registry.of(*k).count(), k.name()))
             .collect();
-        say(format!("plugins    {}", counts.join(", ")));
+        tell(format!("plugins    {}", counts.join(", ")));
 
         let tables = tables::imported()?;
-        say(listed(
+        tell(listed(
             "tables",
             &tables,
             "none is imported; `nasfw bench list` says how",
         ));
         let datasets = self.datasets(&registry)?;
         let none = "none that needs files was found; `--data-dir DIR` looks in a folder";
-        say(listed("datasets", &datasets, none));
+        tell(listed("datasets", &datasets, none));
 
         let chosen = device::choose("auto")?;
         compute(chosen)?;
-        say(format!("computing  works on {}", device::describe(chosen)));
+        tell(format!("computing  works on {}", device::describe(chosen)));
 
         std::fs::create_dir_all(&self.out).map_err(Error::io("create the folder", &self.out))?;
         let probe = self.out.join(".doctor");
         run::write_whole(&probe, b"nasfw")?;
         std::fs::remove_file(&probe).map_err(Error::io("remove", &probe))?;
-        say(format!(
+        tell(format!(
             "output     {} can be written to",
             self.out.display()
         ));

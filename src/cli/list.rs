@@ -4,10 +4,10 @@ use clap::{Args, ValueEnum};
 use nasfw_framework::Result;
 use nasfw_framework::registry::{Kind, Registry};
 use serde_json::{Value, json};
-use textwrap::{Options, WordSeparator, WordSplitter, fill};
 
+use super::lines::hanging;
 use super::output::say;
-use super::terminal;
+use super::terminal::{Stream, width};
 
 /// Options of `list`.
 #[derive(Debug, Args)]
@@ -78,7 +78,7 @@ impl List {
             say(format!("{:#}", Value::Array(plugins)));
             return Ok(());
         }
-        let width = registry
+        let longest = registry
             .all()
             .iter()
             .map(|p| p.name.len())
@@ -90,26 +90,11 @@ impl List {
                 .map_or(String::new(), |v| v.get_name().to_owned());
             say(format!("{}{heading}", if i > 0 { "\n" } else { "" }));
             for p in registry.of(what.kind()) {
-                let name = format!("  {:width$}  ", p.name);
-                say(hanging(&name, p.summary, terminal::width()));
+                let name = format!("  {:longest$}  ", p.name);
+                let below = " ".repeat(name.chars().count());
+                say(hanging(&name, p.summary, &below, width(Stream::Out)));
             }
         }
         Ok(())
     }
-}
-
-/// A text behind a name; what does not fit into so many columns goes on below the text. Lines are broken between words
-/// only.
-fn hanging(name: &str, text: &str, width: Option<usize>) -> String {
-    let Some(width) = width else {
-        return format!("{name}{text}");
-    };
-    let below = " ".repeat(name.chars().count());
-    let options = Options::new(width)
-        .initial_indent(name)
-        .subsequent_indent(&below)
-        .break_words(false)
-        .word_separator(WordSeparator::AsciiSpace)
-        .word_splitter(WordSplitter::NoHyphenation);
-    fill(text, options)
 }

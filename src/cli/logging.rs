@@ -12,8 +12,9 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
+use super::lines::fitted;
 use super::render::shown;
-use super::terminal::{Much, Stream, has_colours, much};
+use super::terminal::{Much, Stream, has_colours, much, width};
 use super::{progress, view};
 
 static FILE: Mutex<Option<File>> = Mutex::new(None);
@@ -35,7 +36,8 @@ impl Write for Terminal {
         if QUIET.load(Ordering::SeqCst) {
             return Ok(bytes.len());
         }
-        let text = coloured(shown(&String::from_utf8_lossy(bytes)));
+        let text = shown(&String::from_utf8_lossy(bytes));
+        let text = coloured(fitted(&text, width(Stream::Error)));
         if view::is_on() {
             view::hold(&text);
         } else {

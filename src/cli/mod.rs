@@ -16,6 +16,7 @@ mod export_runs;
 mod figure;
 mod genotype;
 mod judged;
+mod lines;
 mod list;
 mod logging;
 mod man;
@@ -230,7 +231,7 @@ impl Verb {
 
 /// What stands below the help.
 const AFTER_HELP: &str = "Begin with: `nasfw run --strategy vim --space nasbench1shot1-s3`\n\
-                          Exit codes: 0 done, 2 wrong usage or configuration, 3 data, 4 run folder, 5 output, 6 device,\n\
+                          Exit codes: 0 done, 2 wrong usage or configuration, 3 data, 4 run folder, 5 output, 6 device, \
                           7 not finite, 8 another process of the run is lost, 130 interrupted and saved, 1 a bug.";
 
 /// The command line of a program of this name and version.
@@ -250,7 +251,7 @@ fn typed(program: &Program, words: &[OsString]) -> Result<Cli, clap::Error> {
 
 /// The message of an error with what to type, as plain text: what the command line prints.
 pub fn error_text(error: &Error) -> String {
-    render::text(error, None, false)
+    render::text(error, None)
 }
 
 impl Program {
@@ -311,7 +312,7 @@ impl Program {
         let (outcome, said) =
             output::kept(|| self.check().and_then(|()| cli.verb.carry_out(self, &host)));
         outcome.map_err(|error| {
-            let text = render::text(&error, elsewhere, false);
+            let text = render::text(&error, elsewhere);
             Failure::Verb(error, text)
         })?;
         Ok(Carried {

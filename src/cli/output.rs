@@ -8,8 +8,9 @@ use nasfw_framework::command::quoted;
 use nasfw_framework::run::write_whole;
 use nasfw_framework::{Error, Result};
 
+use super::lines::fitted;
 use super::render::{self, shown};
-use super::terminal::is_quiet;
+use super::terminal::{Stream, is_quiet, width};
 
 thread_local! {
     /// What this thread says, where that is kept.
@@ -45,6 +46,12 @@ pub fn say(text: impl AsRef<str>) {
         }
         _ => {}
     }
+}
+
+/// Prints sentences: on a terminal no line is broken within a word.
+pub fn tell(text: impl AsRef<str>) {
+    let text = shown(text.as_ref());
+    say(fitted(&text, width(Stream::Out)));
 }
 
 /// Prints what helps but is no result: not where only results are wanted.

@@ -13,11 +13,13 @@ use nasfw_framework::budget::Unit;
 use nasfw_framework::events::{Event, Meter};
 use nasfw_framework::listen::{Listener, SharedListener, lock};
 use nasfw_framework::printable::counted;
+use nasfw_framework::registry::cost_in_words;
 use nasfw_framework::trust::Trust;
 
+use super::lines::fitted;
 use super::pace::Pace;
 use super::render::shown;
-use super::terminal::is_quiet;
+use super::terminal::{Stream, is_quiet, width};
 use super::view;
 
 /// How often it is looked whether a line is due, also in a step that takes long.
@@ -94,7 +96,7 @@ pub fn line(text: &str) {
 
 /// Prints a line on standard error, above the bar; while the screen is the view's, it waits.
 pub fn insist(text: &str) {
-    let text = shown(text);
+    let text = fitted(&shown(text), width(Stream::Error));
     if view::is_on() {
         return view::hold(&text);
     }
@@ -266,7 +268,10 @@ impl Listener for Progress {
                     _ => metrics
                         .iter()
                         .flatten()
-                        .map(|(k, v)| format!(" {k} {v:.4}"))
+                        .map(|(k, v)| match cost_in_words(k, *v) {
+                            Some(cost) => format!(" {k} {cost}"),
+                            None => format!(" {k} {v:.4}"),
+                        })
                         .collect(),
                 };
                 self.found = Some(*epoch);

@@ -7,15 +7,19 @@ use clap::builder::StyledStr;
 use miette::{
     Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode,
 };
-use nasfw_framework::command::{by_own_name, program};
+use nasfw_framework::command::by_own_name;
 use nasfw_framework::config::{Origin, TEXT_LIMIT};
 use nasfw_framework::printable::printable;
 use nasfw_framework::{Error, input};
 
 use textwrap::{WordSeparator, WordSplitter};
 
-use super::terminal::{Stream, has_colours};
+use super::lines::{UNBROKEN, unbroken};
+use super::terminal::{Stream, has_colours, width};
 use super::view;
+
+/// Columns of an error that nobody gives fewer.
+const WIDTH: usize = 100;
 
 /// Text as it is shown to people: nothing in it steers the terminal, and commands go by this program's own name.
 pub fn shown(text: &str) -> String {
@@ -49,27 +53,6 @@ impl Diagnostic for Shown {
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
         (!self.labels.is_empty()).then(|| Box::new(self.labels.iter().cloned()) as _)
     }
-}
-
-/// Spaces of commands while lines are broken: a command that is broken can't be pasted.
-const UNBROKEN: &str = "\u{a0}";
-
-/// A text with its commands (between backticks, or on a line of their own) in one piece each.
-fn unbroken(text: &str) -> String {
-    let line = |line: &str| {
-        if line.starts_with(program()) {
-            return line.replace(' ', UNBROKEN);
-        }
-        let pieces = line.split('`').enumerate();
-        let pieces: Vec<String> = pieces
-            .map(|(i, piece)| match i % 2 {
-                1 => piece.replace(' ', UNBROKEN),
-                _ => piece.to_owned(),
-            })
-            .collect();
-        pieces.join("`")
-    };
-    text.split('\n').map(line).collect::<Vec<_>>().join("\n")
 }
 
 impl Shown {
@@ -124,19 +107,25 @@ impl Shown {
 /// `elsewhere` says where else the verb's output can go.
 pub fn error(error: &Error, elsewhere: Option<&str>) {
     view::restore();
-    let text = text(error, elsewhere, has_colours(Stream::Error));
+    let columns = width(Stream::Error).map_or(WIDTH, |columns| columns.min(WIDTH));
+    let text = fitted(error, elsewhere, has_colours(Stream::Error), columns);
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }
 
-/// An error with what to type, with or without colours and box drawing.
-pub fn text(error: &Error, elsewhere: Option<&str>, rich: bool) -> String {
+/// An error with what to type, without colours and box drawing.
+pub fn text(error: &Error, elsewhere: Option<&str>) -> String {
+    fitted(error, elsewhere, false, WIDTH)
+}
+
+/// The same in so many columns, with or without colours and box drawing.
+fn fitted(error: &Error, elsewhere: Option<&str>, rich: bool, columns: usize) -> String {
     let theme = if rich {
         GraphicalTheme::unicode()
     } else {
         GraphicalTheme::none()
     };
     let handler = GraphicalReportHandler::new_themed(theme)
-        .with_width(100)
+        .with_width(columns)
         .with_break_words(false)
         // Paths, options and names are broken neither at slashes nor at hyphens.
         .with_word_separator(WordSeparator::AsciiSpace)

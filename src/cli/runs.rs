@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::columns;
 use super::output::{say, say_json};
-use super::terminal;
+use super::terminal::{Stream, width};
 
 /// Columns of a table that nobody gives another width.
 pub const WIDTH: usize = 80;
@@ -88,8 +88,8 @@ impl Runs {
         let headings = [
             "name", "state", "strategy", "space", "dataset", "worth", "age",
         ];
-        let width = terminal::width().unwrap_or(WIDTH);
-        say(columns::table(&headings, &rows, width, &PARTS));
+        let columns = width(Stream::Out).unwrap_or(WIDTH);
+        say(columns::table(&headings, &rows, columns, &PARTS));
         let broken = found.iter().filter_map(|e| Some((e, e.problem.as_ref()?)));
         for (entry, problem) in broken {
             say(format!("{} is broken: {problem}", entry.path.display()));

@@ -5,14 +5,15 @@ use std::path::Path;
 use nasfw_framework::Result;
 use nasfw_framework::events::Event;
 use nasfw_framework::printable::counted;
+use nasfw_framework::registry::cost_in_words;
 use nasfw_framework::run::{EVENTS, RESULT, read_events};
 use nasfw_framework::trainer::Outcome;
 
-use super::output::{hint, say};
+use super::output::{hint, say, tell};
 
 /// Prints genotype, facts, figures and what to type next.
 pub fn print(outcome: &Outcome, run: &Path, next: &[String]) -> Result<()> {
-    say(format!("\n{}\n", outcome.genotype));
+    tell(format!("\n{}\n", outcome.genotype));
     for (name, value) in &outcome.facts {
         match (value.get("matrix"), value.get("ops")) {
             (Some(matrix), Some(ops)) => {
@@ -25,23 +26,24 @@ pub fn print(outcome: &Outcome, run: &Path, next: &[String]) -> Result<()> {
         }
     }
     if let (Some(entropy), Some(sharpness)) = (outcome.entropy, outcome.sharpness) {
-        say(format!(
+        tell(format!(
             "entropy {entropy:.3} (1 uniform, 0 one-hot), mean of the largest weight {sharpness:.3}"
         ));
     }
-    outcome.remarks().into_iter().for_each(say);
+    outcome.remarks().into_iter().for_each(tell);
     for (name, value) in outcome.metrics.iter().flatten() {
         let regret = outcome.regret.as_ref().and_then(|r| r.get(name));
         let regret = regret.map_or(String::new(), |r| format!(", regret {r:.4}"));
-        say(format!("{}: {value:.4}{regret}", outcome.trust.shown(name)));
+        let value = cost_in_words(name, *value).unwrap_or_else(|| format!("{value:.4}"));
+        tell(format!("{}: {value}{regret}", outcome.trust.shown(name)));
     }
     if let Some(benchmark) = &outcome.benchmark {
         match outcome.known {
-            Some(false) => say(format!("not in {}", benchmark.source)),
-            _ => say(format!("regret is against {}", benchmark.optimum)),
+            Some(false) => tell(format!("not in {}", benchmark.source)),
+            _ => tell(format!("regret is against {}", benchmark.optimum)),
         }
     }
-    say(format!(
+    tell(format!(
         "{}, {}: {}",
         counted(outcome.epochs, "epoch"),
         counted(outcome.steps, "step"),
@@ -57,7 +59,7 @@ pub fn print(outcome: &Outcome, run: &Path, next: &[String]) -> Result<()> {
         let memory = peak_memory.map_or(String::new(), |b| {
             format!(", peak memory {:.2} GB", b as f64 / 1e9)
         });
-        say(format!("{seconds:.1} s in this process{memory}"));
+        tell(format!("{seconds:.1} s in this process{memory}"));
     }
     say(format!("result: {}", run.join(RESULT).display()));
     hint(format!("\nnext:\n  {}", next.join("\n  ")));

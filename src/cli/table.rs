@@ -7,6 +7,7 @@ use clap::Args;
 use nasfw_analysis::record::Record;
 use nasfw_analysis::table::{FIGURES, differing, figures, runs, worth};
 use nasfw_framework::Result;
+use nasfw_framework::registry::cost_in_words;
 use nasfw_framework::settings::in_words;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 use super::columns;
 use super::output::{format_of, say, say_json, write_file};
 use super::runs::WIDTH;
-use super::terminal;
+use super::terminal::{Stream, width};
 
 /// Columns that the names of figures and settings get.
 const NAMES: usize = 28;
@@ -60,9 +61,9 @@ impl Table {
         for (i, record) in records.iter().enumerate() {
             say(format!("{}  {}", i + 1, record.path.display()));
         }
-        let width = terminal::width().unwrap_or(WIDTH);
+        let columns = width(Stream::Out).unwrap_or(WIDTH);
         // So many runs stand side by side, and the others below them.
-        let beside = (width.saturating_sub(NAMES) / RUN).max(1);
+        let beside = (columns.saturating_sub(NAMES) / RUN).max(1);
         let differing = differing(&records);
         for (i, some) in records.chunks(beside).enumerate() {
             let numbers: Vec<String> = (1..=some.len())
@@ -72,7 +73,7 @@ impl Table {
             let head: Vec<&str> = head.collect();
             say(format!(
                 "\n{}",
-                columns::table(&head, &rows(some, &differing), width, &[])
+                columns::table(&head, &rows(some, &differing), columns, &[])
             ));
         }
         Ok(())
@@ -92,9 +93,9 @@ fn rows(records: &[Record], differing: &[&String]) -> Vec<Vec<String>> {
     let names: BTreeSet<String> = records.iter().flat_map(|r| worth(r).into_keys()).collect();
     let worth = names.iter().map(|name| {
         let value = |r: &Record| {
-            worth(r)
-                .get(name)
-                .map_or(String::new(), |v| format!("{v:.4}"))
+            let metric = name.strip_prefix("metric.").unwrap_or(name);
+            let shown = |v: &f64| cost_in_words(metric, *v).unwrap_or_else(|| format!("{v:.4}"));
+            worth(r).get(name).map_or(String::new(), shown)
         };
         row(name, &value)
     });

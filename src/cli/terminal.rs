@@ -113,13 +113,17 @@ pub fn has_colours(stream: Stream) -> bool {
     forced || terminal && term_supports_color()
 }
 
-/// How many columns lines of standard output may have: as the variable COLUMNS says, or as wide as the terminal is; none
-/// where nobody has to fit lines into anything.
-pub fn width() -> Option<usize> {
+/// How many columns lines may have: as the variable COLUMNS says, or as wide as the terminal is; none where nobody has to fit
+/// lines into anything.
+pub fn width(stream: Stream) -> Option<usize> {
     let said = std::env::var("COLUMNS").ok();
     let said = said.and_then(|text| text.trim().parse().ok());
     said.filter(|columns| *columns > 0).or_else(|| {
-        let (_, columns) = Term::stdout().size_checked()?;
+        let terminal = match stream {
+            Stream::Out => Term::stdout(),
+            Stream::Error => Term::stderr(),
+        };
+        let (_, columns) = terminal.size_checked()?;
         Some(usize::from(columns))
     })
 }

@@ -203,6 +203,86 @@ fn mistakes_in_limits_are_refused_before_the_first_step() {
     assert_eq!(finished.count(), 0);
 }
 
+/// People read costs with the unit in which they typed the limit, programs the plain number.
+#[test]
+fn costs_are_shown_with_their_unit_to_people_and_plain_to_programs() {
+    let dir = folder();
+    let dir = dir.path();
+    let own = ["run", "--name", "it", "-s", "random"];
+    let limits = ["--limit", "macs=1G", "--limit", "memory=1GB"];
+    let said = good(dir, &[&own[..], &limits, &TINY].concat());
+    let metrics = &result(dir, "it")["metrics"];
+    let report = dir.join("report.html");
+    good(dir, &["report", "runs/it", "-o", report.to_str().unwrap()]);
+    let report = fs::read_to_string(report).unwrap();
+    let table = good(dir, &["table", "runs/it"]);
+    let watch = good(dir, &["watch", "runs/it", "--once"]);
+    let json: Value = serde_json::from_str(&good(dir, &["table", "runs/it", "--json"])).unwrap();
+    good(dir, &["table", "runs/it", "--csv", "it.csv"]);
+    let csv = fs::read_to_string(dir.join("it.csv")).unwrap();
+    for (metric, unit) in [("cost/macs", ""), ("cost/memory", "B")] {
+        let plain = metrics[metric].as_f64().unwrap();
+        // "28.49M", or "16.38 KB".
+        let in_words = |text: &str| {
+            let text = text.trim_start();
+            let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.');
+            let (digits, suffix) = text.split_at(digits.unwrap_or(text.len()));
+            let mut letters = suffix.trim_start().chars();
+            let factor = match letters.next() {
+                Some('K') => 1e3,
+                Some('M') => 1e6,
+                _ => return false,
+            };
+            let shown: f64 = digits.parse().unwrap_or(f64::NAN);
+            (shown * factor / plain - 1.0).abs() < 1e-3 && letters.as_str().starts_with(unit)
+        };
+        for (place, text) in [("run", &said), ("table", &table), ("watch", &watch)] {
+            let mut after = text.split(metric).skip(1);
+            let shown = after.any(|text| in_words(text.trim_start_matches(':')));
+            assert!(shown, "{place}, {metric}: {text}");
+        }
+        let mut cells = report.split("</td>");
+        let shown = cells.any(|cell| {
+            let value = format!("data-value=\"{plain}\">");
+            cell.split_once(&value)
+                .is_some_and(|(_, text)| in_words(text))
+        });
+        assert!(shown, "{metric}");
+        let worth = &json["runs"][0]["worth"][format!("metric.{metric}")];
+        assert_eq!(worth.as_f64(), Some(plain));
+        assert!(
+            csv.contains(&format!(",{plain},")) || csv.contains(&format!(",{plain}\n")),
+            "{csv}"
+        );
+    }
+}
+
+/// A node with so many ways to be decided that they can't be held in memory; with fewer edges it is let pass.
+#[test]
+fn nodes_with_too_many_ways_are_refused_before_the_first_step() {
+    let dir = folder();
+    let dir = dir.path();
+    let said = |keep: usize| {
+        let large = SPACE
+            .replace("nodes = 2", "nodes = 12")
+            .replace("keep = 0", &format!("keep = {keep}"));
+        fs::write(dir.join("large.toml"), large).unwrap();
+        let own = ["run", "--space", "large.toml", "--limit", "params=1"];
+        let out = nasfw(dir, &[&own[..], &TINY[2..]].concat());
+        assert_eq!(out.status.code(), Some(2), "{}", flat(&out.stderr));
+        flat(&out.stderr)
+    };
+    let text = said(6);
+    // 12 over 6 sets of edges, 3 operations for each of the 6.
+    assert!(
+        text.contains("node 12 of `cell` keeps 6 of 12 edges") && text.contains("6.7e5 ways"),
+        "{text}"
+    );
+    assert!(text.contains("let the space keep fewer"), "{text}");
+    let text = said(3);
+    assert!(text.contains("the cheapest has params"), "{text}");
+}
+
 /// Killed and resumed, a search under a learned penalty is the same.
 #[test]
 fn a_multiplier_is_part_of_what_is_resumed() {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nasfw::framework::registry::{Kind, Registry};
 use serde_json::Value;
 
-use crate::program::{good, nasfw, tiny};
+use crate::program::{good, kept, nasfw, tiny};
 
 #[test]
 fn quiet_leaves_results_and_errors_and_verbose_says_more() {
@@ -129,6 +129,73 @@ fn lists_have_singular_names_and_break_between_words() {
     let registry = Registry::load().unwrap();
     let summary = registry.get(Kind::Strategy, "vim").unwrap().summary;
     assert!(wide.contains(summary));
+}
+
+/// What is said to people fits into the terminal, has the same words as ever, and no command in two pieces.
+#[test]
+fn sentences_are_broken_between_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let said = |columns: Option<&str>, words: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nasfw"));
+        command.args(words).current_dir(dir).env_remove("COLUMNS");
+        let out = kept(command.envs(columns.map(|c| ("COLUMNS", c))))
+            .output()
+            .unwrap();
+        String::from_utf8([out.stdout, out.stderr].concat()).unwrap()
+    };
+    // Bars are between the pieces of a message, marks before each piece of a comment; times are never the same.
+    let words = |text: &str| -> Vec<String> {
+        let lines = text
+            .lines()
+            .filter(|line| !line.contains(" in this process"));
+        let words = lines.flat_map(str::split_whitespace);
+        let words = words.filter(|word| !["|", "#", "help:"].contains(word));
+        let text = words.collect::<Vec<_>>().join(" ");
+        // How fast a step was differs, too.
+        let (before, step) = text.split_once("step 1/1").unwrap_or((&text, ""));
+        let (_, after) = step
+            .split_once("steps/s")
+            .or(step.split_once("a step"))
+            .unwrap_or_default();
+        (before.to_owned() + after)
+            .split(' ')
+            .map(str::to_owned)
+            .collect()
+    };
+    let search = "run --space toy-conv --epochs 1 --threads 1 --set dataset.images=64 --name";
+    let search = |name: &'static str| search.split(' ').chain([name]).collect::<Vec<_>>();
+    let cases = [
+        (vec!["describe", "nothing"], vec!["describe", "nothing"]),
+        (vec!["describe", "vim"], vec!["describe", "vim"]),
+        (vec!["doctor"], vec!["doctor"]),
+        (
+            vec!["run", "--limit", "mac=3M"],
+            vec!["run", "--limit", "mac=3M"],
+        ),
+        (search("narrow"), search("broad_")),
+    ];
+    for (narrow, broad) in cases {
+        let (shown, wide) = (said(Some("60"), &narrow), said(None, &broad));
+        assert_eq!(
+            words(&shown),
+            words(&wide.replace("broad_", "narrow")),
+            "{narrow:?}"
+        );
+        let long = |text: &str| text.lines().filter(|l| l.chars().count() > 60).count();
+        assert!(long(&wide) > 0, "{wide}");
+        for line in shown.lines().filter(|line| line.chars().count() > 60) {
+            let setting = line.contains(" = ") && !line.starts_with('#');
+            let one = line.trim_start().split_whitespace().count() < 3;
+            assert!(
+                setting || one || line.contains("nasfw "),
+                "{narrow:?}: {line}"
+            );
+        }
+        for command in wide.split('`').skip(1).step_by(2) {
+            assert!(shown.contains(command), "{command}: {shown}");
+        }
+    }
 }
 
 /// What the help of `run` says is a setting's default is what `config show` has without any option.

@@ -6,6 +6,7 @@ use maud::{Markup, PreEscaped, html};
 use nasfw_framework::arch::{Cell, Genotype};
 use nasfw_framework::draw::Drawing;
 use nasfw_framework::printable::printable;
+use nasfw_framework::registry::cost_in_words;
 
 use crate::compare::Summary;
 use crate::figures::Figure;
@@ -34,6 +35,12 @@ pub(super) fn marked(x: Option<f64>, predicted: bool) -> String {
         Some(x) if predicted => format!("{} (predicted)", number(x)),
         x => maybe(x),
     }
+}
+
+/// A metric's value, or a dash: what a network costs with its unit, all else as [`marked`].
+pub(super) fn valued(metric: &str, x: Option<f64>, predicted: bool) -> String {
+    let cost = x.and_then(|x| cost_in_words(metric, x));
+    cost.unwrap_or_else(|| marked(x, predicted))
 }
 
 /// A p-value.

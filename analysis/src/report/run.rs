@@ -10,7 +10,7 @@ use nasfw_framework::events::Event;
 use nasfw_framework::run::CONFIG;
 use nasfw_framework::trainer::Outcome;
 
-use super::parts::{cells, clean, figure, marked, maybe, number, pairs, scroll};
+use super::parts::{cells, clean, figure, marked, maybe, number, pairs, scroll, valued};
 use super::settings;
 use crate::figures::Kind;
 use crate::record::Record;
@@ -345,7 +345,7 @@ fn metrics(record: &Record) -> Markup {
                     thead { tr { th scope="col" { "Metric" } th.num scope="col" { "Value" } th.num scope="col" { "Regret" } } }
                     tbody { @for (name, value) in metrics { tr {
                         th scope="row" { (clean(name)) }
-                        td.num { (marked(Some(*value), predicted(name))) }
+                        td.num data-value=(value) { (valued(name, Some(*value), predicted(name))) }
                         td.num { (marked(regret(name), predicted(name))) }
                     } } }
                 }
@@ -398,7 +398,7 @@ fn along(record: &Record) -> Markup {
                     tbody { @for (_, m) in &rows { tr {
                         th.num scope="row" { (m.step) } td.num { (m.epoch) }
                         @for name in names {
-                            td.num { (marked(m.metrics.and_then(|x| x.get(*name)).copied(), m.trust.predicted.contains_key(*name))) }
+                            td.num data-value=[m.metrics.and_then(|x| x.get(*name))] { (valued(name, m.metrics.and_then(|x| x.get(*name)).copied(), m.trust.predicted.contains_key(*name))) }
                             td.num { (marked(m.regret.and_then(|x| x.get(*name)).copied(), m.trust.predicted.contains_key(*name))) }
                         }
                     } } }

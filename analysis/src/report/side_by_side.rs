@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use maud::{Markup, html};
 
-use super::parts::{clean, figure, marked, maybe, scroll};
+use super::parts::{clean, figure, maybe, scroll, valued};
 use super::run::{anchor, certainty};
 use super::settings::text;
 use crate::figures::curves::together;
@@ -86,7 +86,7 @@ fn facts(runs: &[Record], all: bool) -> Vec<(String, Vec<String>)> {
         ))
     };
     let shown = |r: &Record, name: &str, regret| match number(r, name, regret) {
-        Some((value, predicted)) => marked(Some(value), predicted),
+        Some((value, predicted)) => valued(name, Some(value), predicted),
         None => maybe(None),
     };
     let mut facts = vec![

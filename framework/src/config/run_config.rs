@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::job::{Common, RunConfig};
 use crate::registry::{Kind, Parse, Registry};
 use crate::run::{CONFIG, RUN, need_run, read_stored};
-use crate::settings::{ConfigError, Problem, Validator, flatten};
+use crate::settings::{ConfigError, Problem, Validator, flatten, misread};
 
 /// The most CPU threads.
 const MOST_THREADS: usize = 1024;
@@ -51,7 +51,7 @@ impl RunConfig {
         let common: Option<Common> = reader.read("", resolved.value.clone(), |value| {
             serde_path_to_error::deserialize(value).map_err(|e| {
                 let key = e.path().to_string();
-                ConfigError::one(key, e.into_inner().to_string(), None)
+                ConfigError::one(key, misread(&e.into_inner()), None)
             })
         });
         let benchmark = match resolved

@@ -4,6 +4,6 @@ mod problem;
 mod tree;
 mod validate;
 
-pub use problem::{ConfigError, Origin, Problem};
+pub use problem::{ConfigError, Origin, Problem, misread};
 pub use tree::{flatten, in_words, is_option};
 pub use validate::Validator;

@@ -51,6 +51,21 @@ pub struct Problem {
     pub origin: Option<Origin>,
 }
 
+/// What serde says of a value of the wrong kind, without the names that kinds have in code.
+pub fn misread(error: &serde_json::Error) -> String {
+    let said = error.to_string();
+    let Some((found, expected)) = said.rsplit_once(", expected ") else {
+        return said;
+    };
+    let kind = match expected {
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number from 0 on",
+        "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number",
+        "f32" | "f64" => "a number",
+        _ => return said,
+    };
+    format!("{found}, expected {kind}")
+}
+
 /// All that is wrong with a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
@@ -104,3 +119,36 @@ impl fmt::Display for ConfigError {
 }
 
 impl std::error::Error for ConfigError {}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde::de::DeserializeOwned;
+    use serde_json::{Value, from_value, json};
+
+    use super::misread;
+
+    fn said<T: DeserializeOwned + std::fmt::Debug>(value: Value) -> String {
+        misread(&from_value::<T>(value).unwrap_err())
+    }
+
+    #[test]
+    fn kinds_of_values_have_plain_names() {
+        assert_eq!(
+            said::<u64>(json!(-3)),
+            "invalid value: integer `-3`, expected a whole number from 0 on"
+        );
+        assert_eq!(
+            said::<i32>(json!(0.5)),
+            "invalid type: floating point `0.5`, expected a whole number"
+        );
+        assert_eq!(
+            said::<f64>(json!("fast")),
+            "invalid type: string \"fast\", expected a number"
+        );
+        assert_eq!(
+            said::<bool>(json!(1)),
+            "invalid type: integer `1`, expected a boolean"
+        );
+    }
+}

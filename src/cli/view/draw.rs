@@ -7,6 +7,7 @@ use std::time::Duration;
 use indicatif::HumanDuration;
 use nasfw_framework::command::command;
 use nasfw_framework::printable::{counted, printable};
+use nasfw_framework::registry::cost_in_words;
 use nasfw_framework::trainer::PATIENCE;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -60,7 +61,7 @@ pub fn draw(state: &State, look: Look, area: Rect, buf: &mut Buffer) {
     let warnings = warnings(state);
     let roomy = area.width >= 72 && area.height >= 18;
     let header = header(state, look, area.width, roomy);
-    let figures = figures(state, look, roomy);
+    let figures = figures(state, look, area.width, roomy);
     let most = if roomy { 3 } else { 1 };
     let heights = [
         header.len() as u16,
@@ -152,22 +153,34 @@ fn header<'a>(state: &'a State, look: Look, width: u16, roomy: bool) -> Vec<Line
         Span::styled(word, look.paint(colour).add_modifier(Modifier::BOLD)),
     ])];
     if roomy {
-        let mut text = state.about.run.clone();
+        let mut parts = vec![state.about.run.clone()];
         if !state.device.is_empty() {
             let (weights, arch) = state.params;
-            text += &format!(
-                "; {}; {}, {}",
-                state.device,
+            parts.push(state.device.clone());
+            parts.push(format!(
+                "{}, {}",
                 counted(weights, "weight"),
                 counted(arch, "architecture parameter")
-            );
+            ));
         }
-        if let Some(bytes) = state.memory {
-            text += &format!("; memory {:.2} GB", bytes as f64 / 1e9);
-        }
-        lines.push(Line::styled(text, look.faint()));
+        let memory = state.memory.map(|bytes| bytes as f64 / 1e9);
+        parts.extend(memory.map(|gb| format!("memory {gb:.2} GB")));
+        lines.push(Line::styled(whole(&parts, "; ", width), look.faint()));
     }
     lines
+}
+
+/// Parts behind each other, as many as fit whole; a mark says that there are more.
+fn whole(parts: &[String], between: &str, width: u16) -> String {
+    let all = parts.join(between);
+    let fits = |text: &str| text.chars().count() <= usize::from(width);
+    if fits(&all) {
+        return all;
+    }
+    let some = (1..parts.len())
+        .rev()
+        .map(|n| parts[..n].join(between) + between + "…");
+    some.into_iter().find(|text| fits(text)).unwrap_or(all)
 }
 
 /// The bar, and in words where the run stands.
@@ -199,7 +212,7 @@ fn progress<'a>(state: &State, look: Look, width: u16) -> Line<'a> {
 }
 
 /// Numbers: last loss and accuracy, entropy; metrics and regret.
-fn figures<'a>(state: &State, look: Look, roomy: bool) -> Vec<Line<'a>> {
+fn figures<'a>(state: &State, look: Look, width: u16, roomy: bool) -> Vec<Line<'a>> {
     let mut now = vec![];
     for (part, curve) in &state.losses {
         let accuracy = state.accuracies.get(part).and_then(|c| c.last());
@@ -216,7 +229,8 @@ fn figures<'a>(state: &State, look: Look, roomy: bool) -> Vec<Line<'a>> {
     for (name, value) in state.metrics.iter().filter(|(n, _)| !n.contains('@')) {
         let regret = state.regret.get(name);
         let regret = regret.map_or(String::new(), |r| format!(" (regret {r:.3})"));
-        found.push(format!("{} {value:.3}{regret}", state.trust.shown(name)));
+        let value = cost_in_words(name, *value).unwrap_or_else(|| format!("{value:.3}"));
+        found.push(format!("{} {value}{regret}", state.trust.shown(name)));
     }
     if roomy {
         found.extend(state.control.clone());
@@ -224,7 +238,7 @@ fn figures<'a>(state: &State, look: Look, roomy: bool) -> Vec<Line<'a>> {
     [now, found]
         .into_iter()
         .filter(|part| !part.is_empty())
-        .map(|part| Line::styled(part.join("  "), look.paint(Color::White)))
+        .map(|part| Line::styled(whole(&part, "  ", width), look.paint(Color::White)))
         .collect()
 }
 
@@ -500,6 +514,21 @@ mod tests {
         ] {
             assert!(small.contains(part), "{part}:\n{small}");
         }
+    }
+
+    #[test]
+    fn figures_are_shown_whole_or_not_at_all() {
+        let parts = ["test 93.0", "valid 91.5", "params 3M"].map(str::to_owned);
+        for (width, shown) in [
+            (32, "test 93.0  valid 91.5  params 3M"),
+            (31, "test 93.0  valid 91.5  …"),
+            (24, "test 93.0  valid 91.5  …"),
+            (23, "test 93.0  …"),
+        ] {
+            assert_eq!(whole(&parts, "  ", width), shown);
+        }
+        // What nothing of fits is cut, as everything that is too wide.
+        assert_eq!(whole(&parts, "  ", 5), parts.join("  "));
     }
 
     /// The coin toss that it is, the dead node, the rank, and another dataset: beside the charts, and where it is narrow.
