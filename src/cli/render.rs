@@ -63,7 +63,7 @@ impl Shown {
             help = help.map(|help| format!("{help}, or choose {place}"));
         }
         let mut about = Self {
-            message: shown(&error.to_string()),
+            message: unbroken(&shown(&error.to_string())),
             help: help.map(|help| unbroken(&shown(&help))),
             source: None,
             labels: vec![],
@@ -97,7 +97,7 @@ impl Shown {
             }
         }
         if !about.labels.is_empty() {
-            about.message = shown(&format!("the configuration is not valid{rest}"));
+            about.message = unbroken(&shown(&format!("the configuration is not valid{rest}")));
         }
         about
     }

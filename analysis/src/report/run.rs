@@ -7,6 +7,7 @@ use maud::{Markup, html};
 use nasfw_framework::arch::Genotype;
 use nasfw_framework::command::command;
 use nasfw_framework::events::Event;
+use nasfw_framework::printable::counted;
 use nasfw_framework::run::CONFIG;
 use nasfw_framework::trainer::Outcome;
 
@@ -222,7 +223,7 @@ fn course(record: &Record) -> Markup {
     if let Some(outcome) = &record.outcome {
         rows.push((
             "Done",
-            html! { (outcome.epochs) " epochs, " (outcome.steps) " steps: " (clean(&outcome.reason)) },
+            html! { (counted(outcome.epochs, "epoch")) ", " (counted(outcome.steps, "step")) ": " (clean(&outcome.reason)) },
         ));
     }
     for event in &record.events {
