@@ -153,7 +153,7 @@ fn sentences_are_broken_between_words() {
         let words = words.filter(|word| !["|", "#", "help:"].contains(word));
         let text = words.collect::<Vec<_>>().join(" ");
         // How fast a step was differs, too.
-        let (before, step) = text.split_once("step 1/1").unwrap_or((&text, ""));
+        let (before, step) = text.split_once("step 1/1").unwrap_or((text.as_str(), ""));
         let (_, after) = step
             .split_once("steps/s")
             .or(step.split_once("a step"))
