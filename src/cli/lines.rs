@@ -42,6 +42,7 @@ pub fn hanging(name: &str, text: &str, below: &str, width: Option<usize>) -> Str
 /// (`threads    2`), or else indented by two. A comment of a file stays one.
 pub fn fitted(text: &str, width: Option<usize>) -> String {
     let line = |line: &str| {
+        let line = line.trim_end();
         let indent = line.len() - line.trim_start().len();
         let name = match line[indent..].find("  ") {
             _ if line.starts_with("# ") => 2,
