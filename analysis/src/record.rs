@@ -307,7 +307,14 @@ pub(crate) mod tests {
             .map(|l| serde_json::from_value(l).unwrap());
         let trust = json!({"decided": [["normal", 0.5]], "standing": {"value": {"rank": 7, "of": 90, "mean": 0.25}},
             "elsewhere": ["here", ["there", "<b>"]]});
-        let outcome = json!({"trust": trust, "genotype": genotype, "choice": [[[0]]], "facts": {}, "marginals": weights(30),
+        let criteria = json!([
+            {"name": "value", "unit": "", "higher": true, "reference": 0.0, "ideal": 1.0},
+            {"name": "cost/macs", "unit": "", "higher": false, "reference": 9e6, "ideal": 0.0}]);
+        let member = |value: f64, macs: f64| json!({"genotype": genotype, "values": {"value": value, "cost/macs": macs}});
+        let front = json!({"criteria": criteria, "hypervolume": 0.5, "evaluated": 4,
+            "members": [member(0.8, 6e6), member(0.7, 2e6)],
+            "points": [[0.8, 6e6], [0.7, 2e6], [0.6, 8e6], [0.65, 5e6]]});
+        let outcome = json!({"front": front, "trust": trust, "genotype": genotype, "choice": [[[0]]], "facts": {}, "marginals": weights(30),
             "entropy": 0.5, "sharpness": 0.5, "metrics": {"value": 0.8}, "regret": {"value": 0.2}, "known": true,
             "epochs": 3, "steps": 30, "reason": "all epochs are done"});
         let manifest = json!({"nasfw": "0.1.0", "libtorch": "2.13.0", "plugins": {"a": "0.1.0"}, "device": "cpu",

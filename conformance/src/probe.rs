@@ -11,6 +11,7 @@ use nasfw_framework::batches::Augment;
 use nasfw_framework::benchmark::{Benchmark, BenchmarkConfig, Provenance, Score};
 use nasfw_framework::config::Precision;
 use nasfw_framework::dataset::{DataSource, Dataset, ImageData, Part};
+use nasfw_framework::network::{Network, NetworkBuilder, NetworkOptions};
 use nasfw_framework::registry::{Kind, Registry, parse_section};
 use nasfw_framework::rng::Streams;
 use nasfw_framework::space::{SearchSpace, SpaceConfig, Task};
@@ -191,6 +192,24 @@ impl SearchSpace for Probe {
                 output,
             }],
         }
+    }
+
+    /// A linear layer for every kept candidate, the wider the higher its number: what is kept can be told from what it costs.
+    fn network(
+        &self,
+        genotype: &Genotype,
+        task: Task,
+        _options: &NetworkOptions,
+    ) -> Result<Network> {
+        let (mut b, images) = NetworkBuilder::new(task);
+        let mut x = b.global_average_pool(images);
+        let ops = genotype.cells.iter().flat_map(|cell| &cell.nodes);
+        for (i, op) in ops.filter_map(|node| node.op.as_ref()).enumerate() {
+            let number = op.chars().last().and_then(|c| c.to_digit(10));
+            x = b.linear(&i.to_string(), x, 2 + i64::from(number.unwrap_or_default()));
+        }
+        let logits = b.linear("classifier", x, task.classes);
+        b.finish(logits, None)
     }
 }
 

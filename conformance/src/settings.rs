@@ -66,7 +66,14 @@ impl Setting {
                     // Names, of which it may be fewer.
                     vec![Value::Array(items[1..].to_vec())]
                 } else {
-                    vec![]
+                    // One name, or none: another one in its place.
+                    let words = self
+                        .words
+                        .iter()
+                        .filter(|w| !items.contains(&Value::from(w.as_str())));
+                    words
+                        .map(|w| Value::Array(vec![w.as_str().into()]))
+                        .collect()
                 }
             }
             Value::Null | Value::Object(_) => vec![],

@@ -247,6 +247,7 @@ fn outcome() -> Outcome {
         known: None,
         benchmark: None,
         curve: vec![],
+        front: None,
         trust: Default::default(),
         epochs: 2,
         steps: 8,

@@ -41,6 +41,7 @@ mod tensors;
 pub mod benchmark;
 pub mod dataset;
 pub mod distribution;
+pub mod front;
 pub mod supernet;
 
 pub mod inputs;
@@ -97,6 +98,7 @@ pub mod prelude {
     };
     pub use crate::distribution::{ArchDistribution, IndependentSoftmax};
     pub use crate::events::Event;
+    pub use crate::front::{Archive, Criterion};
     pub use crate::listen::{Listener, SharedListener};
     pub use crate::network::{Network, NetworkBuilder, NetworkOptions};
     pub use crate::observe::{Place, Value, Wanted};

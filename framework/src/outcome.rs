@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::arch::{Choice, Genotype, Group, Marginals};
 use crate::benchmark::Provenance;
+use crate::front::Front;
 use crate::trust::Trust;
 
 /// What a search found.
@@ -49,6 +50,10 @@ pub struct Outcome {
     /// of the events: an epoch that was rolled back is there, and comes again. Empty without a benchmark.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub curve: Vec<CurvePoint>,
+    /// Of a search with several aims the architectures that no other dominates; the derived one is the best of them in the
+    /// metric.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub front: Option<Front>,
     /// How far to trust the architecture.
     #[serde(default, skip_serializing_if = "Trust::is_empty")]
     pub trust: Trust,

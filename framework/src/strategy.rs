@@ -12,6 +12,7 @@ use crate::arch::{ArchSpec, Choice};
 use crate::cost::Asked;
 use crate::distribution::ArchDistribution;
 use crate::error::{Error, Result};
+use crate::front::Archive;
 use crate::optim::OptimizerConfig;
 use crate::rng::Streams;
 use crate::search::{Needs, Search};
@@ -290,6 +291,12 @@ pub trait Strategy: Send {
     /// test accuracy of what it trains, say. They must follow from [`Strategy::state`].
     fn metrics(&self) -> BTreeMap<String, f64> {
         self.base().map(|b| b.metrics()).unwrap_or_default()
+    }
+
+    /// Of a strategy with several aims, all that it has looked at: the result keeps the front, and reports the hypervolume. It must
+    /// follow from [`Strategy::state`], and [`Strategy::derive`] give its [`Archive::best`].
+    fn front(&self) -> Option<&Archive> {
+        self.base()?.front()
     }
 
     /// Matrices that show the strategy's insides, by name, for the figures of a report: before training and after

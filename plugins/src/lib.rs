@@ -86,6 +86,8 @@ pub mod fair_darts;
 pub mod gdas;
 pub mod ista_nas;
 pub mod lambda_darts;
+pub mod nsga2;
+mod objectives;
 pub mod oles;
 pub mod p_darts;
 pub mod parsec;

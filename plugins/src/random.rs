@@ -3,8 +3,10 @@
 use nasfw_framework::prelude::*;
 use nasfw_framework::register;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::bilevel;
+use crate::objectives::Objectives;
 
 /// Settings of random search.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -20,6 +22,10 @@ pub struct RandomConfig {
     pub metric: String,
     /// After which training.
     pub fidelity: Fidelity,
+    /// What networks must not cost, if the result is to be a front: names of costs, or tables of a `name` and settings.
+    pub costs: Vec<Value>,
+    /// What a front's hypervolume counts the score from.
+    pub reference: f64,
 }
 
 /// How an architecture is scored.
@@ -30,7 +36,7 @@ pub enum Scoring {
     Benchmark,
     /// By training it from fresh weights on the training half and testing it on the validation half.
     Train,
-    /// Not at all: the first architecture that is drawn is the result.
+    /// Not at all: the first architecture that is drawn is the result. With costs it is looked up, so that there is a front of it.
     None,
 }
 
@@ -50,6 +56,11 @@ eval_batches = 0
 metric = ""
 # The training that the metric is taken after: "full", or "lowest": the shortest one that the benchmark knows of it.
 fidelity = "full"
+# Costs beside the score: then the result has the front of all that is drawn. "macs", "params", … (`nasfw list costs`), or tables
+# that also have the cost's own settings and what the hypervolume counts it from, for example { name = "macs", reference = "300M" }.
+costs = []
+# With `costs`: what the hypervolume counts the score from.
+reference = 0.0
 
 [trainer.weights]
 # Every architecture is trained at the same rate, early or late in the run.
@@ -80,7 +91,9 @@ amount = 12_000
 impl StrategyConfig for RandomConfig {
     fn build(&self, cx: BuildContext<'_>) -> Result<Box<dyn Strategy>> {
         Ok(Box::new(Random {
+            objectives: Objectives::new(&self.costs, self.reference)?,
             config: self.clone(),
+            spec: cx.spec.clone(),
             streams: cx.streams,
             epochs: cx.epochs,
             state: State::default(),
@@ -88,13 +101,28 @@ impl StrategyConfig for RandomConfig {
     }
 
     fn needs_benchmark(&self) -> bool {
-        matches!(self.score, Scoring::Benchmark)
+        match self.score {
+            Scoring::Benchmark => true,
+            // What is not scored is on no front.
+            Scoring::None => !self.costs.is_empty(),
+            Scoring::Train => false,
+        }
     }
 
     fn validate(&self, v: &mut Validator) {
         v.at_least("strategy.samples", self.samples, 1);
+        Objectives::validate(v, &self.costs);
+        if self.costs.is_empty() && self.reference != 0.0 {
+            v.problem(
+                "strategy.reference",
+                "it would change nothing without a cost in `strategy.costs`",
+            );
+        }
     }
 }
+
+/// Name of the accuracy on the validation half that a front of trained architectures has.
+const OWN_METRIC: &str = "val-accuracy";
 
 /// So many architectures one after the other that a partial table lacks end a search.
 const MISSING: u64 = 1000;
@@ -113,10 +141,15 @@ struct State {
     /// How many were missing one after the other.
     #[serde(default)]
     missing_in_a_row: u64,
+    /// With costs, all that was scored.
+    #[serde(default)]
+    archive: Archive,
 }
 
 struct Random {
     config: RandomConfig,
+    objectives: Objectives,
+    spec: ArchSpec,
     streams: Streams,
     epochs: u64,
     state: State,
@@ -136,7 +169,9 @@ impl Random {
         search.space().random(rng)
     }
 
-    fn scored(&mut self, score: f64, search: &mut Search) {
+    /// The architecture whose turn it is has its score.
+    fn scored(&mut self, score: f64, search: &mut Search) -> Result<()> {
+        self.keep(score, search)?;
         let best = self.state.best.as_ref().map(|(_, best)| *best);
         if best.is_none_or(|best| score > best) {
             self.state.best = Some((self.current(search), score));
@@ -146,6 +181,31 @@ impl Random {
         search.log("samples", (self.state.drawn - self.state.missing) as f64);
         search.log("score", score);
         search.log("best_score", best.map_or(score, |best| best.max(score)));
+        Ok(())
+    }
+
+    /// Keeps what it is worth, if there are costs.
+    fn keep(&mut self, score: f64, search: &Search) -> Result<()> {
+        if self.objectives.is_empty() {
+            return Ok(());
+        }
+        let choice = self.current(search);
+        let archive = &mut self.state.archive;
+        match self.config.score {
+            Scoring::Train => {
+                let named = || Ok((OWN_METRIC.to_owned(), Some(1.0)));
+                self.objectives
+                    .keep(search, archive, &choice, (named, score))
+            }
+            Scoring::Benchmark | Scoring::None => {
+                let metric = Metric {
+                    name: &self.config.metric,
+                    fidelity: self.config.fidelity,
+                };
+                self.objectives
+                    .keep_looked_up(search, archive, &choice, (metric, score))
+            }
+        }
     }
 
     /// Looks an architecture up. What a partial table lacks is passed over.
@@ -155,7 +215,9 @@ impl Random {
             fidelity: self.config.fidelity,
         };
         match search.look_up(&self.current(search), metric)? {
-            LookUp::Score(score) => self.scored(score, search),
+            LookUp::Score(score) => self.scored(score, search)?,
+            // The result stays the first one.
+            _ if self.config.score == Scoring::None => {}
             LookUp::Unknown => {
                 self.state.drawn += 1;
                 self.state.missing += 1;
@@ -171,7 +233,8 @@ impl Random {
 impl Strategy for Random {
     fn step(&mut self, search: &mut Search) -> Result<()> {
         match self.config.score {
-            Scoring::None => return Ok(()),
+            Scoring::None if self.objectives.is_empty() => return Ok(()),
+            Scoring::None => return self.look_up(search),
             Scoring::Benchmark => return self.look_up(search),
             Scoring::Train => {}
         }
@@ -183,12 +246,16 @@ impl Strategy for Random {
         if last || self.turn(then) != self.turn(now) {
             let batches = (self.config.eval_batches > 0).then_some(self.config.eval_batches);
             let score = search.evaluate(&arch, Some(Split::Val), batches)?.accuracy;
-            self.scored(score, search);
+            self.scored(score, search)?;
             if !last {
                 search.restart_weights()?;
             }
         }
         Ok(())
+    }
+
+    fn epoch_start(&mut self, search: &mut Search) -> Result<()> {
+        self.objectives.begin(search)
     }
 
     fn epoch_end(&mut self, _search: &mut Search) -> Result<Control> {
@@ -211,8 +278,14 @@ impl Strategy for Random {
     }
 
     fn derive(&self, search: &Search) -> Result<Choice> {
-        let best = self.state.best.as_ref().map(|(choice, _)| choice.clone());
+        // Of equal scores the cheapest.
+        let best = self.state.archive.best().cloned();
+        let best = best.or_else(|| Some(self.state.best.as_ref()?.0.clone()));
         Ok(best.unwrap_or_else(|| self.current(search)))
+    }
+
+    fn front(&self) -> Option<&Archive> {
+        (!self.objectives.is_empty()).then_some(&self.state.archive)
     }
 
     fn state(&self) -> Result<StrategyState> {
@@ -220,7 +293,9 @@ impl Strategy for Random {
     }
 
     fn restore(&mut self, state: StrategyState) -> Result<()> {
-        self.state = state.value()?;
+        let state: State = state.value()?;
+        state.archive.check(&self.spec)?;
+        self.state = state;
         Ok(())
     }
 }
@@ -240,6 +315,18 @@ mod tests {
         let config: RandomConfig = serde_json::from_value(section).unwrap();
         Random {
             config: RandomConfig { samples, ..config },
+            objectives: Objectives::new(&[], 0.0).unwrap(),
+            spec: ArchSpec::new(vec![Group {
+                name: "group".into(),
+                role: Role::Operations,
+                rows: vec![Row {
+                    name: "row".into(),
+                    candidates: vec!["a".into(), "b".into()],
+                    keep: 1,
+                }],
+                edges: None,
+            }])
+            .unwrap(),
             streams: Streams::new(0),
             epochs: 1,
             state: State::default(),

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use nasfw_analysis::compare::{Comparison, State};
-use nasfw_analysis::figures::{ComparisonKind, Figure as Drawn, Format, Kind, in_millimetres};
+use nasfw_analysis::figures::{
+    ComparisonKind, Figure as Drawn, Format, Kind, fronts, in_millimetres,
+};
 use nasfw_analysis::record::Record;
 use nasfw_framework::command::command;
 use nasfw_framework::registry::similar;
@@ -24,6 +26,9 @@ pub struct Figure {
     /// The row (`0->2`, `normal/0->2`) or group (`normal`) to show [default: the first group]
     #[arg(long, value_name = "ROW")]
     edge: Option<String>,
+    /// Lay the front of this run over it, too; as often as wanted
+    #[arg(long, value_name = "RUN", requires = "kind")]
+    with: Vec<PathBuf>,
     /// Write to this file, SVG, PNG or PDF by its ending, instead of SVG to standard output
     #[arg(long, short = 'o', value_name = "FILE")]
     output: Option<PathBuf>,
@@ -50,7 +55,12 @@ impl Figure {
     /// Draws, or lists.
     pub fn carry_out(self) -> Result<()> {
         let source = self.source()?;
-        let figures = self.figures(&source)?;
+        let mut figures = self.figures(&source)?;
+        if !self.with.is_empty() {
+            let together = self.together(&source)?;
+            let front = figures.iter_mut().filter(|f| f.0 == Kind::Front.name());
+            front.for_each(|figure| figure.2.clone_from(&together));
+        }
         if let Some(dir) = &self.all {
             return self.write_all(dir, &source, &figures);
         }
@@ -90,6 +100,24 @@ impl Figure {
         }
     }
 
+    /// The fronts of several runs over each other.
+    fn together(&self, source: &Source) -> Result<Option<Drawn>> {
+        let (Source::Run(first), true) = (source, self.kind.as_deref() == Some("front")) else {
+            return Err(Error::Incompatible {
+                what: "`--with`".into(),
+                why: "only fronts of runs are laid over each other".into(),
+                help: "`nasfw figure RUN front --with RUN`; `nasfw report RUN RUN` has runs side by side"
+                    .into(),
+            });
+        };
+        let others = self.with.iter().map(|run| Record::read(run));
+        let others: Vec<Record> = others.collect::<Result<_>>()?;
+        let all = std::iter::once(first.as_ref()).chain(&others);
+        let all: Vec<(String, &Record)> = all.map(|run| (run.name(), run)).collect();
+        let named: Vec<(&str, &Record)> = all.iter().map(|(n, r)| (n.as_str(), *r)).collect();
+        Ok(fronts(&named))
+    }
+
     /// Reads what is to be drawn; of a comparison's runs none where only its other figures are asked for.
     fn source(&self) -> Result<Source> {
         let Some((comparison, folder)) = comparison::load(&self.what)? else {
@@ -98,7 +126,11 @@ impl Figure {
         let of = |kind: ComparisonKind| self.kind.as_deref().is_none_or(|k| k == kind.name());
         let needed = |i: usize| match comparison.trials[i].state {
             State::Done if of(ComparisonKind::Curves) => true,
-            State::Done if of(ComparisonKind::Weights) => comparison.of_one_seed().contains(&i),
+            State::Done => {
+                let some = ComparisonKind::ALL.into_iter();
+                let wanted = some.filter(|kind| kind.is_of_one_seed()).any(of);
+                wanted && comparison.of_one_seed().contains(&i)
+            }
             _ => false,
         };
         let read = |i: usize| Record::read(&folder.join(&comparison.trials[i].run));

@@ -5,7 +5,8 @@ use std::path::Path;
 use clap::{Args, ValueEnum};
 use nasfw_framework::arch::Genotype as Architecture;
 use nasfw_framework::command::command;
-use nasfw_framework::run::RESULT;
+use nasfw_framework::run::{RESULT, read_json};
+use nasfw_framework::trainer::Outcome;
 use nasfw_framework::{Error, Result, input};
 use nasfw_spaces::formats::{self, FormatError};
 use nasfw_spaces::published;
@@ -91,7 +92,8 @@ fn list() -> Result<()> {
 }
 
 /// The architecture that `what` names: a run folder's result, a file in any form, one of several in a file
-/// (`FILE:NAME`), a published cell, or text in any form. `others` are names that the caller understands besides, for the suggestion.
+/// (`FILE:NAME`), of a front (`RUN:front.3`), a published cell, or text in any form. `others` are names that the caller understands
+/// besides, for the suggestion.
 ///
 /// # Errors
 /// What is wrong with the file or the text, and where; for an unknown name the most similar one.
@@ -134,8 +136,29 @@ pub fn load(what: &str, others: &[&str]) -> Result<Architecture> {
     })
 }
 
+/// Of a run's result the member of its front with this number.
+fn member(path: &Path, number: &str) -> Result<Architecture> {
+    let outcome: Outcome = read_json(path, "only the result of a run has a front")?;
+    let mut members = outcome.front.map_or(vec![], |front| front.members);
+    let place = number.parse::<usize>().ok().and_then(|n| n.checked_sub(1));
+    match place.filter(|place| *place < members.len()) {
+        Some(place) => Ok(members.swap_remove(place).genotype),
+        None => Err(Error::Data {
+            path: path.into(),
+            problem: format!("there is no member {number} of its front"),
+            help: match members.len() {
+                0 => "it has none: docs/constraints.md tells which searches find fronts".into(),
+                n => format!("its members are front.1 to front.{n}, the best in the metric first"),
+            },
+        }),
+    }
+}
+
 /// The genotype `which` of a file, or the only one.
 fn file(path: &Path, which: Option<&str>) -> Result<Architecture> {
+    if let Some(number) = which.and_then(|which| which.strip_prefix("front.")) {
+        return member(path, number);
+    }
     let bytes = input::read(path, formats::MAX_BYTES as u64).map_err(Error::io("read", path))?;
     let chosen = formats::decode(&bytes).and_then(|text| formats::choose(&text, which));
     let chosen = chosen.map_err(|e| Error::Data {

@@ -203,7 +203,7 @@ fn by_class(space: &mut Value) {
     }
 }
 
-/// The file that `what` names, a folder's result, and which of the file's genotypes; none of a name or a text.
+/// The file that `what` names, a folder's result, and which of the file's genotypes (`RUN:front.3`); none of a name or a text.
 pub fn file_of(what: &str) -> Option<(PathBuf, Option<&str>)> {
     let path = Path::new(what);
     if path.is_dir() {
@@ -214,7 +214,10 @@ pub fn file_of(what: &str) -> Option<(PathBuf, Option<&str>)> {
     }
     let (path, which) = what.rsplit_once(':')?;
     let path = PathBuf::from(path);
-    path.is_file().then_some((path, Some(which)))
+    match path.is_dir() {
+        true => Some((path.join(RESULT), Some(which))),
+        false => path.is_file().then_some((path, Some(which))),
+    }
 }
 
 #[cfg(test)]

@@ -111,6 +111,12 @@ fn checked(plugin: &Plugin) -> Report {
             section["arch_start"] = json!(0.0);
             images("toy-conv", &[])
         }
+        // Generations of four, three of them.
+        "nsga2" => {
+            section["population"] = json!(4);
+            section["evaluations"] = json!(14);
+            Problem::built_in().unwrap()
+        }
         // It counts skip connections, and has three stages, of two epochs so that rates move within one.
         "p-darts" => {
             section["init_std"] = json!(1.0);

@@ -19,6 +19,7 @@ mod doctor;
 mod evaluate;
 mod export;
 mod folders;
+mod fronts;
 mod genotype;
 mod hosts;
 mod interrupts;

@@ -157,13 +157,15 @@ pub fn killed_equals_whole(what: &[&str], seed: u64, kills: usize) {
     println!("{label}: killed {deaths} times, bit-identical");
 }
 
-/// All strategies that search on any space. Two have tests of their own: `train` has nothing to decide (`retrain.rs`),
-/// `regularized-evolution` needs a table (`tables.rs`).
+/// All strategies that search on any space. Three have tests of their own: `train` has nothing to decide (`retrain.rs`),
+/// `regularized-evolution` and `nsga2` need a table (`tables.rs`).
 pub fn searches() -> Vec<&'static str> {
     let registry = Registry::load().unwrap();
     let names = registry.of(Kind::Strategy).map(|p| p.name);
     names
-        .filter(|n| !["train", "regularized-evolution"].contains(n) && !UNTRAINED.contains(n))
+        .filter(|n| {
+            !["train", "regularized-evolution", "nsga2"].contains(n) && !UNTRAINED.contains(n)
+        })
         .collect()
 }
 

@@ -161,8 +161,8 @@ fn no_step_of_any_strategy_waits_for_the_device() {
         let turn = [*toy, others[i % others.len()]];
         let spaces: &[&[&str]] = match plugin.name {
             "train" => &[&["space.name=standalone", "space.channels=2", "space.cells=3"]],
-            // It looks architectures up.
-            "regularized-evolution" => &[],
+            // They look architectures up.
+            "regularized-evolution" | "nsga2" => &[],
             // They read scores on the host.
             name if UNTRAINED.contains(&name) => &[],
             _ if super::spaces::all_pairs() => &SPACES,

@@ -78,6 +78,7 @@ fn in_table(table: &Path, strategy: &str, seed: u64, more: &[&str]) -> Result<Do
 
 const RANDOM: [&str; 3] = ["strategy.score=benchmark", "strategy.samples=50", LOWEST];
 const EVOLUTION: [&str; 1] = [LOWEST];
+const NSGA2: [&str; 2] = [LOWEST, "strategy.population=6"];
 const LOWEST: &str = "strategy.fidelity=lowest";
 /// Small predictors.
 const RANK_NOSH: [&str; 7] = [
@@ -102,9 +103,10 @@ const ARCH2VEC: [&str; 10] = [
     "strategy.model.epochs=5",
 ];
 /// Every strategy that looks architectures up.
-const ALL: [(&str, &[&str]); 4] = [
+const ALL: [(&str, &[&str]); 5] = [
     ("random", &RANDOM),
     ("regularized-evolution", &EVOLUTION),
+    ("nsga2", &NSGA2),
     ("rank-nosh", &RANK_NOSH),
     ("arch2vec-bo", &ARCH2VEC),
 ];

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use nasfw_framework::cost::METRIC;
+use nasfw_framework::front::HYPERVOLUME;
 use nasfw_framework::trainer::Outcome;
 use nasfw_framework::{Error, Result};
 
@@ -11,11 +12,11 @@ use nasfw_framework::{Error, Result};
 /// It is `test/DATASET`, else `test`, else the first (by name) that begins with `test` and is not of shortened training
 /// (`@`), else the first that begins with `valid`, else the first. None where there is no metric.
 pub fn metric_and_reason<'a>(known: &[&'a str], dataset: &str) -> Option<(&'a str, &'static str)> {
-    // What a network costs under limits says nothing of what it is worth.
+    // What a network costs says nothing of what it is worth, and what a front covers is no figure of one architecture.
     let mut known: Vec<&str> = known
         .iter()
         .copied()
-        .filter(|m| !m.starts_with(METRIC))
+        .filter(|m| !m.starts_with(METRIC) && *m != HYPERVOLUME)
         .collect();
     known.sort_unstable();
     let own = format!("test/{dataset}");

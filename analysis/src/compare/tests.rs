@@ -205,7 +205,7 @@ fn the_metric_is_chosen_as_documented() {
         choose_metric(&of_a_supernet, "x"),
         Some("supernet-accuracy")
     );
-    assert_eq!(choose_metric(&["cost/params"], "x"), None);
+    assert_eq!(choose_metric(&["cost/params", "hypervolume"], "x"), None);
 }
 
 /// A result with a regret in what is the benchmark's.

@@ -48,11 +48,11 @@ pub(super) enum LineKind {
 
 /// Axes.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Axes {
+pub(super) struct Axes<'a> {
     /// Label of the horizontal axis.
-    pub x: &'static str,
+    pub x: &'a str,
     /// Label of the vertical axis.
-    pub y: &'static str,
+    pub y: &'a str,
     /// Ends of the vertical axis; none to fit the lines.
     pub range: Option<(f64, f64)>,
     /// Whether the vertical axis is logarithmic where that helps: all points above zero, over more than [`DECADES`].
@@ -61,7 +61,7 @@ pub(super) struct Axes {
     pub size: (f64, f64),
 }
 
-impl Axes {
+impl Axes<'_> {
     /// A panel of these lines.
     pub(super) fn panel(&self, title: impl Into<String>, lines: &[Line]) -> Panel {
         let lines: Vec<Line> = lines.iter().map(cleaned).collect();

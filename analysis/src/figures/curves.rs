@@ -27,7 +27,7 @@ struct Chart {
 }
 
 impl Chart {
-    fn axes(&self) -> Axes {
+    fn axes(&self) -> Axes<'static> {
         Axes {
             x: "steps",
             y: self.y,
@@ -106,7 +106,8 @@ pub(super) fn of_comparison(comparison: &Comparison, runs: &[Option<&Record>]) -
 /// several runs. None where no group has a curve.
 pub(crate) fn together(groups: &[(String, Vec<&Record>)]) -> Option<Figure> {
     // Panels by what they show; in each the runs' curves by group.
-    let mut panels: BTreeMap<String, (Axes, BTreeMap<usize, Vec<Points>>)> = BTreeMap::new();
+    let mut panels: BTreeMap<String, (Axes<'static>, BTreeMap<usize, Vec<Points>>)> =
+        BTreeMap::new();
     for (g, (_, runs)) in groups.iter().enumerate() {
         for chart in runs.iter().flat_map(|run| charts(run)) {
             let axes = chart.axes();
@@ -125,25 +126,26 @@ pub(crate) fn together(groups: &[(String, Vec<&Record>)]) -> Option<Figure> {
     if panels.is_empty() {
         return None;
     }
-    let panel = |(title, (axes, curves)): (String, (Axes, BTreeMap<usize, Vec<Points>>))| {
-        let line = |(g, runs): (usize, Vec<Points>)| {
-            let (points, band) = mean(&runs);
-            Line {
-                name: groups[g].0.clone(),
-                look: g,
-                points,
-                // Many bands upon each other hide the lines.
-                band: if groups.len() > BANDS {
-                    Vec::new()
-                } else {
-                    band
-                },
-                ..Line::default()
-            }
+    let panel =
+        |(title, (axes, curves)): (String, (Axes<'static>, BTreeMap<usize, Vec<Points>>))| {
+            let line = |(g, runs): (usize, Vec<Points>)| {
+                let (points, band) = mean(&runs);
+                Line {
+                    name: groups[g].0.clone(),
+                    look: g,
+                    points,
+                    // Many bands upon each other hide the lines.
+                    band: if groups.len() > BANDS {
+                        Vec::new()
+                    } else {
+                        band
+                    },
+                    ..Line::default()
+                }
+            };
+            let lines: Vec<Line> = curves.into_iter().map(line).collect();
+            axes.panel(title, &lines)
         };
-        let lines: Vec<Line> = curves.into_iter().map(line).collect();
-        axes.panel(title, &lines)
-    };
     Some(Figure {
         kind: "curves",
         title: "Curves".into(),

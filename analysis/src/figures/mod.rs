@@ -5,6 +5,7 @@ mod confusion;
 pub(crate) mod curves;
 mod distribution;
 mod entropy;
+mod front;
 mod heat;
 mod look;
 mod output;
@@ -75,11 +76,24 @@ pub enum ComparisonKind {
     Curves,
     /// Weights of one row over the steps, strategies beside each other (VIM-NAS figures 6, 7 and 9).
     Weights,
+    /// Fronts of metric and cost, strategies over each other.
+    Front,
 }
 
 impl ComparisonKind {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Regret, Self::Ranks, Self::Curves, Self::Weights];
+    pub const ALL: [Self; 5] = [
+        Self::Regret,
+        Self::Ranks,
+        Self::Front,
+        Self::Curves,
+        Self::Weights,
+    ];
+
+    /// Whether it shows the runs of one seed, a run per strategy.
+    pub fn is_of_one_seed(self) -> bool {
+        matches!(self, Self::Weights | Self::Front)
+    }
 
     /// As it is typed.
     pub fn name(self) -> &'static str {
@@ -88,12 +102,14 @@ impl ComparisonKind {
             Self::Ranks => "ranks",
             Self::Curves => "curves",
             Self::Weights => "weights",
+            Self::Front => "front",
         }
     }
 
     /// What it shows.
     pub fn summary(self) -> &'static str {
         match self {
+            Self::Front => "fronts of metric and cost over each other, of one seed",
             Self::Regret => "regret over the budget with confidence bands, a panel per setting",
             Self::Ranks => "average ranks and critical difference",
             Self::Curves => {
@@ -118,16 +134,29 @@ impl ComparisonKind {
             Self::Regret => regret::draw(comparison),
             Self::Ranks => ranks::draw(comparison),
             Self::Curves => curves::of_comparison(comparison, runs),
-            Self::Weights => {
-                let shown = comparison.of_one_seed().into_iter();
-                let named = |i: usize| {
-                    let run = runs.get(i).copied().flatten()?;
-                    Some((comparison.trials[i].strategy.as_str(), run))
-                };
-                weights::beside(&shown.filter_map(named).collect::<Vec<_>>(), edge)?
-            }
+            Self::Weights => weights::beside(&of_one_seed(comparison, runs), edge)?,
+            Self::Front => front::together(&of_one_seed(comparison, runs)),
         })
     }
+}
+
+/// The fronts of several runs over each other, each with its name; none where no run has one. Runs whose criteria are not those of
+/// the first one with a front are left out.
+pub fn fronts(runs: &[(&str, &Record)]) -> Option<Figure> {
+    front::together(runs)
+}
+
+/// A run per strategy, with the strategy's label.
+fn of_one_seed<'a>(
+    comparison: &'a Comparison,
+    runs: &[Option<&'a Record>],
+) -> Vec<(&'a str, &'a Record)> {
+    let shown = comparison.of_one_seed().into_iter();
+    let named = |i: usize| {
+        let run = runs.get(i).copied().flatten()?;
+        Some((comparison.trials[i].strategy.as_str(), run))
+    };
+    shown.filter_map(named).collect()
 }
 
 /// What can be drawn of a run.
@@ -145,6 +174,8 @@ pub enum Kind {
     Curves,
     /// What the search reached by the benchmark.
     Trajectory,
+    /// Metric against cost: all that was looked at, and the front.
+    Front,
     /// Accuracy in the supernet against the benchmark's metric.
     Rank,
     /// Which classes are taken for which others.
@@ -153,7 +184,8 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
+        Self::Front,
         Self::Trajectory,
         Self::Curves,
         Self::Confusion,
@@ -173,6 +205,7 @@ impl Kind {
             Self::Entropy => "entropy",
             Self::Curves => "curves",
             Self::Trajectory => "trajectory",
+            Self::Front => "front",
             Self::Rank => "rank",
             Self::Confusion => "confusion",
         }
@@ -187,6 +220,7 @@ impl Kind {
             Self::Entropy => "entropy of every row over the steps",
             Self::Curves => "loss and accuracy over the steps",
             Self::Trajectory => "what the search reached, and the best so far",
+            Self::Front => "metric against cost: all that was looked at, and the front",
             Self::Rank => "accuracy in the supernet against the benchmark's metric (`nasfw rank`)",
             Self::Confusion => "which classes are taken for which others (`nasfw eval --keep`)",
         }
@@ -205,6 +239,7 @@ impl Kind {
             Self::Entropy => entropy::draw(record, edge)?,
             Self::Curves => curves::draw(record),
             Self::Trajectory => trajectory::draw(record),
+            Self::Front => front::together(&[(record.name().as_str(), record)]),
             Self::Rank => rank::draw(record),
             Self::Confusion => confusion::draw(record),
         })

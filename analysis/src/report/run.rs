@@ -6,8 +6,10 @@ use std::ffi::OsStr;
 use maud::{Markup, html};
 use nasfw_framework::arch::Genotype;
 use nasfw_framework::command::command;
+use nasfw_framework::cost::Unit;
 use nasfw_framework::events::Event;
 use nasfw_framework::printable::counted;
+use nasfw_framework::front::{Criterion, Front};
 use nasfw_framework::run::CONFIG;
 use nasfw_framework::trainer::Outcome;
 
@@ -38,7 +40,7 @@ pub(super) fn anchor(i: usize) -> String {
 }
 
 /// Figures of what the result is worth; all others are of how the run went.
-const WORTH: [Kind; 2] = [Kind::Confusion, Kind::Rank];
+const WORTH: [Kind; 3] = [Kind::Front, Kind::Confusion, Kind::Rank];
 
 /// All there is to say of a run: the answer, how it went, and what it was made with.
 pub(super) fn section(record: &Record, i: usize) -> Markup {
@@ -59,6 +61,7 @@ pub(super) fn section(record: &Record, i: usize) -> Markup {
             (answer(record))
             (found(record))
             (metrics(record))
+            (front(record))
             (classes(record))
             @for (kind, f) in &drawn(true) { (figure(f, &format!("{id}-{}", kind.name()))) }
             h3 { "How it went" }
@@ -357,6 +360,67 @@ fn metrics(record: &Record) -> Markup {
             p.soft { "Benchmark: " (clean(&benchmark.source)) ". Regret is against " (clean(&benchmark.optimum)) "." }
         }
     }
+}
+
+/// The architectures that no other beats in everything.
+fn front(record: &Record) -> Markup {
+    let Some(front) = record.outcome.as_ref().and_then(|o| o.front.as_ref()) else {
+        return html! {};
+    };
+    let shown = |criterion: &Criterion, value: Option<&f64>| match value {
+        None => maybe(None),
+        Some(value) if criterion.higher => number(*value),
+        Some(value) => Unit::with_base(&criterion.unit).map_or(number(*value), |u| u.show(*value)),
+    };
+    let which = |i: usize| format!("{}:front.{}", record.path.display(), i + 1);
+    html! {
+        h3 { "Front" }
+        p {
+            "Of " (front.evaluated) " different architectures these are the ones that no other is at least as good as in everything \
+             and better in something. They cover " (number(front.hypervolume)) " of the space between "
+            (clean(&references(front))) "."
+        }
+        (scroll("Front", &html! {
+            table.sortable {
+                caption { "The front. The first one is the architecture that was found." }
+                thead { tr {
+                    th.num scope="col" { "Number" }
+                    @for c in &front.criteria { th.num scope="col" { (clean(&c.name)) } }
+                    th scope="col" { "Architecture" }
+                } }
+                tbody { @for (i, member) in front.members.iter().enumerate() { tr {
+                    th.num scope="row" { (i + 1) }
+                    @for c in &front.criteria {
+                        @let value = member.values.get(&c.name);
+                        td.num data-value=[value] { (shown(c, value)) }
+                    }
+                    td.long { code { (clean(&member.genotype.to_string().replace('\n', "; "))) } }
+                } } }
+            }
+        }))
+        @if !front.members.is_empty() {
+            p { "One of them by its number:" }
+            pre { (clean(&command([OsStr::new("retrain"), OsStr::new(&which(front.members.len() - 1))]))) }
+        }
+    }
+}
+
+/// What a front's hypervolume counts from, in words.
+fn references(front: &Front) -> String {
+    let one = |c: &Criterion| {
+        let show = |value: f64| match (c.higher, Unit::with_base(&c.unit)) {
+            (false, Some(unit)) => unit.show(value),
+            _ => number(value),
+        };
+        let ideal = c.ideal.map_or("whatever can be".into(), show);
+        format!("{} {} and {ideal}", c.name, show(c.reference))
+    };
+    front
+        .criteria
+        .iter()
+        .map(one)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// What the benchmark said along the way, in a fold.

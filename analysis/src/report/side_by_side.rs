@@ -8,6 +8,7 @@ use super::parts::{clean, figure, maybe, scroll, valued};
 use super::run::{anchor, certainty};
 use super::settings::text;
 use crate::figures::curves::together;
+use crate::figures::fronts;
 use crate::record::Record;
 use crate::table::differing;
 
@@ -22,6 +23,9 @@ pub(super) fn section(runs: &[Record]) -> Markup {
             h2 { "Side by side" }
             (results(runs))
             @if let Some(drawn) = together(&groups(runs)) { (figure(&drawn, "side-by-side-curves")) }
+            @let named: Vec<(String, &Record)> = runs.iter().map(|run| (run.name(), run)).collect();
+            @let named: Vec<(&str, &Record)> = named.iter().map(|(name, run)| (name.as_str(), *run)).collect();
+            @if let Some(drawn) = fronts(&named) { (figure(&drawn, "side-by-side-fronts")) }
             @if !differing.is_empty() {
                 details open[differing.len() <= 15] { summary { "Settings that differ (" (differing.len()) ")" }
                 @for (k, some) in runs.chunks(COLUMNS).enumerate() {

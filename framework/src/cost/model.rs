@@ -19,6 +19,8 @@ const TINY: f64 = 1e-300;
 const TRIED: u64 = 24;
 /// Ways to decide the rows and nodes of a space, each on its own, that are held in memory at most.
 const WAYS: f64 = 2e5;
+/// Random architectures that are looked at for the dearest, where a cost is no sum.
+const DEAREST_OF: u64 = 1000;
 
 /// What the standalone networks of a space cost, and what architectures with weights are expected to.
 ///
@@ -249,13 +251,36 @@ impl CostModel {
 
     /// What the cheapest architecture costs; none where the cost is no sum.
     pub(super) fn least(&self) -> Option<f64> {
+        self.extreme(1.0)
+    }
+
+    /// What the dearest architecture costs: exactly where the cost is a sum, else the dearest of a thousand random ones, the same
+    /// ones in every search. It is a property of the space and the cost alone.
+    ///
+    /// # Errors
+    /// Those of [`CostModel::of`].
+    pub fn dearest(&self, space: &dyn SearchSpace) -> Result<f64> {
+        if let Some(most) = self.extreme(-1.0) {
+            return Ok(most);
+        }
+        let streams = Streams::new(0);
+        let random = (0..DEAREST_OF).map(|i| space.random(&mut streams.at("dearest", i)));
+        let costs: Vec<f64> = random
+            .map(|choice| self.of(space, &choice))
+            .collect::<Result<_>>()?;
+        Ok(costs.into_iter().fold(0.0, f64::max))
+    }
+
+    /// The least that an architecture costs for a sign of 1, the most for -1; none where the cost is no sum.
+    fn extreme(&self, sign: f64) -> Option<f64> {
         let sum = self.sum.as_ref()?;
+        // With the sign in them, the least counts.
         let least = |costs: &mut dyn Iterator<Item = f64>| costs.fold(f64::INFINITY, f64::min);
-        let mut all = sum.base;
+        let mut all = sign * sum.base;
         for (g, (group, of)) in self.spec.groups().iter().zip(&sum.of).enumerate() {
             let of_row = |r: usize, real_only: bool| match real_only {
-                true => least(&mut real(&group.rows[r]).map(|c| of[r][c])),
-                false => least(&mut of[r].iter().copied()),
+                true => least(&mut real(&group.rows[r]).map(|c| sign * of[r][c])),
+                false => least(&mut of[r].iter().map(|cost| sign * cost)),
             };
             let Some(contest) = &self.contests[g] else {
                 all += (0..of.len()).map(|r| of_row(r, false)).sum::<f64>();
@@ -267,7 +292,7 @@ impl CostModel {
                 all += costs[..contest.keep(node)].iter().sum::<f64>();
             }
         }
-        Some(all)
+        Some(sign * all)
     }
 
     pub(super) fn contest(&self, group: usize) -> Option<&Contest> {

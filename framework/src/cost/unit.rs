@@ -40,6 +40,15 @@ impl Unit {
         }
     }
 
+    /// The base, as it is written behind a number; empty for counts.
+    pub fn base(self) -> &'static str {
+        match self {
+            Self::Count => "",
+            Self::Bytes => "B",
+            Self::Seconds => "s",
+        }
+    }
+
     /// A number with its unit, in the base.
     ///
     /// # Errors
@@ -68,14 +77,23 @@ impl Unit {
             .ok_or_else(wrong)
     }
 
-    /// A value with the largest suffix that leaves at least one, four digits.
-    pub fn show(self, value: f64) -> String {
-        // Sizes are shown in powers of ten.
+    /// The unit with this base.
+    pub fn with_base(base: &str) -> Option<Self> {
+        [Self::Count, Self::Bytes, Self::Seconds]
+            .into_iter()
+            .find(|unit| unit.base() == base)
+    }
+
+    /// The largest suffix that leaves at least one of a value, and what it stands for. Sizes are in powers of ten.
+    pub fn scale(self, value: f64) -> (&'static str, f64) {
         let mut shown = self.suffixes().iter().filter(|(s, _)| !s.contains('i'));
         let fits = shown.clone().find(|(_, factor)| value.abs() >= *factor);
-        let Some((suffix, factor)) = fits.or(shown.next_back()) else {
-            return value.to_string();
-        };
+        fits.or(shown.next_back()).copied().unwrap_or(("", 1.0))
+    }
+
+    /// A value with the largest suffix that leaves at least one, four digits.
+    pub fn show(self, value: f64) -> String {
+        let (suffix, factor) = self.scale(value);
         let value = value / factor;
         let decimals = (3 - value.abs().max(1.0).log10().floor() as i32).max(0) as usize;
         let number = format!("{value:.decimals$}");

@@ -132,6 +132,20 @@ impl Search {
         })
     }
 
+    /// The name of the benchmark's metric that is meant; none where a partial table lacks the architecture.
+    ///
+    /// # Errors
+    /// Those of [`Search::look_up`].
+    pub fn meant(&self, choice: &Choice, metric: Metric<'_>) -> Result<Option<String>> {
+        let benchmark = self.need_benchmark(choice)?;
+        let Some(score) = benchmark.query(&self.space.genotype(choice))? else {
+            return Ok(None);
+        };
+        let (known, all) = (known(&score, benchmark), benchmark.epochs());
+        let name = metric.choose(&known, all);
+        Ok(Some(name.ok_or_else(|| lacks(metric, &known))?.to_owned()))
+    }
+
     /// After which trainings the benchmark knows a metric of an architecture, the shortest first; none where a partial
     /// table lacks the architecture. The last is the whole training: [`Fidelity::Full`] where its epochs are not known.
     ///

@@ -18,6 +18,7 @@ use crate::device;
 use crate::draw::Drawing;
 use crate::error::{Error, Result};
 use crate::events::Event;
+use crate::front::{Front, HYPERVOLUME};
 use crate::inputs::Inputs;
 use crate::job::{CurvePoint, Job, Outcome};
 use crate::listen::{Listener, SharedListener, lock};
@@ -356,6 +357,7 @@ impl<'a> Session<'a> {
             known: found.known,
             benchmark: self.search.benchmark().map(|b| b.provenance()),
             curve: self.curve()?,
+            front: self.front(),
             trust: found.trust,
             epochs: self.search.clock.epoch,
             steps: self.search.clock.step,
@@ -383,6 +385,13 @@ impl<'a> Session<'a> {
         // None of several processes has done what another one failed to do.
         self.job.ranks.say([])?;
         Ok(outcome)
+    }
+
+    /// The architectures that none dominates; none of a search with one aim, or before it has looked at anything.
+    fn front(&self) -> Option<Front> {
+        let archive = self.strategy.front().filter(|a| !a.criteria().is_empty())?;
+        let space = self.search.space();
+        Some(archive.front(|choice| space.genotype(choice)))
     }
 
     /// Where a score stands, by what says most.
@@ -523,7 +532,7 @@ impl<'a> Session<'a> {
             elsewhere: self.elsewhere(),
         };
         let metrics = score.map(|score| score.metrics);
-        let regret = self
+        let mut regret: Option<BTreeMap<String, f64>> = self
             .search
             .benchmark()
             .zip(metrics.as_ref())
@@ -538,6 +547,17 @@ impl<'a> Session<'a> {
         let answers = (self.search.benchmark()).filter(|_| trust.predicted.is_empty());
         let known = answers.map(|_| metrics.is_some());
         let mut own = self.strategy.metrics();
+        if let Some(archive) = self.strategy.front() {
+            let volume = archive.hypervolume();
+            own.insert(HYPERVOLUME.into(), volume);
+            if archive.is_relative() {
+                let known = regret.get_or_insert_default();
+                known.insert(HYPERVOLUME.into(), 1.0 - volume);
+            }
+            let values = archive.get(choice).unwrap_or_default();
+            let named = archive.criteria().iter().map(|c| c.name.clone());
+            own.extend(named.zip(values.iter().copied()));
+        }
         if let Some(limits) = self.search.limits() {
             let costs = limits.costs(self.search.space(), choice)?;
             own.extend(

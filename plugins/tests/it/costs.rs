@@ -617,3 +617,22 @@ fn own_macs(search: &Search) -> CostModel {
     };
     CostModel::new(cost("macs"), search.space(), search.task(), size).unwrap()
 }
+
+/// Of small spaces all architectures: by a sum, by one of edges that compete, and where there is no sum by those that are drawn.
+#[test]
+fn the_dearest_architecture_is_found() {
+    for space in [toy(), contest()] {
+        let space = space.as_ref();
+        let uniform = soft(space.spec(), 0);
+        let weights = space.spec().to_marginals(&uniform);
+        for name in COSTS {
+            let model = model(name, space, small());
+            let all = enumerated(space, &weights).into_iter();
+            let most = all
+                .map(|(choice, _)| model.of(space, &choice).unwrap())
+                .fold(0.0, f64::max);
+            let found = model.dearest(space).unwrap();
+            assert!((found / most - 1.0).abs() < 1e-9, "{name}: {found} {most}");
+        }
+    }
+}
