@@ -4,14 +4,26 @@ use serde_json::Value;
 
 use super::proxy::network;
 use super::report::{Report, Verdict};
+use nasfw_framework::network::Network;
 use nasfw_framework::registry::Plugin;
+
+/// The networks that [`cost`] asks about, from the smallest: a cost that looks up must know them.
+pub fn networks_of_costs() -> Vec<Network> {
+    SIZES
+        .iter()
+        .filter_map(|size| network(*size, 2).ok())
+        .collect()
+}
+
+/// Channels of the networks.
+const SIZES: [i64; 2] = [4, 16];
 
 /// Checks a cost with the settings of `section` on networks of the suite's own.
 pub fn cost(plugin: &Plugin, section: &Value) -> Report {
     let mut report = Report::new(format!("cost `{}`", plugin.name));
     let mut built = None;
     report.check("settings", "its settings are accepted", || {
-        built = Some((plugin.cost(section)?, network(4, 2)?));
+        built = Some((plugin.cost(section)?, network(SIZES[0], 2)?));
         Ok(Verdict::Held)
     });
     let Some((cost, small)) = built else {
@@ -31,7 +43,7 @@ pub fn cost(plugin: &Plugin, section: &Value) -> Report {
         "is-a-function",
         "the same network costs the same, to the bit",
         || {
-            let (one, other) = (cost.of(&small)?, cost.of(&network(4, 2)?)?);
+            let (one, other) = (cost.of(&small)?, cost.of(&network(SIZES[0], 2)?)?);
             Ok(Verdict::of(one.to_bits() == other.to_bits(), || {
                 format!("it costs {one}, then {other}")
             }))
@@ -41,9 +53,12 @@ pub fn cost(plugin: &Plugin, section: &Value) -> Report {
         "wider-costs-more",
         "a network of four times the channels costs more",
         || {
-            let (here, there) = (cost.of(&small)?, cost.of(&network(16, 2)?)?);
+            let (here, there) = (cost.of(&small)?, cost.of(&network(SIZES[1], 2)?)?);
             Ok(Verdict::of(there > here, || {
-                format!("{there} with 16 channels, {here} with 4")
+                format!(
+                    "{there} with {} channels, {here} with {}",
+                    SIZES[1], SIZES[0]
+                )
             }))
         },
     );

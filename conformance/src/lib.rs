@@ -30,7 +30,7 @@ mod supernet;
 mod trace;
 mod tracker;
 
-pub use cost::cost;
+pub use cost::{cost, networks_of_costs};
 pub use dataset::dataset;
 pub use distribution::distribution;
 pub use plugin::plugin;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nasfw_framework::cost::CostModel;
+use nasfw_framework::cost::{CostModel, METRIC};
 use nasfw_framework::prelude::*;
 use nasfw_framework::registry::{Kind, Registry};
 use serde_json::{Map, Value};
@@ -92,7 +92,7 @@ impl Objectives {
         for (axis, model) in self.axes.iter().zip(&self.models) {
             let dearest = || model.dearest(search.space());
             all.push(Criterion {
-                name: format!("cost/{}", axis.name),
+                name: format!("{METRIC}{}", axis.name),
                 unit: axis.cost.unit().base().into(),
                 higher: false,
                 reference: axis.reference.map_or_else(dearest, Ok)?,

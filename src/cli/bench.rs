@@ -1,6 +1,8 @@
 //! `nasfw bench`: tables of published results, surrogates of tables, and how long steps take.
 
+mod best;
 mod fit;
+mod latency;
 mod perf;
 pub mod tables;
 
@@ -39,6 +41,12 @@ pub enum Bench {
     /// Look an architecture up.
     #[command(after_help = "Example:\n  nasfw bench query nasbench201 runs/NAME")]
     Query(Query),
+    /// Show the best architectures that a benchmark knows, under limits on what they cost if there are any.
+    #[command(after_help = "Example:\n  nasfw bench best --space nasbench201 --limit macs=40M")]
+    Best(best::Best),
+    /// Measure how long the pieces of a space's networks take on this machine, for limits on latency.
+    #[command(after_help = "Example:\n  nasfw bench latency --space nasbench201 -o latency.csv")]
+    Latency(latency::Latency),
     /// Time the steps of a space's supernet and of strategies on it, side by side.
     #[command(after_help = "Example:\n  nasfw bench perf --space darts --strategy darts")]
     Perf(perf::Perf),
@@ -48,7 +56,9 @@ impl Bench {
     /// Where the verb's output can be sent instead.
     pub fn elsewhere(&self) -> Option<&'static str> {
         match self {
-            Self::Import(_) | Self::Fit(_) => Some("another file with `-o FILE`"),
+            Self::Import(_) | Self::Fit(_) | Self::Latency(_) => {
+                Some("another file with `-o FILE`")
+            }
             Self::Perf(_) => Some("another file with `--json FILE`"),
             _ => None,
         }
@@ -63,6 +73,8 @@ impl Bench {
             Self::Info(v) => v.carry_out(),
             Self::Verify(v) => v.carry_out(),
             Self::Query(v) => v.carry_out(),
+            Self::Best(v) => v.carry_out(),
+            Self::Latency(v) => v.carry_out(),
             Self::Perf(v) => v.carry_out(),
         }
     }

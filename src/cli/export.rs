@@ -69,8 +69,11 @@ struct Size {
     image: Option<[i64; 3]>,
 }
 
-/// Three numbers.
-fn image(text: &str) -> std::result::Result<[i64; 3], String> {
+/// Channels, rows and columns of an image, as they are typed.
+///
+/// # Errors
+/// Other text than three numbers.
+pub fn image(text: &str) -> std::result::Result<[i64; 3], String> {
     let parts = text.split(['x', 'X', '×', ',']);
     let numbers: Option<Vec<i64>> = parts
         .map(|part| {

@@ -82,19 +82,27 @@ impl Selection {
         if let Some(space) = &self.space {
             parts.extend(space_options("space.name", "space", space)?);
         }
-        for limit in &self.limit {
-            let (name, value) = limit.split_once('=').ok_or_else(|| Error::Incompatible {
-                what: format!("--limit {limit}"),
-                why: "this is not of the form NAME=VALUE".into(),
-                help:
-                    "for example `--limit macs=40M`; `nasfw list costs` names what can be limited"
-                        .into(),
-            })?;
-            let key = format!("limits.{}.limit", name.trim());
-            parts.push((key, quoted(value.trim()), format!("--limit {limit}")));
-        }
+        parts.extend(limit_options(&self.limit)?);
         self.settings.resolve(registry, vec![], parts)
     }
+}
+
+/// Limits as they are typed, NAME=VALUE.
+///
+/// # Errors
+/// Another form.
+pub fn limit_options(limits: &[String]) -> Result<Vec<Pair>> {
+    let option = |limit: &String| {
+        let (name, value) = limit.split_once('=').ok_or_else(|| Error::Incompatible {
+            what: format!("--limit {limit}"),
+            why: "this is not of the form NAME=VALUE".into(),
+            help: "for example `--limit macs=40M`; `nasfw list costs` names what can be limited"
+                .into(),
+        })?;
+        let key = format!("limits.{}.limit", name.trim());
+        Ok((key, quoted(value.trim()), format!("--limit {limit}")))
+    };
+    limits.iter().map(option).collect()
 }
 
 impl Settings {

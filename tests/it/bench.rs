@@ -358,6 +358,48 @@ fn a_complete_table_in_a_run_on_nas_bench_201() {
     );
     assert_eq!(result["curve"].as_array().unwrap().len(), 3);
     assert_eq!(result["curve"][2]["metrics"], result["metrics"]);
+
+    // The best within a limit, against all keys. A convolution of k × k has 9 or 1 · C² weights and a batch norm of C channels,
+    // five cells in each of three stages; with 3 × 3 everywhere there are 1.531546 million (Dong and Yang 2020).
+    let edge = |op: u8| {
+        let kernel = match op {
+            b'2' => 1,
+            b'3' => 9,
+            _ => return 0,
+        };
+        [16, 32, 64]
+            .map(|c| 5 * (kernel * c * c + 2 * c))
+            .iter()
+            .sum::<i64>()
+    };
+    let params = |key: &str| 1_531_546 - 6 * edge(b'3') + key.bytes().map(edge).sum::<i64>();
+    let keys = (0..15_625_u32).map(|i| {
+        let digit = |d| char::from(b'0' + (i / 5_u32.pow(d) % 5) as u8);
+        (0..6).rev().map(digit).collect::<String>()
+    });
+    let within: Vec<String> = keys.filter(|key| params(key) <= 600_000).collect();
+    let most = within.iter().map(|key| made_up(key, test)).max().unwrap();
+    let best = [
+        "bench",
+        "best",
+        "--space",
+        "nasbench201",
+        "--limit",
+        "params=600K",
+        "--metric",
+        "test/cifar10",
+        "--set",
+        "benchmark.file=t.table",
+        "--json",
+    ];
+    let (best, _) = said(dir, 0, &best);
+    let best: Value = serde_json::from_str(&best).unwrap();
+    assert_eq!(best["known"], 15_625);
+    assert_eq!(best["within"], within.len());
+    let first = &best["best"][0];
+    assert_eq!(first["metrics"]["test/cifar10"], most as f64 / 1000.0);
+    assert!(first["costs"]["params"].as_f64().unwrap() <= 600_000.0);
+    assert_eq!(best["best"].as_array().unwrap().len(), 3);
     assert_eq!(
         result["benchmark"]["optimum"],
         "the best of all 15625 architectures"

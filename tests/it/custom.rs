@@ -1,6 +1,6 @@
 //! A space of one's own, from its file to a trained network, through the real program.
 
-use crate::program::{good, nasfw};
+use crate::program::{flat, good, nasfw};
 
 #[test]
 fn the_example_is_searched_drawn_and_retrained() {
@@ -67,7 +67,7 @@ fn a_mistake_in_the_file_is_said_with_its_line() {
     std::fs::write(dir.path().join("my.toml"), text).unwrap();
     let output = nasfw(dir.path(), &["run", "--space", "my.toml"]);
     assert_eq!(output.status.code(), Some(2));
-    let message = String::from_utf8(output.stderr).unwrap();
+    let message = flat(&output.stderr);
     for part in [
         "line 18",
         "no operation `skip`",

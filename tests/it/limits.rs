@@ -86,6 +86,22 @@ fn the_short_form_is_the_long_one() {
     ];
     let both = [&both[..], &["--set", "strategy.base.arch.lr=0.01"]].concat();
     assert_eq!(settings(dir, &both), settings(dir, &long));
+    // What else the wrapper has, beside limits or in its own section.
+    let sizes = [
+        "--set",
+        "limits.network.channels=8",
+        "--set",
+        "limits.penalty=log",
+    ];
+    let found = settings(dir, &[&short[..], &sizes].concat());
+    let sizes = [
+        "--set",
+        "strategy.network.channels=8",
+        "--set",
+        "strategy.penalty=log",
+    ];
+    assert_eq!(found, settings(dir, &[&long[..], &sizes].concat()));
+    assert_eq!(found["strategy"]["network"]["channels"], 8);
     // In a file, where the strategy is the usual one, and its preset.
     fs::write(
         dir.join("my.toml"),

@@ -24,6 +24,7 @@ mod genotype;
 mod hosts;
 mod interrupts;
 mod kills;
+mod latency;
 mod limits;
 mod messages;
 mod mlflow;

@@ -8,8 +8,8 @@ use nasfw_framework::arch::Genotype;
 use nasfw_framework::command::command;
 use nasfw_framework::cost::Unit;
 use nasfw_framework::events::Event;
-use nasfw_framework::printable::counted;
 use nasfw_framework::front::{Criterion, Front};
+use nasfw_framework::printable::counted;
 use nasfw_framework::run::CONFIG;
 use nasfw_framework::trainer::Outcome;
 

@@ -18,7 +18,7 @@ mod tests;
 
 pub use anytime::StepFunction;
 pub use bootstrap::{Bootstrap, bca};
-pub use describe::{mean, sample_sd};
+pub use describe::{mean, quantile, sample_sd};
 pub use effect::{cohen_dz, rank_biserial};
 pub use friedman::{Friedman, friedman};
 pub use holm::holm;

@@ -7,7 +7,7 @@ use config::{Config, Environment, File, FileFormat};
 use serde_json::{Map, Value};
 
 use super::document::Document;
-use super::limits::{CONSTRAINED, LIMITS, long_form, long_keys, weakest};
+use super::limits::{CONSTRAINED, LIMITS, long_form, long_keys, own_options, weakest};
 use super::resolved::Resolved;
 use super::trackers::{TENSORBOARD, TRACKERS, wanted as wanted_trackers};
 use crate::error::{Error, Result};
@@ -266,7 +266,11 @@ pub fn resolve(registry: &Registry, layers: &[Layer]) -> Result<Resolved> {
         .collect::<Result<_>>()?;
     let defaults = embedded(DEFAULTS, Origin::Default)?;
     let fallback = merged(std::slice::from_ref(&defaults))?;
-    let user = under_limits(user, name_of(Kind::Strategy, &fallback).unwrap_or_default())?;
+    let user = under_limits(
+        registry,
+        user,
+        name_of(Kind::Strategy, &fallback).unwrap_or_default(),
+    )?;
     let wanted = merged(&user)?;
 
     let pick = |kind: Kind, weaker: &[&Value]| -> Result<Option<&'static Plugin>> {
@@ -374,19 +378,20 @@ pub fn resolve(registry: &Registry, layers: &[Layer]) -> Result<Resolved> {
 }
 
 /// Layers without limits beside the strategy: the strategy that has them is around it, `usual` where none is named.
-fn under_limits(layers: Vec<Source>, usual: &str) -> Result<Vec<Source>> {
+fn under_limits(registry: &Registry, layers: Vec<Source>, usual: &str) -> Result<Vec<Source>> {
     let before = merged(&layers)?;
     if before.get(LIMITS).is_none() {
         return Ok(layers);
     }
     let wrapped = name_of(Kind::Strategy, &before) == Some(CONSTRAINED);
+    let own = own_options(registry);
     let long = |layer: Source| {
         let no_toml = |e: toml::de::Error| config_error("", e.to_string(), None);
         let mut tree: toml::Table = toml::from_str(&layer.toml).map_err(no_toml)?;
-        long_form(&mut tree, wrapped);
+        long_form(&mut tree, &own, wrapped);
         Ok(Source {
             toml: tree.to_string(),
-            leaves: long_keys(layer.leaves, wrapped),
+            leaves: long_keys(layer.leaves, &own, wrapped),
             ..layer
         })
     };

@@ -22,6 +22,14 @@ pub trait Cost: Send + Sync + std::fmt::Debug {
     /// Networks with parts that the cost does not know, a table that can't be read.
     fn of(&self, network: &Network) -> Result<f64>;
 
+    /// What tells two tables apart that it reads, for example a BLAKE3; none of what is counted. A run does not go on with another.
+    ///
+    /// # Errors
+    /// A table that can't be read.
+    fn checksum(&self) -> Result<Option<String>> {
+        Ok(None)
+    }
+
     /// Checks ranges before anything is counted; keys begin with `cost.`.
     fn validate(&self, _v: &mut Validator) {}
 }

@@ -78,8 +78,8 @@ fn one_that_meets(limits: &Limits, space: &dyn SearchSpace) -> Result<Choice> {
             space.genotype(&looked[0]).space,
             cheapest.join("; ")
         ),
-        help: "raise the limit, or count smaller networks: `--set strategy.network.channels=N`, \
-               `--set strategy.network.cells=N`"
+        help: "raise the limit, or count smaller networks: `--set limits.network.channels=N`, \
+               `--set limits.network.cells=N`"
             .into(),
     })
 }

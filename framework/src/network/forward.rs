@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use tch::{Device, Kind, Tensor};
 
+use super::conv::{channels_last, convolution};
 use super::graph::{Mix, Network, Op, Plan, Step};
 use super::mixture::Mixture;
 use super::pool::average_pool;
@@ -25,11 +26,6 @@ pub struct Logits {
     pub auxiliary: Option<Tensor>,
 }
 
-/// The same values with channels innermost in memory, where convolutions are faster.
-pub fn channels_last(x: &Tensor) -> Tensor {
-    x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
-}
-
 fn invalid(why: String) -> Error {
     Error::Invalid {
         what: "input of a network".into(),
@@ -48,7 +44,7 @@ fn zeros(step: &Step, images: &Tensor) -> Tensor {
 }
 
 /// A forward pass under way.
-struct Pass<'a> {
+pub(super) struct Pass<'a> {
     network: &'a Network,
     plan: &'a Plan,
     params: Views,
@@ -147,7 +143,12 @@ impl Network {
         })
     }
 
-    fn check(&self, weights: Weights<'_>, images: &Tensor, drop_path: f64) -> Result<()> {
+    pub(super) fn check(
+        &self,
+        weights: Weights<'_>,
+        images: &Tensor,
+        drop_path: f64,
+    ) -> Result<()> {
         self.check_weights(weights)?;
         let Task {
             channels,
@@ -214,7 +215,7 @@ impl Network {
 
 impl<'a> Pass<'a> {
     /// Before the first step: nothing is dropped, nothing is open.
-    fn new(
+    pub(super) fn new(
         network: &'a Network,
         plan: &'a Plan,
         weights: Weights<'_>,
@@ -237,15 +238,18 @@ impl<'a> Pass<'a> {
 
     fn run(&mut self, images: &Tensor) -> Result<()> {
         let plan = self.plan;
-        for &i in &plan.steps {
-            let value = self.compute(i, images)?;
-            let step = &self.network.steps[i];
-            match self.mixture {
-                Some(mixture) => mixture.read(step).into_iter().for_each(|i| self.release(i)),
-                None => step.inputs.iter().for_each(|&i| self.release(i)),
-            }
-            self.values[i] = Some(value);
+        plan.steps.iter().try_for_each(|&i| self.advance(i, images))
+    }
+
+    /// Computes a step, whose inputs are there, and forgets what nobody will read any more.
+    pub(super) fn advance(&mut self, i: usize, images: &Tensor) -> Result<()> {
+        let value = self.compute(i, images)?;
+        let step = &self.network.steps[i];
+        match self.mixture {
+            Some(mixture) => mixture.read(step).into_iter().for_each(|i| self.release(i)),
+            None => step.inputs.iter().for_each(|&i| self.release(i)),
         }
+        self.values[i] = Some(value);
         Ok(())
     }
 
@@ -328,15 +332,7 @@ impl<'a> Pass<'a> {
             Op::Images => channels_last(images),
             Op::Conv { weight, bias, conv } => {
                 let bias = bias.map(|b| &self.params[b]);
-                let dilation = [conv.dilation; 2];
-                let y = x.conv2d(
-                    &self.params[*weight],
-                    bias,
-                    conv.stride,
-                    conv.padding,
-                    dilation,
-                    conv.groups,
-                );
+                let y = convolution(x, &self.params[*weight], bias, conv);
                 // Images of one channel don't tell their memory format; everything after the first convolutions follows.
                 let y = match network.steps[step.inputs[0]].op {
                     Op::Images => channels_last(&y),

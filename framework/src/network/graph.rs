@@ -151,6 +151,16 @@ pub(super) struct Step {
     pub(super) times: i64,
 }
 
+impl Step {
+    /// Sizes of the result without the batch's.
+    pub(super) fn dims(&self) -> &[i64] {
+        match self.flat {
+            true => &self.shape[..1],
+            false => &self.shape,
+        }
+    }
+}
+
 /// The steps that an output needs, and how many readers each of them has.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {

@@ -20,6 +20,7 @@
 //! ```
 
 mod builder;
+mod conv;
 mod decide;
 mod decisions;
 mod forward;
@@ -27,16 +28,19 @@ mod graph;
 mod mixed;
 mod mixture;
 mod onnx;
+mod pieces;
 mod pool;
 mod pytorch;
 mod standalone;
 mod weights;
 
 pub use builder::{NetworkBuilder, Value};
-pub use forward::{Logits, channels_last};
+pub use conv::{channels_last, convolution};
+pub use forward::Logits;
 pub use graph::{Conv, Network, NetworkOptions, Size};
 pub use mixed::Mixed;
 pub use onnx::{ONNX_OPSET, ONNX_OPSETS, OnnxOptions};
+pub use pieces::Piece;
 pub use pool::average_pool;
 pub use pytorch::PyTorchNotes;
 pub use standalone::{DROP_PATH, LossOptions, Standalone};

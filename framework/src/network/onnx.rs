@@ -14,6 +14,7 @@ use self::messages::{
     Attribute, Graph, Model, Node, OperatorSet, Property, TensorData, Type, ValueInfo,
 };
 use super::graph::{Network, Op, Pool, Step};
+use super::pieces::Piece;
 use crate::error::{Error, Result};
 use crate::inputs::{BYTE, Normalisation};
 use crate::params::{ParamId, ParamLayout, Views};
@@ -80,17 +81,7 @@ impl Network {
                 help: format!("take {ONNX_OPSET}, which every runtime since 2022 reads"),
             });
         }
-        self.check_weights(weights)?;
-        let views = |layout: &ParamLayout, flat: &Tensor| {
-            layout.views(&flat.detach().to_device(Device::Cpu).to_kind(Kind::Float))
-        };
-        let mut writer = Writer {
-            params: views(&self.params, weights.params),
-            stats: views(&self.stats, weights.stats),
-            nodes: vec![],
-            constants: BTreeMap::new(),
-            names: vec![String::new(); self.steps.len()],
-        };
+        let mut writer = Writer::new(self, weights)?;
         let task = self.task;
         let input = match raw {
             Some(scaling) => writer.normalise(scaling, task.channels)?,
@@ -99,18 +90,104 @@ impl Network {
         for &i in &self.main.steps {
             writer.names[i] = writer.step(self, i)?;
         }
-        let info = |name: &str, shape: &[i64]| ValueInfo {
-            name: name.into(),
-            kind: Some(Type::floats(shape)),
+        let images = [task.channels, task.height, task.width];
+        let inputs = vec![floats(input, &images)];
+        let model = writer.model(inputs, floats(LOGITS, &[task.classes]), opset, metadata);
+        if model.encoded_len() > i32::MAX as usize {
+            return Err(Error::Incompatible {
+                what: "an ONNX model of this network".into(),
+                why: format!(
+                    "its {} parameters take more than 2 GiB",
+                    self.params.numel()
+                ),
+                help: "export safetensors instead".into(),
+            });
+        }
+        Ok(model.encode_to_vec())
+    }
+
+    /// An ONNX model (operator set [`ONNX_OPSET`]) of one of the [`Network::pieces`] alone, for any batch size: an input for every
+    /// value that it reads, and its result as the output. Values are named `xN`, by the operation that they are of, in inputs
+    /// and output alike.
+    ///
+    /// # Errors
+    /// Weights of another length than the layouts', and a network whose architecture is not decided.
+    pub fn onnx_piece(&self, weights: Weights<'_>, piece: &Piece) -> Result<Vec<u8>> {
+        let mut writer = Writer::new(self, weights)?;
+        let mut inputs = vec![];
+        for &input in piece.steps.iter().flat_map(|&i| &self.steps[i].inputs) {
+            if !piece.steps.contains(&input) && writer.names[input].is_empty() {
+                let name = format!("x{}", self.source(input));
+                let here = floats(&name, self.steps[input].dims());
+                if !inputs.contains(&here) {
+                    inputs.push(here);
+                }
+                writer.names[input] = name;
+            }
+        }
+        let task = self.task;
+        // What reads nothing makes a value for every image.
+        if inputs.is_empty() {
+            inputs.push(floats(IMAGES, &[task.channels, task.height, task.width]));
+        }
+        let mut last = 0;
+        for &i in &piece.steps {
+            writer.names[i] = writer.step(self, i)?;
+            last = i;
+        }
+        let name = format!("x{last}");
+        if let Some(node) = writer.nodes.last_mut() {
+            node.output = vec![name.clone()];
+        }
+        let output = floats(&name, self.steps[last].dims());
+        let model = writer.model(inputs, output, ONNX_OPSET, "");
+        Ok(model.encode_to_vec())
+    }
+}
+
+/// A value of floats of any batch size.
+fn floats(name: &str, shape: &[i64]) -> ValueInfo {
+    ValueInfo {
+        name: name.into(),
+        kind: Some(Type::floats(shape)),
+    }
+}
+
+/// A model under construction. Layers' constants have dots in their names, values and other constants don't.
+struct Writer {
+    params: Views,
+    stats: Views,
+    nodes: Vec<Node>,
+    constants: BTreeMap<String, TensorData>,
+    /// Names of the values computed so far, by step.
+    names: Vec<String>,
+}
+
+impl Writer {
+    fn new(network: &Network, weights: Weights<'_>) -> Result<Self> {
+        network.check_weights(weights)?;
+        let views = |layout: &ParamLayout, flat: &Tensor| {
+            layout.views(&flat.detach().to_device(Device::Cpu).to_kind(Kind::Float))
         };
+        Ok(Self {
+            params: views(&network.params, weights.params),
+            stats: views(&network.stats, weights.stats),
+            nodes: vec![],
+            constants: BTreeMap::new(),
+            names: vec![String::new(); network.steps.len()],
+        })
+    }
+
+    /// What was written, from inputs to an output.
+    fn model(self, input: Vec<ValueInfo>, output: ValueInfo, opset: i64, metadata: &str) -> Model {
         let graph = Graph {
             name: "network".into(),
-            node: writer.nodes,
-            initializer: writer.constants.into_values().collect(),
-            input: vec![info(input, &[task.channels, task.height, task.width])],
-            output: vec![info(LOGITS, &[task.classes])],
+            node: self.nodes,
+            initializer: self.constants.into_values().collect(),
+            input,
+            output: vec![output],
         };
-        let model = Model {
+        Model {
             // The format's version that came with the operator set.
             ir_version: Some(match opset {
                 ..=14 => 7,
@@ -129,32 +206,9 @@ impl Network {
                 key: "nasfw".into(),
                 value: metadata.into(),
             }],
-        };
-        if model.encoded_len() > i32::MAX as usize {
-            return Err(Error::Incompatible {
-                what: "an ONNX model of this network".into(),
-                why: format!(
-                    "its {} parameters take more than 2 GiB",
-                    self.params.numel()
-                ),
-                help: "export safetensors instead".into(),
-            });
         }
-        Ok(model.encode_to_vec())
     }
-}
 
-/// A model under construction. Layers' constants have dots in their names, values and other constants don't.
-struct Writer {
-    params: Views,
-    stats: Views,
-    nodes: Vec<Node>,
-    constants: BTreeMap<String, TensorData>,
-    /// Names of the values computed so far, by step.
-    names: Vec<String>,
-}
-
-impl Writer {
     fn node(
         &mut self,
         op_type: &str,

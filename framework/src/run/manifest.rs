@@ -68,6 +68,9 @@ pub struct Manifest {
     /// Checksum of the benchmark's table; none without one.
     #[serde(default)]
     pub benchmark: Option<String>,
+    /// Checksums of the tables of costs that limits go by, by the names of the costs.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub costs: BTreeMap<String, String>,
     /// BLAKE3 of the settings that decide the numbers.
     pub fingerprint: String,
     /// What the network takes, and what its outputs mean. Runs of earlier versions lack it.
@@ -118,6 +121,7 @@ impl Manifest {
             data,
             notes: vec![],
             benchmark,
+            costs: BTreeMap::new(),
             fingerprint,
             inputs: None,
             started: jiff::Timestamp::now().to_string(),

@@ -25,6 +25,7 @@ pub(super) fn same_for_all(
     fingerprint: &str,
     data: &str,
     table: &Option<String>,
+    costs: &BTreeMap<String, String>,
     restored: Option<&Checkpoint>,
 ) -> Result<()> {
     if ranks.world() == 1 {
@@ -42,6 +43,7 @@ pub(super) fn same_for_all(
         ("the run's settings", fingerprint.to_owned()),
         ("the dataset", data.to_owned()),
         ("the benchmark's table", format!("{table:?}")),
+        ("the tables of costs", format!("{costs:?}")),
         ("the checkpoint to go on from", format!("{checkpoint:?}")),
         (
             "the number of CPU threads",
@@ -100,5 +102,24 @@ pub(super) fn same_table(job: &Job<'_>, manifest: &Manifest, table: Option<&str>
         problem: problem.into(),
         help: "put the table back (`nasfw bench list` shows where it is looked for), or start a new run"
             .into(),
+    })
+}
+
+/// Refuses to go on with another table of a cost than the run began with: its penalty would be of two measures.
+pub(super) fn same_costs(
+    job: &Job<'_>,
+    manifest: &Manifest,
+    costs: &BTreeMap<String, String>,
+) -> Result<()> {
+    let other = costs
+        .iter()
+        .find(|(name, sum)| manifest.costs.get(*name) != Some(*sum));
+    let Some((name, _)) = other else {
+        return Ok(());
+    };
+    Err(Error::Run {
+        path: job.run.path().to_owned(),
+        problem: format!("the table of `{name}` is another one than this run began with"),
+        help: "put the table back that the run began with, or start a new run".into(),
     })
 }

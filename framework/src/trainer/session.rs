@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::agreement::{plugin_versions, same_data, same_for_all, same_table, workers};
+use super::agreement::{plugin_versions, same_costs, same_data, same_for_all, same_table, workers};
 use super::checkpoint;
 use super::derive::derive;
 use super::search_trainer::SearchTrainer;
@@ -67,12 +67,15 @@ impl<'a> Session<'a> {
         let checksum = data.checksum();
         let inputs = Inputs::of(config.dataset.as_ref(), &data);
         let table = search.benchmark().and_then(|b| b.provenance().checksum);
+        let limits = search.limits();
+        let costs = limits.map_or_else(|| Ok(BTreeMap::new()), |limits| limits.checksums())?;
         // Before the first of them writes, and the others may read that.
         same_for_all(
             &job.ranks,
             &fingerprint,
             &checksum,
             &table,
+            &costs,
             restored.as_ref(),
         )?;
         let workers = workers(&job.ranks)?;
@@ -84,6 +87,7 @@ impl<'a> Session<'a> {
                     notes: source.notes.all(),
                     inputs: Some(inputs),
                     workers,
+                    costs,
                     ..Manifest::now(
                         plugin_versions()?,
                         device::describe(search.device()),
@@ -95,6 +99,7 @@ impl<'a> Session<'a> {
             )?,
             Some(manifest) => {
                 same_data(&job, manifest, &checksum)?;
+                same_costs(&job, manifest, &costs)?;
                 if manifest.benchmark.is_none() && table.is_some() {
                     tracing::info!(
                         "this run began without the table that is there now, and goes on without it"

@@ -1,5 +1,6 @@
 //! What networks cost.
 
+pub mod latency;
 pub mod macs;
 pub mod memory;
 pub mod params;

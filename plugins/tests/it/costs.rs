@@ -6,6 +6,7 @@ use std::sync::Arc;
 use nasfw_framework::cost::{Asked, CostModel, Limited, Wanted};
 use nasfw_framework::space::Task;
 use proptest::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::distribution::assert_close;
 use super::spied::{begun, watched};
@@ -17,7 +18,29 @@ const TASK: Task = Task {
     width: 16,
     classes: 10,
 };
-const COSTS: [&str; 3] = ["macs", "params", "memory"];
+const COSTS: [&str; 4] = ["macs", "params", "memory", PIECES];
+/// What looks pieces up, as `latency` does, in a table that knows them all.
+const PIECES: &str = "test-pieces";
+
+/// Every piece costs what its key says, a number that is exact in a sum.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Pieces {}
+
+#[typetag::serde(name = "test-pieces")]
+impl Cost for Pieces {
+    fn unit(&self) -> Unit {
+        Unit::Count
+    }
+
+    fn of(&self, network: &Network) -> Result<f64> {
+        let of = |key: &str| {
+            key.bytes()
+                .fold(7_u32, |n, b| (n * 31 + u32::from(b)) % 1009)
+        };
+        let pieces = network.pieces();
+        Ok(pieces.iter().map(|piece| f64::from(of(piece.key()))).sum())
+    }
+}
 
 /// Cells of 27 architectures.
 const TOY: &str = r#"space.definition='''
@@ -65,6 +88,9 @@ fn contest() -> Box<dyn SearchSpace> {
 }
 
 fn cost(name: &str) -> Arc<dyn Cost> {
+    if name == PIECES {
+        return Arc::new(Pieces {});
+    }
     let plugin = Registry::load().unwrap().get(Plugins::Cost, name).unwrap();
     let section = plugin.default_section().unwrap();
     Arc::from(plugin.cost(&section).unwrap())
@@ -225,6 +251,9 @@ fn one_hot_architectures_cost_what_their_networks_do() {
         assert_eq!(sums[&(space, "params")], adds, "{space}");
         assert!(!sums[&(space, "memory")], "{space}");
     }
+    // A chain's layers take as long as they take; in a cell, what nobody reads is not computed.
+    assert!(sums[&("mobile", PIECES)]);
+    assert!(!sums[&("nasbench201", PIECES)]);
     assert!(sums.len() > 20, "{sums:?}");
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use nasfw_framework::network::average_pool;
+use nasfw_framework::network::{Conv, average_pool, convolution};
 use nasfw_framework::observe;
 use nasfw_framework::prelude::*;
 use nasfw_kernels::fused;
@@ -271,23 +271,26 @@ impl Layers {
                     };
                     let groups = if c.depthwise { x.size()[1] } else { groups };
                     let bias = bias.map(|b| pick(b, c.outputs));
-                    Flow::Batched(x.conv2d(
-                        &pick(*weight, c.outputs),
-                        bias.as_ref(),
-                        c.stride,
-                        c.padding(),
-                        [c.dilation; 2],
+                    let conv = Conv {
+                        kernel: c.kernel,
+                        stride: c.stride,
+                        padding: c.padding(),
+                        dilation: c.dilation,
                         groups,
-                    ))
+                        bias: bias.is_some(),
+                    };
+                    let weight = pick(*weight, c.outputs);
+                    Flow::Batched(convolution(&x, &weight, bias.as_ref(), &conv))
                 }
                 (Step::FactorizedReduce(first, second), Flow::Shared(x) | Flow::Batched(x)) => {
                     // The second half reads one pixel further on; beyond the edge of an odd size there is zero.
                     let shifted = x.constant_pad_nd([0, 1, 0, 1]);
                     let shifted = shifted.slice(2, 1, None, 1).slice(3, 1, None, 1);
+                    let conv = Conv::same(1).stride(2);
                     let half = |x: &Tensor, id: ParamId| {
                         let per_edge = pass.params[id].size()[0] / self.edges;
                         let weight = pick(id, per_edge);
-                        let y = x.conv2d::<Tensor>(&weight, None, [2, 2], [0, 0], [1, 1], 1);
+                        let y = convolution(x, &weight, None, &conv);
                         let s = y.size();
                         y.permute([0, 2, 3, 1])
                             .reshape([s[0], s[2], s[3], count, per_edge])
