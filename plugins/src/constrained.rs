@@ -13,15 +13,15 @@
 //! | `lagrange` | λ (E/T − 1) | λ ≥ 0 ascends by `rate` times E/T − 1 in every step until the limit is met |
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use nasfw_framework::cost::{Asked, Wanted};
 use nasfw_framework::prelude::*;
 use nasfw_framework::register;
-use nasfw_framework::registry::{Kind, Registry};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tch::Tensor;
+
+use crate::costs;
 
 /// Settings of limits.
 #[derive(Debug, Serialize, Deserialize)]
@@ -132,8 +132,7 @@ impl StrategyConfig for ConstrainedConfig {
         self.refuse_idle_options(v);
         for (name, limit) in &self.cost {
             if let Err(e) = wanted(name, limit) {
-                let help = e.help().map_or(String::new(), |help| format!("; {help}"));
-                v.problem(&format!("strategy.cost.{name}"), format!("{e}{help}"));
+                v.problem(&format!("strategy.cost.{name}"), costs::in_a_line(&e));
             }
         }
         v.base(|v| self.base.validate(v));
@@ -177,22 +176,17 @@ impl ConstrainedConfig {
 
 /// A limit as it is written: `"40M"`, or `{ limit = "12ms", table = "phone.csv" }`.
 fn wanted(name: &str, written: &Value) -> Result<Wanted> {
-    let registry = Registry::load()?;
-    let plugin = registry.get(Kind::Cost, name)?;
-    let mut settings = match written {
-        Value::Object(table) => table.clone(),
-        limit => Map::from_iter([("limit".to_owned(), limit.clone())]),
-    };
+    let mut settings = costs::table(written, "limit");
     let limit = match settings.remove("limit") {
         Some(Value::String(limit)) => limit,
         Some(Value::Number(limit)) => limit.to_string(),
         _ => String::new(),
     };
-    let cost = plugin.cost(&plugin.section_with(&settings)?)?;
+    let cost = costs::cost(name, &settings)?;
     Ok(Wanted {
         name: name.to_owned(),
         most: cost.unit().parse(&limit)?,
-        cost: Arc::from(cost),
+        cost,
     })
 }
 

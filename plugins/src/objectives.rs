@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use nasfw_framework::cost::{CostModel, METRIC};
 use nasfw_framework::prelude::*;
-use nasfw_framework::registry::{Kind, Registry};
-use serde_json::{Map, Value};
+use serde_json::Value;
+
+use crate::costs;
 
 /// A cost beside the metric.
 struct Axis {
@@ -47,8 +48,7 @@ impl Objectives {
                 }
                 Ok(axis) => names.push(axis.name),
                 Err(e) => {
-                    let help = e.help().map_or(String::new(), |help| format!("; {help}"));
-                    v.problem(&format!("strategy.costs[{i}]"), format!("{e}{help}"));
+                    v.problem(&format!("strategy.costs[{i}]"), costs::in_a_line(&e));
                 }
             }
         }
@@ -149,19 +149,15 @@ impl Objectives {
 
 /// A cost as it is written: `"macs"`, or `{ name = "macs", reference = "300M" }` with settings of its own.
 fn axis(written: &Value) -> Result<Axis> {
-    let mut settings = match written {
-        Value::Object(table) => table.clone(),
-        name => Map::from_iter([("name".to_owned(), name.clone())]),
-    };
+    let mut settings = costs::table(written, "name");
     let Some(Value::String(name)) = settings.remove("name") else {
         return Err(Error::Invalid {
             what: format!("cost {written}"),
             why: "it must be a name, or a table with a `name`".into(),
         });
     };
-    let plugin = Registry::load()?.get(Kind::Cost, &name)?;
     let reference = settings.remove("reference");
-    let cost = plugin.cost(&plugin.section_with(&settings)?)?;
+    let cost = costs::cost(&name, &settings)?;
     let reference = match reference {
         None => None,
         Some(Value::String(reference)) => Some(cost.unit().parse(&reference)?),
@@ -169,7 +165,7 @@ fn axis(written: &Value) -> Result<Axis> {
     };
     Ok(Axis {
         name,
-        cost: Arc::from(cost),
+        cost,
         reference,
     })
 }

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::Path;
 
 use nasfw::framework::network::{Network, NetworkOptions, OnnxOptions};
 use nasfw::framework::registry::{Kind, Registry};
@@ -13,22 +12,7 @@ use rten::{Model, Value as Number};
 use serde_json::Value;
 use tch::{Device, Kind as Float, Tensor};
 
-use crate::program::{flat, good, nasfw, python, skipped};
-
-/// Cells of 27 architectures.
-const SPACE: &str = r#"
-[network]
-skeleton = "nasbench201"
-channels = 4
-cells = 1
-[[cell]]
-name = "cell"
-inputs = 1
-nodes = 2
-keep = 0
-output = "last"
-candidates = ["skip_connect", "nor_conv_1x1", "nor_conv_3x3"]
-"#;
+use crate::program::{flat, good, nasfw, python, result, skipped, toy_folder};
 
 const TASK: Task = Task {
     channels: 3,
@@ -176,13 +160,6 @@ fn models_of_pieces_make_the_network() {
     }
 }
 
-/// A folder with the space as a file.
-fn folder() -> tempfile::TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("toy.toml"), SPACE).unwrap();
-    dir
-}
-
 const MEASURE: [&str; 13] = [
     "bench",
     "latency",
@@ -214,15 +191,10 @@ const SEARCH: [&str; 13] = [
     "1",
 ];
 
-fn result(dir: &Path, run: &str) -> Value {
-    let text = fs::read_to_string(dir.join("runs").join(run).join("result.json")).unwrap();
-    serde_json::from_str(&text).unwrap()
-}
-
 /// A table is measured here, a search goes by it, and what it found costs what the rows add up to.
 #[test]
 fn a_limit_by_a_measured_table() {
-    let dir = folder();
+    let dir = toy_folder();
     let dir = dir.path();
     let said: Value =
         serde_json::from_str(&good(dir, &[&MEASURE[..], &["-o", "t.csv"]].concat())).unwrap();
@@ -325,7 +297,7 @@ fn a_limit_by_a_measured_table() {
 /// A run does not go on by another table than it began with.
 #[test]
 fn a_run_keeps_its_table() {
-    let dir = folder();
+    let dir = toy_folder();
     let dir = dir.path();
     good(dir, &[&MEASURE[..], &["-o", "t.csv"]].concat());
     let own = [
@@ -359,7 +331,7 @@ fn a_run_keeps_its_table() {
 /// ONNX Runtime is asked in another process, and what is missing there is said.
 #[test]
 fn a_table_by_onnx_runtime() {
-    let dir = folder();
+    let dir = toy_folder();
     let dir = dir.path();
     let measure = [
         &MEASURE[..],
@@ -405,7 +377,7 @@ fn a_table_by_onnx_runtime() {
 /// Against all architectures, counted one by one.
 #[test]
 fn the_best_within_limits() {
-    let dir = folder();
+    let dir = toy_folder();
     let dir = dir.path();
     // A surrogate-free space whose values are known by a closed form.
     let best = |limit: &[&str]| -> Value {

@@ -4,29 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::program::{flat, good, killed, nasfw};
-
-/// Cells of 27 architectures.
-const SPACE: &str = r#"
-[network]
-skeleton = "nasbench201"
-channels = 4
-cells = 1
-[[cell]]
-name = "cell"
-inputs = 1
-nodes = 2
-keep = 0
-output = "last"
-candidates = ["skip_connect", "nor_conv_1x1", "nor_conv_3x3"]
-"#;
-
-/// A folder with that space as a file.
-fn folder() -> tempfile::TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("toy.toml"), SPACE).unwrap();
-    dir
-}
+use crate::program::{TOY_SPACE, flat, good, killed, nasfw, result, toy_folder};
 
 const TINY: [&str; 12] = [
     "--space",
@@ -43,11 +21,6 @@ const TINY: [&str; 12] = [
     "3",
 ];
 
-fn result(dir: &std::path::Path, run: &str) -> Value {
-    let text = fs::read_to_string(dir.join("runs").join(run).join("result.json")).unwrap();
-    serde_json::from_str(&text).unwrap()
-}
-
 /// The settings that `config show` resolves, as JSON.
 fn settings(dir: &std::path::Path, args: &[&str]) -> Value {
     let text = good(dir, &[&["config", "show", "--toml"], args].concat());
@@ -57,7 +30,7 @@ fn settings(dir: &std::path::Path, args: &[&str]) -> Value {
 
 #[test]
 fn the_short_form_is_the_long_one() {
-    let dir = folder();
+    let dir = toy_folder();
     let dir = dir.path();
     let long = ["-s", "constrained", "--set", "strategy.base.name=gdas"];
     let long = [
@@ -123,7 +96,7 @@ fn the_short_form_is_the_long_one() {
 /// Strategies of every kind, under the tightest limit that can be met, with a margin of a hundredth.
 #[test]
 fn what_is_found_meets_the_limit_whatever_the_strategy() {
-    let dir = folder();
+    let dir = toy_folder();
     let dir = dir.path();
     for (cost, nothing) in [("params", "params=1"), ("memory", "memory=1B")] {
         let out = nasfw(dir, &[&["run", "--limit", nothing], &TINY[..]].concat());
@@ -160,7 +133,7 @@ fn what_is_found_meets_the_limit_whatever_the_strategy() {
 
 #[test]
 fn mistakes_in_limits_are_refused_before_the_first_step() {
-    let dir = folder();
+    let dir = toy_folder();
     let dir = dir.path();
     for (args, says) in [
         (&["--limit", "macs"][..], "not of the form NAME=VALUE"),
@@ -222,7 +195,7 @@ fn mistakes_in_limits_are_refused_before_the_first_step() {
 /// People read costs with the unit in which they typed the limit, programs the plain number.
 #[test]
 fn costs_are_shown_with_their_unit_to_people_and_plain_to_programs() {
-    let dir = folder();
+    let dir = toy_folder();
     let dir = dir.path();
     let own = ["run", "--name", "it", "-s", "random"];
     let limits = ["--limit", "macs=1G", "--limit", "memory=1GB"];
@@ -276,10 +249,10 @@ fn costs_are_shown_with_their_unit_to_people_and_plain_to_programs() {
 /// A node with so many ways to be decided that they can't be held in memory; with fewer edges it is let pass.
 #[test]
 fn nodes_with_too_many_ways_are_refused_before_the_first_step() {
-    let dir = folder();
+    let dir = toy_folder();
     let dir = dir.path();
     let said = |keep: usize| {
-        let large = SPACE
+        let large = TOY_SPACE
             .replace("nodes = 2", "nodes = 12")
             .replace("keep = 0", &format!("keep = {keep}"));
         fs::write(dir.join("large.toml"), large).unwrap();
@@ -302,7 +275,7 @@ fn nodes_with_too_many_ways_are_refused_before_the_first_step() {
 /// Killed and resumed, a search under a learned penalty is the same.
 #[test]
 fn a_multiplier_is_part_of_what_is_resumed() {
-    let dir = folder();
+    let dir = toy_folder();
     let dir = dir.path();
     let penalty = [
         "--set",

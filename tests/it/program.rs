@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
+use serde_json::Value;
+
 /// Runs `nasfw` in a folder, with its cache in there, too. A case that should be refused but trains for 600 epochs must
 /// not hang the tests.
 pub fn nasfw(dir: &Path, args: &[&str]) -> Output {
@@ -135,4 +137,32 @@ pub fn skipped(test: &str, why: &str) {
             .unwrap();
         writeln!(log, "{line}").unwrap();
     }
+}
+
+/// A space whose cells have 27 architectures.
+pub const TOY_SPACE: &str = r#"
+[network]
+skeleton = "nasbench201"
+channels = 4
+cells = 1
+[[cell]]
+name = "cell"
+inputs = 1
+nodes = 2
+keep = 0
+output = "last"
+candidates = ["skip_connect", "nor_conv_1x1", "nor_conv_3x3"]
+"#;
+
+/// A folder with the space as `toy.toml`.
+pub fn toy_folder() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("toy.toml"), TOY_SPACE).unwrap();
+    dir
+}
+
+/// What a run in the folder `runs` of a folder found.
+pub fn result(dir: &Path, run: &str) -> Value {
+    let text = fs::read_to_string(dir.join("runs").join(run).join("result.json")).unwrap();
+    serde_json::from_str(&text).unwrap()
 }
