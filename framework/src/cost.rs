@@ -6,10 +6,12 @@ mod contract;
 mod limited;
 mod limits;
 mod model;
+pub(crate) mod tables;
 mod unit;
 
 pub use contract::{Cost, METRIC};
 pub use limited::Limited;
 pub use limits::{Asked, Limit, Limits, Wanted};
 pub use model::CostModel;
+pub use tables::Named;
 pub use unit::Unit;

@@ -212,7 +212,7 @@ impl Event {
                 trust,
                 ..
             } => {
-                let mark = |name: &str| match trust.predicted.contains_key(name) {
+                let mark = |name: &str| match trust.is_predicted(name) {
                     true => format!("{name}/predicted"),
                     false => name.into(),
                 };

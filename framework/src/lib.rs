@@ -108,7 +108,7 @@ pub mod prelude {
     pub use crate::proxy::{Proxy, Start};
     pub use crate::rng::{Rng, Streams};
     pub use crate::search::{
-        Fidelity, ImageGradients, LookUp, Metric, Parked, Perturbation, Search, Ticket,
+        Fidelity, Gaps, ImageGradients, LookUp, Metric, Parked, Perturbation, Search, Ticket,
     };
     pub use crate::space::{SearchSpace, SpaceConfig, Task};
     pub use crate::strategy::{

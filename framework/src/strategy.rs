@@ -9,7 +9,7 @@ use serde_json::Value;
 use tch::{Kind, Tensor};
 
 use crate::arch::{ArchSpec, Choice};
-use crate::cost::Asked;
+use crate::cost::{Asked, Named};
 use crate::distribution::ArchDistribution;
 use crate::error::{Error, Result};
 use crate::front::Archive;
@@ -260,6 +260,12 @@ pub trait Strategy: Send {
     /// them ([`crate::cost::Limited`]).
     fn limits(&self) -> Option<&Asked> {
         self.base()?.limits()
+    }
+
+    /// Costs that it counts itself, beside those of limits. A run keeps what tells their tables apart, and says which of them are
+    /// predicted.
+    fn costs(&self) -> Named {
+        self.base().map(|b| b.costs()).unwrap_or_default()
     }
 
     /// Called before the first step of an epoch.

@@ -30,6 +30,9 @@ pub struct Trust {
     /// predicted, too.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub predicted: BTreeMap<String, [f64; 2]>,
+    /// Those of the metrics that are costs which a table predicts, with what is known of that ([`crate::cost::Cost::doubt`]).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub costs: BTreeMap<String, String>,
     /// Where the benchmark's numbers were measured on other datasets than the run's: the run's, and those.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub elsewhere: Option<(String, Vec<String>)>,
@@ -41,9 +44,14 @@ impl Trust {
         *self == Self::default()
     }
 
+    /// Whether nobody measured or counted a metric.
+    pub fn is_predicted(&self, metric: &str) -> bool {
+        self.predicted.contains_key(metric) || self.costs.contains_key(metric)
+    }
+
     /// A metric's name as it is to be shown: whether it was measured or predicted must be seen.
     pub fn shown(&self, metric: &str) -> String {
-        match self.predicted.contains_key(metric) {
+        match self.is_predicted(metric) {
             true => format!("{metric} (predicted)"),
             false => metric.into(),
         }
@@ -63,6 +71,9 @@ impl Trust {
                 "{metric} is predicted by a model, nobody measured it: with a probability of 95 % it lies between {low:.4} \
                  and {high:.4}"
             ));
+        }
+        for (metric, doubt) in &self.costs {
+            remarks.push(format!("{metric} is predicted: {doubt}"));
         }
         if let Some((searched, measured)) = &self.elsewhere {
             remarks.push(format!(
@@ -219,16 +230,18 @@ mod tests {
         };
         let guessed = Trust {
             predicted: [("valid".to_owned(), [93.25, 94.5])].into(),
+            costs: [("cost/x".to_owned(), "by a sum".to_owned())].into(),
             ..Trust::default()
         };
         assert!(!guessed.is_empty());
         assert_eq!(
-            ["valid", "test"].map(|m| guessed.shown(m)),
-            ["valid (predicted)", "test"]
+            ["valid", "cost/x", "test"].map(|m| guessed.shown(m)),
+            ["valid (predicted)", "cost/x (predicted)", "test"]
         );
         let remarks = guessed.remarks(None, &whole);
+        assert_eq!(remarks[1], "cost/x is predicted: by a sum");
         assert!(
-            remarks.len() == 1 && remarks[0].contains("95 % it lies between 93.2500 and 94.5000"),
+            remarks.len() == 2 && remarks[0].contains("95 % it lies between 93.2500 and 94.5000"),
             "{remarks:?}"
         );
 

@@ -8,6 +8,7 @@
 //! * What was looked up before is not looked up again: another child is made in its place (NSGA-Net has no duplicates either).
 //! * Generations are whole: survivors of parents and children together are chosen when there is a child for every parent.
 
+use nasfw_framework::cost::Named;
 use nasfw_framework::front::{crowding, ranks};
 use nasfw_framework::prelude::*;
 use nasfw_framework::register;
@@ -104,8 +105,6 @@ impl StrategyConfig for Nsga2Config {
 
 /// The most members of a population: all are compared with all.
 const MOST: usize = 10_000;
-/// So many architectures one after the other that a partial table lacks end a search.
-const MISSING: u64 = 1000;
 /// So many children are made at most until one is new; then it is a random architecture.
 const TRIES: usize = 100;
 
@@ -132,9 +131,8 @@ struct State {
     /// All that was ever looked up.
     archive: Archive,
     /// Architectures that a partial table lacks.
-    missing: u64,
-    /// How many were missing one after the other.
-    missing_in_a_row: u64,
+    #[serde(flatten)]
+    gaps: Gaps,
 }
 
 struct Nsga2 {
@@ -179,7 +177,7 @@ impl Nsga2 {
     /// A child joins; with a child for every parent, who survives is chosen.
     fn born(&mut self, choice: Choice, merits: Vec<f64>) {
         let state = &mut self.state;
-        state.missing_in_a_row = 0;
+        state.gaps.knows();
         state.young.push(Member {
             choice,
             merits,
@@ -268,14 +266,14 @@ impl Strategy for Nsga2 {
                 }
                 search.log("score", score);
             }
-            LookUp::Unknown => {
-                self.state.missing += 1;
-                self.state.missing_in_a_row += 1;
-                search.log("missing", self.state.missing as f64);
-            }
+            LookUp::Unknown => self.state.gaps.lacks(search),
             LookUp::TooDear => {}
         }
         Ok(())
+    }
+
+    fn costs(&self) -> Named {
+        self.objectives.costs()
     }
 
     fn epoch_start(&mut self, search: &mut Search) -> Result<()> {
@@ -283,12 +281,8 @@ impl Strategy for Nsga2 {
     }
 
     fn epoch_end(&mut self, _search: &mut Search) -> Result<Control> {
-        Ok(match self.state.missing_in_a_row {
-            n if n >= MISSING => {
-                Control::Stop(format!("the table lacks the last {n} architectures"))
-            }
-            _ => Control::Continue,
-        })
+        let stop = self.state.gaps.stop();
+        Ok(stop.map_or(Control::Continue, Control::Stop))
     }
 
     fn data(&self) -> DataPlan {

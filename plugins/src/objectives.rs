@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nasfw_framework::cost::{CostModel, METRIC};
+use nasfw_framework::cost::{CostModel, METRIC, Named};
 use nasfw_framework::prelude::*;
 use serde_json::Value;
 
@@ -57,6 +57,13 @@ impl Objectives {
     /// Whether there is no cost, so that the metric alone counts.
     pub(crate) fn is_empty(&self) -> bool {
         self.axes.is_empty()
+    }
+
+    /// The costs, by name.
+    pub(crate) fn costs(&self) -> Named {
+        let axes = self.axes.iter();
+        axes.map(|axis| (axis.name.clone(), axis.cost.clone()))
+            .collect()
     }
 
     /// Learns what networks cost. The same in every process.

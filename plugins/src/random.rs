@@ -1,5 +1,6 @@
 //! Random search: architectures drawn uniformly, with replacement, the best one kept. The control of every comparison.
 
+use nasfw_framework::cost::Named;
 use nasfw_framework::prelude::*;
 use nasfw_framework::register;
 use serde::{Deserialize, Serialize};
@@ -124,9 +125,6 @@ impl StrategyConfig for RandomConfig {
 /// Name of the accuracy on the validation half that a front of trained architectures has.
 const OWN_METRIC: &str = "val-accuracy";
 
-/// So many architectures one after the other that a partial table lacks end a search.
-const MISSING: u64 = 1000;
-
 /// What a checkpoint must keep.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct State {
@@ -136,11 +134,8 @@ struct State {
     /// Architectures whose turn is over.
     drawn: u64,
     /// Those of them that a partial table lacks.
-    #[serde(default)]
-    missing: u64,
-    /// How many were missing one after the other.
-    #[serde(default)]
-    missing_in_a_row: u64,
+    #[serde(flatten)]
+    gaps: Gaps,
     /// With costs, all that was scored.
     #[serde(default)]
     archive: Archive,
@@ -177,8 +172,11 @@ impl Random {
             self.state.best = Some((self.current(search), score));
         }
         self.state.drawn += 1;
-        self.state.missing_in_a_row = 0;
-        search.log("samples", (self.state.drawn - self.state.missing) as f64);
+        self.state.gaps.knows();
+        search.log(
+            "samples",
+            (self.state.drawn - self.state.gaps.missing()) as f64,
+        );
         search.log("score", score);
         search.log("best_score", best.map_or(score, |best| best.max(score)));
         Ok(())
@@ -220,9 +218,7 @@ impl Random {
             _ if self.config.score == Scoring::None => {}
             LookUp::Unknown => {
                 self.state.drawn += 1;
-                self.state.missing += 1;
-                self.state.missing_in_a_row += 1;
-                search.log("missing", self.state.missing as f64);
+                self.state.gaps.lacks(search);
             }
             LookUp::TooDear => {}
         }
@@ -254,19 +250,20 @@ impl Strategy for Random {
         Ok(())
     }
 
+    fn costs(&self) -> Named {
+        self.objectives.costs()
+    }
+
     fn epoch_start(&mut self, search: &mut Search) -> Result<()> {
         self.objectives.begin(search)
     }
 
     fn epoch_end(&mut self, _search: &mut Search) -> Result<Control> {
-        Ok(match self.config.score {
-            Scoring::None => Control::Stop("an architecture is drawn".into()),
-            _ if self.state.missing_in_a_row >= MISSING => Control::Stop(format!(
-                "the table lacks the last {} architectures",
-                self.state.missing_in_a_row
-            )),
-            _ => Control::Continue,
-        })
+        let stop = match self.config.score {
+            Scoring::None => Some("an architecture is drawn".into()),
+            _ => self.state.gaps.stop(),
+        };
+        Ok(stop.map_or(Control::Continue, Control::Stop))
     }
 
     fn data(&self) -> DataPlan {

@@ -82,9 +82,6 @@ impl StrategyConfig for EvolutionConfig {
 /// The most members of a population or a tournament.
 pub(crate) const MOST: usize = 1_000_000;
 
-/// So many architectures one after the other that a partial table lacks end a search.
-const MISSING: u64 = 1000;
-
 /// An architecture with its score.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Member {
@@ -101,9 +98,8 @@ struct State {
     /// The best of all that ever lived.
     best: Option<Member>,
     /// Architectures that a partial table lacks.
-    missing: u64,
-    /// How many were missing one after the other.
-    missing_in_a_row: u64,
+    #[serde(flatten)]
+    gaps: Gaps,
 }
 
 struct Evolution {
@@ -138,7 +134,7 @@ impl Evolution {
         if state.population.len() > self.config.population {
             state.population.pop_front();
         }
-        state.missing_in_a_row = 0;
+        state.gaps.knows();
     }
 }
 
@@ -162,11 +158,7 @@ impl Strategy for Evolution {
                 self.born(Member { choice, score });
                 search.log("score", score);
             }
-            LookUp::Unknown => {
-                self.state.missing += 1;
-                self.state.missing_in_a_row += 1;
-                search.log("missing", self.state.missing as f64);
-            }
+            LookUp::Unknown => self.state.gaps.lacks(search),
             LookUp::TooDear => {}
         }
         if let Some(best) = &self.state.best {
@@ -176,12 +168,8 @@ impl Strategy for Evolution {
     }
 
     fn epoch_end(&mut self, _search: &mut Search) -> Result<Control> {
-        Ok(match self.state.missing_in_a_row {
-            n if n >= MISSING => {
-                Control::Stop(format!("the table lacks the last {n} architectures"))
-            }
-            _ => Control::Continue,
-        })
+        let stop = self.state.gaps.stop();
+        Ok(stop.map_or(Control::Continue, Control::Stop))
     }
 
     fn data(&self) -> DataPlan {

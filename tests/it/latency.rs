@@ -294,38 +294,63 @@ fn a_limit_by_a_measured_table() {
     );
 }
 
-/// A run does not go on by another table than it began with.
+/// A run does not go on by another table than it began with, whatever it reads the table for, and says that it predicts.
 #[test]
 fn a_run_keeps_its_table() {
     let dir = toy_folder();
     let dir = dir.path();
     good(dir, &[&MEASURE[..], &["-o", "t.csv"]].concat());
-    let own = [
-        "--name",
-        "a",
+    let text = fs::read_to_string(dir.join("t.csv")).unwrap();
+    let other = text.replace("network,", "other,1.0,,,\nnetwork,");
+    fs::write(dir.join("other.csv"), &other).unwrap();
+    let random = [&["run", "--strategy", "random"], &SEARCH[3..]].concat();
+    let limit = [
         "--limit",
         "latency=10s",
         "--set",
         "limits.latency.table=t.csv",
     ];
-    good(dir, &[&SEARCH[..], &own].concat());
-    let more = ["resume", "runs/a", "--epochs", "3"];
-    let text = fs::read_to_string(dir.join("t.csv")).unwrap();
-    fs::write(
-        dir.join("t.csv"),
-        text.replace("network,", "other,1.0,,,\nnetwork,"),
-    )
-    .unwrap();
-    fs::remove_file(dir.join("runs/a/result.json")).unwrap();
-    let out = nasfw(dir, &more[..2]);
-    assert!(!out.status.success());
-    let says = flat(&out.stderr);
-    assert!(
-        says.contains("the table of `latency` is another one"),
-        "{says}"
-    );
-    fs::write(dir.join("t.csv"), text).unwrap();
-    good(dir, &more[..2]);
+    let front = [
+        "--set",
+        r#"strategy.costs=[{name="latency",table="t.csv"}]"#,
+        "--set",
+        "strategy.samples=2",
+    ];
+    for (name, search, own) in [("limit", &SEARCH[..], limit), ("front", &random[..], front)] {
+        let said = good(dir, &[search, &["--name", name], &own].concat());
+        let said = flat(said.as_bytes());
+        assert!(said.contains("cost/latency (predicted): "), "{said}");
+        assert!(
+            said.contains("the sum of a network's pieces in t.csv; 5 other random networks: "),
+            "{said}"
+        );
+        fs::write(dir.join("t.csv"), &other).unwrap();
+        let run = format!("runs/{name}");
+        fs::remove_file(dir.join(&run).join("result.json")).unwrap();
+        let out = nasfw(dir, &["resume", &run]);
+        assert!(!out.status.success());
+        let says = flat(&out.stderr);
+        assert!(
+            says.contains("the table of `latency` is another one"),
+            "{says}"
+        );
+        fs::write(dir.join("t.csv"), &text).unwrap();
+        good(dir, &["resume", &run]);
+    }
+    // Two tables of one cost would be one metric.
+    let base = [
+        &random[..],
+        &front,
+        &[
+            "--limit",
+            "latency=10s",
+            "--set",
+            "limits.latency.table=other.csv",
+        ],
+    ]
+    .concat();
+    let says = flat(&nasfw(dir, &base).stderr);
+    assert!(says.contains("read different tables of it"), "{says}");
 }
 
 /// ONNX Runtime is asked in another process, and what is missing there is said.

@@ -39,8 +39,11 @@ pub(super) fn marked(x: Option<f64>, predicted: bool) -> String {
 
 /// A metric's value, or a dash: what a network costs with its unit, all else as [`marked`].
 pub(super) fn valued(metric: &str, x: Option<f64>, predicted: bool) -> String {
-    let cost = x.and_then(|x| cost_in_words(metric, x));
-    cost.unwrap_or_else(|| marked(x, predicted))
+    match x.and_then(|x| cost_in_words(metric, x)) {
+        Some(cost) if predicted => format!("{cost} (predicted)"),
+        Some(cost) => cost,
+        None => marked(x, predicted),
+    }
 }
 
 /// A p-value.

@@ -122,12 +122,7 @@ fn worth(record: &Record) -> Markup {
     let found = record.main_metric(&names).and_then(|name| {
         let value = outcome.metrics.as_ref()?.get(name)?;
         let regret = outcome.regret.as_ref().and_then(|r| r.get(name));
-        Some((
-            name,
-            *value,
-            regret,
-            outcome.trust.predicted.contains_key(name),
-        ))
+        Some((name, *value, regret, outcome.trust.is_predicted(name)))
     });
     html! {
         b { (clean(&strategy)) } " on " (clean(&space)) ": "
@@ -338,7 +333,7 @@ fn metrics(record: &Record) -> Markup {
     let Some(outcome) = &record.outcome else {
         return html! {};
     };
-    let predicted = |name: &str| outcome.trust.predicted.contains_key(name);
+    let predicted = |name: &str| outcome.trust.is_predicted(name);
     let regret = |name: &str| outcome.regret.as_ref().and_then(|r| r.get(name)).copied();
     html! {
         @if let Some(metrics) = outcome.metrics.as_ref().filter(|m| !m.is_empty()) {

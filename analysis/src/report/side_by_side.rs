@@ -84,10 +84,7 @@ fn facts(runs: &[Record], all: bool) -> Vec<(String, Vec<String>)> {
         } else {
             &outcome.metrics
         };
-        Some((
-            *of.as_ref()?.get(name)?,
-            outcome.trust.predicted.contains_key(name),
-        ))
+        Some((*of.as_ref()?.get(name)?, outcome.trust.is_predicted(name)))
     };
     let shown = |r: &Record, name: &str, regret| match number(r, name, regret) {
         Some((value, predicted)) => valued(name, Some(value), predicted),

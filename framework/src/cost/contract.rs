@@ -30,6 +30,15 @@ pub trait Cost: Send + Sync + std::fmt::Debug {
         Ok(None)
     }
 
+    /// What a reader must know of its numbers where they are no counts, as a sentence without a full stop: that a table predicts
+    /// them, and how far it is off. They are shown as predicted then.
+    ///
+    /// # Errors
+    /// A table that can't be read.
+    fn doubt(&self) -> Result<Option<String>> {
+        Ok(None)
+    }
+
     /// Checks ranges before anything is counted; keys begin with `cost.`.
     fn validate(&self, _v: &mut Validator) {}
 }

@@ -84,19 +84,6 @@ impl Limits {
         &self.all
     }
 
-    /// What tells the tables apart that the costs read, by the names of the costs.
-    ///
-    /// # Errors
-    /// Tables that can't be read.
-    pub fn checksums(&self) -> Result<BTreeMap<String, String>> {
-        let of = |limit: &Limit| Ok((limit.name.clone(), limit.model.cost().checksum()?));
-        let all: Vec<(String, Option<String>)> = self.all.iter().map(of).collect::<Result<_>>()?;
-        Ok(all
-            .into_iter()
-            .filter_map(|(name, sum)| Some((name, sum?)))
-            .collect())
-    }
-
     /// Whether an architecture meets all limits.
     pub fn fits(&self, space: &dyn SearchSpace, choice: &Choice) -> bool {
         self.excess(space, choice) == 0.0

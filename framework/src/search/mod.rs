@@ -19,4 +19,4 @@ pub use images::ImageGradients;
 pub use parked::Parked;
 pub use running::{Autocast, Clock, Perturbation, Search, Settings, Tick};
 pub(crate) use running::{Needs, Parts, leaf};
-pub use tabular::{Fidelity, LookUp, Metric};
+pub use tabular::{Fidelity, Gaps, LookUp, Metric};

@@ -45,6 +45,48 @@ pub enum LookUp {
     TooDear,
 }
 
+/// What a strategy counts that passes over architectures which a partial table lacks. Its state keeps it (with
+/// `#[serde(flatten)]`, as two numbers).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gaps {
+    #[serde(default)]
+    missing: u64,
+    #[serde(default)]
+    missing_in_a_row: u64,
+}
+
+/// So many architectures one after the other that a partial table lacks end a search.
+const MISSING: u64 = 1000;
+
+impl Gaps {
+    /// The table lacks an architecture. Logs how many there were.
+    pub fn lacks(&mut self, search: &mut Search) {
+        self.missing += 1;
+        self.missing_in_a_row += 1;
+        search.log("missing", self.missing as f64);
+    }
+
+    /// The table knows one.
+    pub fn knows(&mut self) {
+        self.missing_in_a_row = 0;
+    }
+
+    /// Architectures that the table lacked.
+    pub fn missing(&self) -> u64 {
+        self.missing
+    }
+
+    /// Why to stop, after a thousand of them one after the other.
+    pub fn stop(&self) -> Option<String> {
+        (self.missing_in_a_row >= MISSING).then(|| {
+            format!(
+                "the table lacks the last {} architectures",
+                self.missing_in_a_row
+            )
+        })
+    }
+}
+
 impl Metric<'_> {
     /// The metric after the whole training, among those that are known.
     fn base<'k>(&self, known: &BTreeSet<&'k str>) -> Option<&'k str> {

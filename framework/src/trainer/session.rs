@@ -13,7 +13,7 @@ use super::trackers::trackers;
 use crate::arch::{Choice, Genotype, Marginals};
 use crate::benchmark::{Score, Standing};
 use crate::budget::Unit;
-use crate::cost::METRIC;
+use crate::cost::{METRIC, tables};
 use crate::device;
 use crate::draw::Drawing;
 use crate::error::{Error, Result};
@@ -37,6 +37,8 @@ pub(super) struct Session<'a> {
     search: Search,
     log: EventLog,
     fingerprint: String,
+    /// What a reader must know of costs.
+    doubts: BTreeMap<String, String>,
     finished: Option<String>,
     began: Instant,
     /// Up to when time is in the ledger of several processes.
@@ -67,8 +69,8 @@ impl<'a> Session<'a> {
         let checksum = data.checksum();
         let inputs = Inputs::of(config.dataset.as_ref(), &data);
         let table = search.benchmark().and_then(|b| b.provenance().checksum);
-        let limits = search.limits();
-        let costs = limits.map_or_else(|| Ok(BTreeMap::new()), |limits| limits.checksums())?;
+        let counted = tables::all(strategy.limits(), strategy.costs())?;
+        let costs = tables::checksums(&counted)?;
         // Before the first of them writes, and the others may read that.
         same_for_all(
             &job.ranks,
@@ -138,6 +140,7 @@ impl<'a> Session<'a> {
             search,
             log,
             fingerprint,
+            doubts: tables::doubts(&counted)?,
             finished,
             began,
             told: Instant::now(),
@@ -534,6 +537,7 @@ impl<'a> Session<'a> {
             decided: decided(self.search.space().spec().groups(), marginals.as_ref()),
             standing: self.standing(score.as_ref())?,
             predicted: (score.as_ref()).map_or_else(BTreeMap::new, |s| s.predicted.clone()),
+            costs: self.doubts.clone(),
             elsewhere: self.elsewhere(),
         };
         let metrics = score.map(|score| score.metrics);

@@ -144,7 +144,7 @@ fn wrong(path: &Path, problem: String) -> Error {
 #[derive(Debug, Clone, Default)]
 struct Known {
     seconds: HashMap<String, f64>,
-    about: String,
+    about: Vec<String>,
 }
 
 impl Known {
@@ -152,7 +152,7 @@ impl Known {
         let rows = table.rows.iter();
         Self {
             seconds: rows.map(|row| (row.piece.clone(), row.seconds)).collect(),
-            about: table.about.join("; "),
+            about: table.about.clone(),
         }
     }
 
@@ -211,9 +211,9 @@ impl Cost for Latency {
             let task = network.task();
             missing.sort_unstable();
             missing.dedup();
-            let about = match known.about.as_str() {
-                "" => String::new(),
-                about => format!(" (it is of: {about})"),
+            let about = match known.about.is_empty() {
+                true => String::new(),
+                false => format!(" (it is of: {})", known.about.join("; ")),
             };
             Error::Data {
                 path: self.table.clone(),
@@ -228,6 +228,16 @@ impl Cost for Latency {
                 help: "measure one for this space, these images and this size of network: `nasfw bench latency --help`".into(),
             }
         })
+    }
+
+    fn doubt(&self) -> Result<Option<String>> {
+        let sum = format!("the sum of a network's pieces in {}", self.table.display());
+        // Measured tables say it last.
+        let off = self.known()?.about.last().cloned();
+        Ok(Some(match off {
+            Some(off) => format!("{sum}; {off}"),
+            None => sum,
+        }))
     }
 
     fn checksum(&self) -> Result<Option<String>> {

@@ -44,9 +44,6 @@ pub(crate) trait Proposer {
     }
 }
 
-/// So many architectures one after the other that a partial table lacks end a search.
-const MISSING: u64 = 1000;
-
 /// What a checkpoint must keep.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct State {
@@ -63,8 +60,8 @@ struct State {
     #[serde(with = "nasfw_framework::lossless")]
     best: Option<f64>,
     /// Trials that a partial table lacks.
-    missing: u64,
-    missing_in_a_row: u64,
+    #[serde(flatten)]
+    gaps: Gaps,
 }
 
 /// Trials one after the other.
@@ -165,14 +162,13 @@ impl Trials {
                 }
             }
         }
-        let (over, missing) = (self.state.over, self.state.missing_in_a_row);
-        Ok(match missing {
-            n if n >= MISSING => {
-                Control::Stop(format!("the table lacks the last {n} architectures"))
-            }
-            _ if over => Control::Stop("there is nothing more to try".into()),
-            _ => Control::Continue,
-        })
+        let over = || {
+            self.state
+                .over
+                .then(|| "there is nothing more to try".into())
+        };
+        let stop = self.state.gaps.stop().or_else(over);
+        Ok(stop.map_or(Control::Continue, Control::Stop))
     }
 
     /// The images that it needs, for at most so many look-ups.
@@ -235,9 +231,7 @@ impl Trials {
         match found {
             LookUp::Score(score) => self.judged(proposer, search, trial, score),
             LookUp::Unknown => {
-                self.state.missing += 1;
-                self.state.missing_in_a_row += 1;
-                search.log("missing", self.state.missing as f64);
+                self.state.gaps.lacks(search);
                 proposer.told(search, trial, None);
             }
             LookUp::TooDear => self.state.current = Some(trial),
@@ -255,7 +249,7 @@ impl Trials {
         self.state.epochs += self
             .epochs(trial.from + 1)
             .saturating_sub(self.epochs(trial.from));
-        self.state.missing_in_a_row = 0;
+        self.state.gaps.knows();
         let best = self.state.best.map_or(score, |best| best.max(score));
         self.state.best = Some(best);
         search.log("score", score);

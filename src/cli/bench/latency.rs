@@ -5,7 +5,7 @@ mod networks;
 mod onnx;
 mod torch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -99,14 +99,22 @@ enum Runtime {
 
 /// What measures.
 trait Measure {
-    /// Seconds of the pieces of networks, by their keys.
-    fn pieces(&mut self, networks: &[Network]) -> Result<BTreeMap<String, Vec<f64>>>;
-
-    /// Seconds of whole networks, each several times.
-    fn whole(&mut self, networks: &[Network]) -> Result<Vec<Vec<f64>>>;
+    /// Seconds of the pieces of the first networks and of both kinds of networks as wholes: all in the same rounds, so that what
+    /// else the machine does falls on all of them.
+    fn measure(&mut self, covering: &[Network], others: &[Network]) -> Result<Measured>;
 
     /// Itself and the device in words.
     fn describe(&self) -> String;
+}
+
+/// Seconds, of each several times.
+struct Measured {
+    /// By their keys.
+    pieces: BTreeMap<String, Vec<f64>>,
+    /// Whole networks that the pieces are of.
+    covering: Vec<Vec<f64>>,
+    /// Other whole networks.
+    others: Vec<Vec<f64>>,
 }
 
 impl Latency {
@@ -131,29 +139,31 @@ impl Latency {
             counted(others.len() as u64, "other network"),
             measure.describe()
         );
-        let pieces = measure.pieces(&covering)?;
-        info!("{} measured", counted(pieces.len() as u64, "piece"));
-        let known = medians(&covering, measure.whole(&covering)?);
+        let known: BTreeSet<String> = covering.iter().flat_map(keys).collect();
+        let (others, lacking): (Vec<Network>, Vec<Network>) = others
+            .into_iter()
+            .partition(|n| keys(n).all(|key| known.contains(&key)));
+        let seconds = measure.measure(&covering, &others)?;
         let raw = Table {
             about: vec![],
-            rows: pieces
+            rows: seconds
+                .pieces
                 .iter()
                 .map(|(key, seconds)| row(key, seconds))
                 .collect(),
         };
-        let line = Line::through(&predicted(&raw, &known)?);
+        let line = Line::through(&beside(&raw, &covering, &seconds.covering)?);
         let table = self.table(raw, line, &config, task, measure.describe());
-        let (others, lacking): (Vec<Network>, Vec<Network>) =
-            others.into_iter().partition(|n| table.seconds(n).is_ok());
-        let checked = medians(&others, measure.whole(&others)?);
-        let check = Check::of(&predicted(&table, &checked)?);
-        let mut about = vec![check.to_string()];
+        let check = Check::of(&beside(&table, &others, &seconds.others)?);
+        let mut about = vec![];
         if !lacking.is_empty() {
             about.push(format!(
                 "of {} more, pieces are not here",
                 counted(lacking.len() as u64, "random network")
             ));
         }
+        // Searches by this table repeat its last line.
+        about.push(check.to_string());
         let table = Table {
             about: [table.about, about].concat(),
             ..table
@@ -301,22 +311,24 @@ impl Latency {
     }
 }
 
-/// Networks with the median of what they took.
-fn medians(networks: &[Network], seconds: Vec<Vec<f64>>) -> Vec<(&Network, f64)> {
-    let median = |s: &Vec<f64>| quantile(s, 0.5).unwrap_or(f64::NAN);
-    networks.iter().zip(seconds.iter().map(median)).collect()
+/// The keys of a network's pieces.
+fn keys(network: &Network) -> impl Iterator<Item = String> {
+    network
+        .pieces()
+        .into_iter()
+        .map(|piece| piece.key().to_owned())
 }
 
-/// What a table says of networks beside what they took.
-fn predicted(table: &Table, networks: &[(&Network, f64)]) -> Result<Vec<(f64, f64)>> {
-    let of = |(network, took): &(&Network, f64)| {
+/// What a table says of networks beside the median of what they took.
+fn beside(table: &Table, networks: &[Network], took: &[Vec<f64>]) -> Result<Vec<(f64, f64)>> {
+    let of = |(network, took): (&Network, &Vec<f64>)| {
         let says = table.seconds(network).map_err(|missing| Error::Invalid {
             what: "table of latencies".into(),
             why: format!("`{}` was not measured", missing.join("`, `")),
         })?;
-        Ok((says, *took))
+        Ok((says, quantile(took, 0.5).unwrap_or(f64::NAN)))
     };
-    networks.iter().map(of).collect()
+    networks.iter().zip(took).map(of).collect()
 }
 
 fn row(key: &str, seconds: &[f64]) -> Row {

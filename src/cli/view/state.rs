@@ -378,6 +378,7 @@ pub mod tests {
                 decided: vec![("normal".into(), 0.5)],
                 standing: [("test".to_owned(), standing)].into(),
                 predicted: [].into(),
+                costs: [].into(),
                 elsewhere: Some(("fashion-mnist-mini".into(), vec!["cifar10".into()])),
             }),
         }

@@ -1,6 +1,5 @@
 //! By ONNX Runtime, in a Python's process.
 
-use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -17,12 +16,10 @@ use serde::Deserialize;
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
 
-use super::Measure;
+use super::{Measure, Measured};
 
 /// The program that measures.
 const PROGRAM: &str = include_str!("measure.py");
-/// Networks that are written at a time.
-const AT_A_TIME: usize = 8;
 
 /// Has files of models measured by a Python.
 pub struct Onnx {
@@ -108,25 +105,6 @@ impl Onnx {
         serde_json::from_slice(&output.stdout)
             .map_err(|e| failed(format!("it answered something else: {e}")))
     }
-
-    /// Writes models to a folder of their own and has them measured.
-    fn models(&self, models: &[Vec<u8>]) -> Result<Vec<Vec<f64>>> {
-        let folder = tempfile::tempdir().map_err(Error::io("create", &std::env::temp_dir()))?;
-        let mut files = vec![];
-        for (i, model) in models.iter().enumerate() {
-            let file = folder.path().join(format!("{i}.onnx"));
-            fs::write(&file, model).map_err(Error::io("write", &file))?;
-            files.push(file);
-        }
-        let seconds = self.run(&files)?.seconds;
-        match seconds.len() == models.len() {
-            true => Ok(seconds),
-            false => Err(Error::Invalid {
-                what: "answer of the Python that measures".into(),
-                why: format!("{} times for {} models", seconds.len(), models.len()),
-            }),
-        }
-    }
 }
 
 /// Calls a function with a network's random weights.
@@ -160,39 +138,54 @@ fn nothing() -> Result<Vec<u8>> {
 }
 
 impl Measure for Onnx {
-    fn pieces(&mut self, networks: &[Network]) -> Result<BTreeMap<String, Vec<f64>>> {
-        let (mut seen, mut keys, mut models) = (HashSet::new(), vec![], vec![nothing()?]);
-        for network in networks {
+    fn measure(&mut self, covering: &[Network], others: &[Network]) -> Result<Measured> {
+        let folder = tempfile::tempdir().map_err(Error::io("create", &std::env::temp_dir()))?;
+        let mut files = vec![];
+        let mut write = |model: Vec<u8>| -> Result<()> {
+            let file = folder.path().join(format!("{}.onnx", files.len()));
+            fs::write(&file, model).map_err(Error::io("write", &file))?;
+            files.push(file);
+            Ok(())
+        };
+        write(nothing()?)?;
+        for network in covering.iter().chain(others) {
+            write(with_weights(network, |weights| {
+                network.onnx(weights, OnnxOptions::default())
+            })?)?;
+        }
+        let mut keys = vec![];
+        for network in covering {
             for piece in network.pieces() {
-                if seen.insert(piece.key().to_owned()) {
-                    models.push(with_weights(network, |weights| {
+                let key = piece.key().to_owned();
+                if !keys.contains(&key) {
+                    write(with_weights(network, |weights| {
                         network.onnx_piece(weights, &piece)
-                    })?);
-                    keys.push(piece.key().to_owned());
+                    })?)?;
+                    keys.push(key);
                 }
             }
         }
-        let seconds = self.models(&models)?;
-        let call = quantile(&seconds[0], 0.5).unwrap_or_default();
-        let without = |s: &f64| (s - call).max(0.0);
-        let each = keys.into_iter().zip(&seconds[1..]);
-        Ok(each
-            .map(|(key, s)| (key, s.iter().map(without).collect()))
-            .collect())
-    }
-
-    fn whole(&mut self, networks: &[Network]) -> Result<Vec<Vec<f64>>> {
-        let mut all = vec![];
-        for networks in networks.chunks(AT_A_TIME) {
-            let model = |network: &Network| {
-                with_weights(network, |weights| {
-                    network.onnx(weights, OnnxOptions::default())
-                })
-            };
-            let models: Vec<Vec<u8>> = networks.iter().map(model).collect::<Result<_>>()?;
-            all.extend(self.models(&models)?);
+        let mut seconds = self.run(&files)?.seconds;
+        if seconds.len() != files.len() {
+            return Err(Error::Invalid {
+                what: "answer of the Python that measures".into(),
+                why: format!("{} times for {} models", seconds.len(), files.len()),
+            });
         }
-        Ok(all)
+        let pieces = seconds.split_off(1 + covering.len() + others.len());
+        let others = seconds.split_off(1 + covering.len());
+        let covering = seconds.split_off(1);
+        // A call takes this, whatever it is of: a piece in its place does not.
+        let call = quantile(&seconds[0], 0.5).unwrap_or_default();
+        let without = |took: Vec<f64>| took.iter().map(|s| (s - call).max(0.0)).collect();
+        Ok(Measured {
+            pieces: keys
+                .into_iter()
+                .zip(pieces.into_iter().map(without))
+                .collect(),
+            covering,
+            others,
+        })
     }
 
     fn describe(&self) -> String {

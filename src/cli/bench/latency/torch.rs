@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use nasfw_analysis::stats::quantile;
 use nasfw_framework::Result;
 use nasfw_framework::device::{choose, describe, libtorch_version};
 use nasfw_framework::network::Network;
@@ -10,13 +11,10 @@ use nasfw_framework::run::Worker;
 use nasfw_framework::supernet::Weights;
 use tch::{Device, Kind, Tensor};
 
-use super::Measure;
-use nasfw_analysis::stats::quantile;
+use super::{Measure, Measured};
 
 /// Evaluations before those that are timed.
 const WARM: usize = 2;
-/// Networks that are there at the same time.
-const AT_A_TIME: usize = 16;
 
 /// Evaluates networks and looks at the clock.
 pub struct Torch {
@@ -75,50 +73,38 @@ impl Torch {
             images: images.to_device(self.device),
         }
     }
-
-    /// What `time` says of every network, `repeats` times: some networks at a time and in turn, so that what else the machine
-    /// does falls on all of them.
-    fn timed<T>(
-        &self,
-        networks: &[Network],
-        time: impl Fn(&Ready<'_>) -> Result<T>,
-    ) -> Result<Vec<Vec<T>>> {
-        let mut all = vec![];
-        for networks in networks.chunks(AT_A_TIME) {
-            let ready: Vec<Ready<'_>> = networks.iter().map(|n| self.ready(n)).collect();
-            let mut times: Vec<Vec<T>> = ready.iter().map(|_| vec![]).collect();
-            for turn in 0..WARM + self.repeats {
-                for (ready, times) in ready.iter().zip(&mut times) {
-                    // The one before has left other values in the caches.
-                    time(ready)?;
-                    let took = time(ready)?;
-                    if turn >= WARM {
-                        times.push(took);
-                    }
-                }
-            }
-            all.extend(times);
-        }
-        Ok(all)
-    }
 }
 
 impl Measure for Torch {
-    fn pieces(&mut self, networks: &[Network]) -> Result<BTreeMap<String, Vec<f64>>> {
-        let times = self.timed(networks, |r| r.network.time_pieces(r.weights(), &r.images))?;
-        let mut all: BTreeMap<String, Vec<f64>> = BTreeMap::new();
-        for (network, times) in networks.iter().zip(times) {
-            for (i, piece) in network.pieces().iter().enumerate() {
-                let here: Vec<f64> = times.iter().map(|t| t[i]).collect();
-                let median = quantile(&here, 0.5).unwrap_or_default();
-                all.entry(piece.key().to_owned()).or_default().push(median);
+    fn measure(&mut self, covering: &[Network], others: &[Network]) -> Result<Measured> {
+        let all: Vec<Ready<'_>> = covering
+            .iter()
+            .chain(others)
+            .map(|n| self.ready(n))
+            .collect();
+        let mut whole = vec![vec![]; all.len()];
+        let mut pieces = vec![vec![]; covering.len()];
+        for turn in 0..WARM + self.repeats {
+            for (i, ready) in all.iter().enumerate() {
+                let time = || ready.network.time(ready.weights(), &ready.images);
+                // The network before has left other values in the caches.
+                time()?;
+                let took = time()?;
+                let parts = (i < covering.len())
+                    .then(|| ready.network.time_pieces(ready.weights(), &ready.images))
+                    .transpose()?;
+                if turn >= WARM {
+                    whole[i].push(took);
+                    parts.into_iter().for_each(|parts| pieces[i].push(parts));
+                }
             }
         }
-        Ok(all)
-    }
-
-    fn whole(&mut self, networks: &[Network]) -> Result<Vec<Vec<f64>>> {
-        self.timed(networks, |r| r.network.time(r.weights(), &r.images))
+        let others = whole.split_off(covering.len());
+        Ok(Measured {
+            pieces: by_key(covering, &pieces),
+            covering: whole,
+            others,
+        })
     }
 
     fn describe(&self) -> String {
@@ -129,4 +115,17 @@ impl Measure for Torch {
             Worker::this().processor
         )
     }
+}
+
+/// Seconds of pieces by their keys, for each place in a network the median of what it took there in every turn.
+fn by_key(networks: &[Network], turns: &[Vec<Vec<f64>>]) -> BTreeMap<String, Vec<f64>> {
+    let mut all: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    for (network, turns) in networks.iter().zip(turns) {
+        for (i, piece) in network.pieces().iter().enumerate() {
+            let here: Vec<f64> = turns.iter().map(|turn| turn[i]).collect();
+            let median = quantile(&here, 0.5).unwrap_or_default();
+            all.entry(piece.key().to_owned()).or_default().push(median);
+        }
+    }
+    all
 }
