@@ -13,11 +13,11 @@ use crate::program::{good, killed, python, short_search, skipped};
 
 /// Prints every scalar, histogram and text of a folder as JSON.
 const READER: &str = r#"
-import json, sys
+import json, struct, sys
 from google.protobuf import json_format
 from tensorboard.plugins.hparams import metadata
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-a = EventAccumulator(sys.argv[1], size_guidance={k: 0 for k in ("scalars", "histograms", "tensors")})
+a = EventAccumulator(sys.argv[1], size_guidance={k: 0 for k in ("scalars", "histograms", "images", "tensors")})
 a.Reload()
 t = a.Tags()
 start = "_hparams_/session_start_info"
@@ -27,6 +27,8 @@ print(json.dumps({
     "histograms": {k: [[e.step, e.histogram_value.num, e.histogram_value.sum, sum(e.histogram_value.bucket)]
                        for e in a.Histograms(k)] for k in t["histograms"]},
     "texts": {k: [[e.step, e.tensor_proto.string_val[0].decode()] for e in a.Tensors(k)] for k in t["tensors"] if k != start},
+    "images": {k: [[e.step, e.encoded_image_string[:8].hex(), e.width, e.height,
+                    *struct.unpack(">II", e.encoded_image_string[16:24])] for e in a.Images(k)] for k in t["images"]},
     "settings": json_format.MessageToDict(settings)["hparams"],
     "group": settings.group_name,
 }))
@@ -162,6 +164,37 @@ fn compare(python: &Path, run: &Path) {
         found = last.into_iter().collect();
     }
     assert_eq!(found, texts);
+
+    // An image of each architecture that is another one than before, in PNG's own words as large as is said beside it.
+    let drawn: Vec<u64> = points("images")
+        .into_iter()
+        .map(|(tag, step, p)| {
+            assert_eq!(
+                (tag.as_str(), &p[1]),
+                ("cell", &Value::from("89504e470d0a1a0a"))
+            );
+            assert!(
+                p[2].as_u64().unwrap() > 100 && p[2] == p[4] && p[3] == p[5],
+                "{p}"
+            );
+            step
+        })
+        .collect();
+    let mut changes = vec![];
+    let mut last = None;
+    for (step, text) in &texts {
+        if last != Some(text) {
+            changes.push(*step);
+        }
+        last = Some(text);
+    }
+    assert!(
+        changes.iter().all(|step| drawn.contains(step)),
+        "{changes:?} {drawn:?}"
+    );
+    if fs::read_dir(run.join("tensorboard")).unwrap().count() == 1 {
+        assert_eq!(drawn, changes);
+    }
 }
 
 #[test]

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nasfw_framework::config::flatten;
+use nasfw_framework::draw::Drawing;
 use nasfw_framework::listen::shared;
 use nasfw_framework::prelude::*;
 use nasfw_framework::register;
@@ -33,7 +34,7 @@ pub struct TensorBoard {}
 
 register! {
     tracker "tensorboard" => TensorBoard,
-    summary: "event files of TensorBoard in the run's folder: curves, weights of candidates, genotypes, settings",
+    summary: "event files of TensorBoard in the run's folder: curves, weights of candidates, genotypes and their drawings, settings",
     source: "TensorFlow's tsl/lib/io/record_writer.h and core/util/event.proto",
     defaults: "[tracker]\n",
     example: "nasfw run --strategy darts --space toy-conv --track tensorboard",
@@ -62,6 +63,8 @@ struct Files {
     open: Option<(PathBuf, File)>,
     /// Steps done at the newest event.
     step: u64,
+    /// The architecture that was drawn last.
+    drawn: Option<Genotype>,
 }
 
 impl Files {
@@ -74,6 +77,7 @@ impl Files {
             goes_on: run.goes_on,
             open: None,
             step: 0,
+            drawn: None,
         }
     }
 
@@ -161,6 +165,15 @@ impl Files {
         )
     }
 
+    /// The architecture as an image, if it is another one than before.
+    fn drawing(&mut self, genotype: &Genotype) -> Option<proto::Value> {
+        if self.drawn.as_ref() == Some(genotype) {
+            return None;
+        }
+        self.drawn = Some(genotype.clone());
+        image("cell", &Drawing::of_genotype(genotype).svg())
+    }
+
     /// The event's numbers, and other values of it.
     fn numbers(&mut self, event: &Event, mut values: Vec<proto::Value>) -> Result<()> {
         let Some((step, numbers)) = event.scalars() else {
@@ -210,6 +223,7 @@ impl Listener for Files {
                 ..
             } => {
                 let mut values = vec![text("genotype", &genotype.to_string())];
+                values.extend(self.drawing(genotype));
                 for (group, rows) in self.groups.iter().zip(marginals.iter().flatten()) {
                     let name = &group.name;
                     for (row, weights) in group.rows.iter().zip(rows) {
@@ -290,6 +304,33 @@ fn text(tag: &str, text: &str) -> proto::Value {
     }
 }
 
+/// A picture of an SVG document; none where it is too large for one.
+#[cfg(feature = "png")]
+fn image(tag: &str, svg: &str) -> Option<proto::Value> {
+    /// Pixels for each of the SVG's: TensorBoard shows images small, and enlarges them.
+    const SCALE: f32 = 1.5;
+    let picture = nasfw_pictures::png(svg, SCALE);
+    let picture =
+        picture.inspect_err(|e| tracing::warn!("TensorBoard has no image of this cell: {e}"));
+    let picture = picture.ok()?;
+    Some(proto::Value {
+        tag: tag.into(),
+        image: Some(proto::Image {
+            height: picture.height as i32,
+            width: picture.width as i32,
+            colorspace: proto::RGBA,
+            encoded: picture.bytes,
+        }),
+        ..Default::default()
+    })
+}
+
+/// A program without pictures writes none.
+#[cfg(not(feature = "png"))]
+fn image(_tag: &str, _svg: &str) -> Option<proto::Value> {
+    None
+}
+
 /// Equal buckets from the smallest value to the largest.
 fn histogram(values: &[f64]) -> proto::Histogram {
     let min = values.iter().copied().fold(f64::INFINITY, f64::min);
@@ -331,6 +372,9 @@ mod proto {
 
     /// `SessionLog.SessionStatus`
     pub const START: i32 = 1;
+    /// `Summary.Image.colorspace`
+    #[cfg(feature = "png")]
+    pub const RGBA: i32 = 4;
     /// `DataType`
     pub const DT_FLOAT: i32 = 1;
     pub const DT_STRING: i32 = 7;
@@ -367,12 +411,27 @@ mod proto {
         pub tag: String,
         #[prost(float, optional, tag = "2")]
         pub simple_value: Option<f32>,
+        #[prost(message, optional, tag = "4")]
+        pub image: Option<Image>,
         #[prost(message, optional, tag = "5")]
         pub histo: Option<Histogram>,
         #[prost(message, optional, tag = "8")]
         pub tensor: Option<Tensor>,
         #[prost(message, optional, tag = "9")]
         pub metadata: Option<Metadata>,
+    }
+
+    /// `Summary.Image`
+    #[derive(Clone, PartialEq, Message)]
+    pub struct Image {
+        #[prost(int32, tag = "1")]
+        pub height: i32,
+        #[prost(int32, tag = "2")]
+        pub width: i32,
+        #[prost(int32, tag = "3")]
+        pub colorspace: i32,
+        #[prost(bytes = "vec", tag = "4")]
+        pub encoded: Vec<u8>,
     }
 
     #[derive(Clone, PartialEq, Message)]

@@ -8,14 +8,15 @@ use std::path::{Path, PathBuf};
 
 use syn::visit::{self, Visit};
 
-/// Every crate by its folder.
-const CRATES: [&str; 8] = [
+/// Every crate of more than one file, by its folder.
+const CRATES: [&str; 9] = [
     "kernels",
     "framework",
     "conformance",
     "spaces",
     "datasets",
     "plugins",
+    "trackers",
     "analysis",
     ".",
 ];

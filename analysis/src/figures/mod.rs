@@ -13,8 +13,6 @@ mod pictures;
 mod rank;
 mod ranks;
 pub(crate) mod regret;
-#[cfg(feature = "png")]
-mod render;
 mod svg;
 #[cfg(test)]
 mod tests;

@@ -4,9 +4,6 @@ use std::path::Path;
 
 use nasfw_framework::{Error, Result};
 
-#[cfg(feature = "png")]
-use super::render;
-
 /// A format of pictures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
@@ -51,9 +48,12 @@ impl Format {
         match self {
             Self::Svg => Ok(svg.as_bytes().to_vec()),
             #[cfg(feature = "png")]
-            Self::Png => render::png(svg, SCALES[usize::from(millimetres.is_some())]),
+            Self::Png => {
+                let scale = SCALES[usize::from(millimetres.is_some())];
+                Ok(nasfw_pictures::png(svg, scale)?.bytes)
+            }
             #[cfg(feature = "png")]
-            Self::Pdf => render::pdf(svg),
+            Self::Pdf => nasfw_pictures::pdf(svg),
             #[cfg(not(feature = "png"))]
             Self::Png | Self::Pdf => Err(Error::Incompatible {
                 what: "a picture as PNG or PDF".into(),

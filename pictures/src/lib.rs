@@ -15,7 +15,7 @@ const POINTS: f32 = 72.0 / 96.0;
 
 fn invalid(why: impl ToString) -> Error {
     Error::Invalid {
-        what: "figure".into(),
+        what: "picture".into(),
         why: why.to_string(),
     }
 }
@@ -29,11 +29,22 @@ fn tree(svg: &str) -> Result<Tree> {
     Tree::from_str(svg, &options).map_err(invalid)
 }
 
+/// A picture as a file's bytes, with its size in pixels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Png {
+    /// Pixels from left to right.
+    pub width: u32,
+    /// Pixels from top to bottom.
+    pub height: u32,
+    /// The file.
+    pub bytes: Vec<u8>,
+}
+
 /// Draws an SVG document as a PNG on white ground, with so many pixels for each of the SVG's.
 ///
 /// # Errors
 /// [`Error::Invalid`] for a text that is no SVG, and one that is too large for a picture.
-pub fn png(svg: &str, scale: f32) -> Result<Vec<u8>> {
+pub fn png(svg: &str, scale: f32) -> Result<Png> {
     let tree = tree(svg)?;
     let size = tree.size();
     let (width, height) = (size.width() * scale, size.height() * scale);
@@ -47,7 +58,11 @@ pub fn png(svg: &str, scale: f32) -> Result<Vec<u8>> {
         Transform::from_scale(scale, scale),
         &mut picture.as_mut(),
     );
-    picture.encode_png().map_err(invalid)
+    Ok(Png {
+        width: picture.width(),
+        height: picture.height(),
+        bytes: picture.encode_png().map_err(invalid)?,
+    })
 }
 
 /// Draws an SVG document as a PDF of one page of its size.
