@@ -12,6 +12,8 @@ use nasfw_framework::{Error, Result};
 const LOOKED_AT: usize = 500;
 /// How often at least a piece is to be measured, where so many of the networks have it.
 const OFTEN: usize = 3;
+/// Networks at least that the line goes through.
+const LEAST: usize = 20;
 
 /// Which networks.
 #[derive(Debug, Clone, Copy)]
@@ -117,7 +119,7 @@ fn covering(all: Vec<Network>) -> Vec<Network> {
             .enumerate()
             .max_by_key(|(i, (_, keys))| (gain(keys), usize::MAX - i));
         let Some((i, (_, keys))) = best else { break };
-        if gain(keys) == 0 {
+        if gain(keys) == 0 && chosen.len() >= LEAST {
             break;
         }
         for key in keys {
