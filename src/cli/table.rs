@@ -94,7 +94,9 @@ fn rows(records: &[Record], differing: &[&String]) -> Vec<Vec<String>> {
     let worth = names.iter().map(|name| {
         let value = |r: &Record| {
             let metric = name.strip_prefix("metric.").unwrap_or(name);
-            let shown = |v: &f64| cost_in_words(metric, *v).unwrap_or_else(|| format!("{v:.4}"));
+            // Behind its name may stand that it is predicted.
+            let bare = metric.split(' ').next().unwrap_or(metric);
+            let shown = |v: &f64| cost_in_words(bare, *v).unwrap_or_else(|| format!("{v:.4}"));
             worth(r).get(name).map_or(String::new(), shown)
         };
         row(name, &value)

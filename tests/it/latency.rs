@@ -326,6 +326,13 @@ fn a_run_keeps_its_table() {
         );
         fs::write(dir.join("t.csv"), &other).unwrap();
         let run = format!("runs/{name}");
+        let table = good(dir, &["table", &run]);
+        let line = table
+            .lines()
+            .skip_while(|l| !l.contains("cost/latency (predicted)"));
+        let cells = flat(line.take(2).collect::<Vec<_>>().join(" ").as_bytes());
+        let units = [" us", " ms", " s"];
+        assert!(units.iter().any(|u| cells.contains(u)), "{table}");
         fs::remove_file(dir.join(&run).join("result.json")).unwrap();
         let out = nasfw(dir, &["resume", &run]);
         assert!(!out.status.success());
