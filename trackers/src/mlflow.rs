@@ -20,7 +20,7 @@ use nasfw_framework::settings::{flatten, in_words};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use client::Client;
+use client::{Client, now, variable};
 use outbox::{Outbox, Sender};
 
 /// Which run of a server a run folder is.
@@ -126,11 +126,6 @@ fn track(run: &Path) -> String {
 struct Kept {
     uri: String,
     run_id: String,
-}
-
-/// The value of an environment variable that is not empty.
-fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 impl Mlflow {
@@ -256,7 +251,7 @@ impl Listener for Run {
             return Ok(());
         };
         if let Some((step, numbers)) = event.scalars() {
-            let time = outbox::now();
+            let time = now();
             sender.put(move |outbox| {
                 for (name, value) in numbers {
                     outbox.metric(&name, value, step, time);
@@ -302,7 +297,7 @@ impl Listener for Run {
         let (step, reason) = (outcome.steps, outcome.reason.clone());
         let genotype = cut(&outcome.genotype.to_string(), LONGEST_TAG);
         sender.put(move |outbox| {
-            let time = outbox::now();
+            let time = now();
             for (name, value) in numbers {
                 outbox.metric(&name, value, step, time);
             }

@@ -1,13 +1,11 @@
 //! Requests to an MLflow server.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use ureq::{Agent, RequestBuilder};
-
-use super::variable;
 
 /// An MLflow server.
 pub(super) struct Client {
@@ -65,7 +63,7 @@ impl Client {
         let made = self.post(
             "runs/create",
             &json!({
-                "experiment_id": experiment, "run_name": name, "start_time": super::outbox::now(), "tags": tags,
+                "experiment_id": experiment, "run_name": name, "start_time": now(), "tags": tags,
             }),
         )?;
         let info = &made["run"]["info"];
@@ -207,4 +205,15 @@ impl Refused {
 fn text(value: &Value, what: &str) -> Result<String, String> {
     let text = value.as_str().map(str::to_owned);
     text.ok_or_else(|| format!("the server does not say {what}"))
+}
+
+/// Milliseconds since 1970.
+pub(super) fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |d| d.as_millis().try_into().unwrap_or(u64::MAX))
+}
+
+/// The value of an environment variable that is not empty.
+pub(super) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::client::Client;
+use super::client::{Client, now};
 
 /// The most metrics of a request, by the interface.
 const METRICS: usize = 1000;
@@ -21,12 +21,6 @@ const GATHER: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The longest pause between two tries.
 const PAUSE: Duration = Duration::from_secs(60);
-
-/// Milliseconds since 1970.
-pub(super) fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |d| d.as_millis().try_into().unwrap_or(u64::MAX))
-}
 
 /// What the server must still be told of a run, in order.
 pub(super) struct Outbox {
