@@ -145,6 +145,11 @@ impl Record {
         self.main_metric(&names)
     }
 
+    /// Whether a model predicted one of the values of a metric before training and along the way.
+    pub fn is_predicted(&self, metric: &str) -> bool {
+        self.moments().iter().any(|m| m.trust.is_predicted(metric))
+    }
+
     /// The architecture before training and along the way, in the order of steps. What was rolled back is left out.
     pub fn moments(&self) -> Vec<Moment<'_>> {
         let mut per_epoch = 0;

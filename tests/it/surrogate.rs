@@ -166,6 +166,11 @@ set = { device = "cpu", threads = 1, benchmark = { name = "surrogate", file = "S
         "{text}"
     );
 
+    for kind in ["regret", "curves"] {
+        let (figure, _) = said(dir, 0, &["figure", "runs/guessed", kind]);
+        assert!(figure.contains("(predicted)"), "{kind}");
+    }
+
     // With the architecture in the table, nothing of it is predicted.
     csv(&dir.join("all.csv"), None);
     said(dir, 0, &["bench", "fit", "all.csv", "-o", "all.surrogate"]);

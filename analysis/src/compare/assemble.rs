@@ -150,6 +150,11 @@ fn measure(
         let predicted = &f.trust.predicted;
         metric.as_deref().is_some_and(|m| predicted.contains_key(m))
     };
+    let on_the_way = |f: &Outcome| {
+        let is = |p: &CurvePoint| metric.as_ref().is_some_and(|m| p.predicted.contains_key(m));
+        f.curve.iter().any(is)
+    };
+    setting.predicted = finished().any(|(_, f)| guessed(f) || on_the_way(f));
     let predicted = finished().filter(|(_, f)| guessed(f)).count();
     let note = metric.as_deref().and_then(|m| guesses(m, count, predicted));
     setting.notes.extend(note);

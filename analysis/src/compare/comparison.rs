@@ -100,6 +100,9 @@ pub struct Setting {
     pub metric: Option<String>,
     /// What the benchmark is and what regret is measured from, in words.
     pub benchmark: Option<String>,
+    /// Whether a model predicted a value of the metric, of what was found or of what would have been derived on the way.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub predicted: bool,
     /// Seeds that every strategy has finished with a metric: the pairs. All figures are over these.
     pub seeds: Vec<u64>,
     /// Whether the plan has more seeds than that.
@@ -126,6 +129,7 @@ impl Setting {
             budget,
             metric: None,
             benchmark: None,
+            predicted: false,
             seeds: vec![],
             partial: true,
             notes: vec![],
@@ -287,6 +291,10 @@ pub struct Ranking {
 
 fn is_none(of: &usize) -> bool {
     *of == 0
+}
+
+fn is_false(of: &bool) -> bool {
+    !of
 }
 
 /// An architecture of a [`Ranking`].

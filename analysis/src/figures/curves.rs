@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use nasfw_framework::events::Event;
 
 use super::chart::{Axes, Line};
-use super::{Figure, look};
+use super::{Figure, look, shown};
 use crate::compare::{Comparison, State};
 use crate::record::Record;
 
@@ -39,7 +39,7 @@ impl Chart {
 }
 
 pub(super) fn draw(record: &Record) -> Option<Figure> {
-    let charts = charts(record);
+    let charts = charts(record, &|metric| record.is_predicted(metric));
     if charts.is_empty() {
         return None;
     }
@@ -108,8 +108,11 @@ pub(crate) fn together(groups: &[(String, Vec<&Record>)]) -> Option<Figure> {
     // Panels by what they show; in each the runs' curves by group.
     let mut panels: BTreeMap<String, (Axes<'static>, BTreeMap<usize, Vec<Points>>)> =
         BTreeMap::new();
+    // What is predicted in one of them is marked in all: they stand in one panel.
+    let all = || groups.iter().flat_map(|(_, runs)| runs);
+    let predicted = |metric: &str| all().any(|run| run.is_predicted(metric));
     for (g, (_, runs)) in groups.iter().enumerate() {
-        for chart in runs.iter().flat_map(|run| charts(run)) {
+        for chart in runs.iter().flat_map(|run| charts(run, &predicted)) {
             let axes = chart.axes();
             for (name, points) in chart.lines {
                 let title = match chart.title.ends_with(&name) {
@@ -187,8 +190,9 @@ fn mean(runs: &[Points]) -> (Points, Points) {
     )
 }
 
-/// Everything that a run has of curves.
-fn charts(record: &Record) -> Vec<Chart> {
+/// Everything that a run has of curves. A metric of which a value is `predicted` is marked, whether the others were measured
+/// or not: it is one line.
+fn charts(record: &Record, predicted: &dyn Fn(&str) -> bool) -> Vec<Chart> {
     let mut loss: BTreeMap<String, Points> = BTreeMap::new();
     let mut accuracy = loss.clone();
     let mut regret = loss.clone();
@@ -207,6 +211,7 @@ fn charts(record: &Record) -> Vec<Chart> {
         }
     }
     let main = record.main_regret();
+    let main_shown = main.map(|name| shown(name, predicted(name)));
     for moment in record.moments() {
         // What a training measures of its network on the test images.
         for (name, lines, scale) in [
@@ -217,8 +222,9 @@ fn charts(record: &Record) -> Vec<Chart> {
                 add(lines, "test", moment.step, scale * value);
             }
         }
-        if let Some((name, value)) = main.and_then(|name| Some((name, moment.regret?.get(name)?))) {
-            add(&mut regret, &moment.trust.shown(name), moment.step, *value);
+        let value = main.and_then(|name| moment.regret?.get(name));
+        if let (Some(name), Some(value)) = (&main_shown, value) {
+            add(&mut regret, name, moment.step, *value);
         }
     }
     let chart = |title: &str, y, range, lines| Chart {

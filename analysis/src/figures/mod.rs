@@ -144,6 +144,14 @@ pub fn fronts(runs: &[(&str, &Record)]) -> Option<Figure> {
     front::together(runs)
 }
 
+/// A metric's name as figures show it.
+fn shown(metric: &str, predicted: bool) -> String {
+    match predicted {
+        true => format!("{metric} (predicted)"),
+        false => metric.to_owned(),
+    }
+}
+
 /// A run per strategy, with the strategy's label.
 fn of_one_seed<'a>(
     comparison: &'a Comparison,

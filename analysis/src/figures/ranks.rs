@@ -17,7 +17,14 @@ pub(super) fn draw(comparison: &Comparison) -> Option<Figure> {
     let overall = comparison.overall.iter();
     let overall = overall.map(|ranks| ("all settings".to_owned(), ranks, "settings"));
     let own = comparison.settings.iter();
-    let own = own.filter_map(|s| Some((title(s), s.ranks.as_ref()?, "seeds")));
+    let own = own.filter_map(|s| {
+        let by = if s.predicted {
+            ", by values that a model predicted"
+        } else {
+            ""
+        };
+        Some((title(s) + by, s.ranks.as_ref()?, "seeds"))
+    });
     let panels: Vec<Panel> = overall
         .chain(own)
         .filter_map(|(title, ranks, blocks)| panel(title, ranks, blocks))

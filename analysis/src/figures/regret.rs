@@ -3,7 +3,7 @@
 
 use super::chart::{Axes, Line, LineKind};
 use super::weights::PANEL;
-use super::{Figure, Panel, look};
+use super::{Figure, Panel, look, shown};
 use crate::compare::{Comparison, Setting};
 
 /// More lines than these are not told apart in one panel: each then has one of its own, with the others thin behind it.
@@ -76,7 +76,7 @@ fn panels(comparison: &Comparison, setting: &Setting, many: bool) -> Vec<Panel> 
     }
     let axes = Axes {
         x: setting.budget.unit.words(),
-        y: "regret",
+        y: &shown("regret", setting.predicted),
         range: None,
         log: true,
         size: if many { PANEL } else { (520.0, 320.0) },
@@ -91,9 +91,9 @@ fn panels(comparison: &Comparison, setting: &Setting, many: bool) -> Vec<Panel> 
             .iter()
             .enumerate()
             .filter(|(i, _)| *i != k)
+            // Their bands are not drawn, but the axis has room for them: it is the same in all panels.
             .map(|(_, l)| Line {
                 style: LineKind::Faint,
-                band: Vec::new(),
                 ..l.clone()
             });
         let shown: Vec<Line> = behind.chain([lines[k].clone()]).collect();

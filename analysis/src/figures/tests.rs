@@ -162,6 +162,85 @@ fn a_comparison_gives_bands_and_a_diagram() {
 }
 
 #[test]
+fn figures_of_a_comparison_say_what_is_predicted() {
+    let mut comparison = comparison();
+    let text = |kind: ComparisonKind, comparison: &Comparison| {
+        kind.draw(comparison, &[], None).unwrap().unwrap().svg()
+    };
+    for kind in [ComparisonKind::Regret, ComparisonKind::Ranks] {
+        assert!(!text(kind, &comparison).contains("predicted"));
+    }
+    comparison.settings[0].predicted = true;
+    for kind in [ComparisonKind::Regret, ComparisonKind::Ranks] {
+        assert!(text(kind, &comparison).contains("predicted"));
+    }
+}
+
+/// A metric is one line, though a model predicts some of its values and a table knows the others, and is marked; so it is where
+/// only another run of the same panel has such values.
+#[test]
+fn a_line_of_which_a_value_is_predicted_is_whole_and_marked() {
+    let mut record = record();
+    let known = record.clone();
+    let all = record.moments().len();
+    let mut guessed = 0;
+    for (i, event) in record.events.iter_mut().enumerate() {
+        if let Event::Architecture { trust, .. } = event
+            && i % 2 == 0
+        {
+            let metric = known.main_regret().unwrap().to_owned();
+            trust.predicted.insert(metric, [0.0, 1.0]);
+            guessed += 1;
+        }
+    }
+    assert!(guessed > 0 && guessed < all);
+    let of = |figure: Figure| {
+        let regret = figure.panels.into_iter();
+        let regret: Vec<Panel> = regret.filter(|p| p.title.contains("Regret")).collect();
+        assert_eq!(regret.len(), 1);
+        regret.into_iter().next().unwrap()
+    };
+    let drawn = |record: &Record| of(Kind::Curves.draw(record, None).unwrap().unwrap());
+    let (panel, as_known) = (drawn(&record), drawn(&known));
+    assert!(panel.title.ends_with("(predicted)"), "{}", panel.title);
+    assert!(!as_known.title.contains("predicted"));
+    assert_eq!(panel.body.replace(" (predicted)", ""), as_known.body);
+    let both = vec![("a".to_owned(), vec![&known, &record])];
+    assert_eq!(of(curves::together(&both).unwrap()).title, panel.title);
+    let trajectory = Kind::Trajectory.draw(&record, None).unwrap().unwrap();
+    assert!(trajectory.caption.contains("(predicted)"));
+}
+
+/// Panels of the same values have the same axes, however wide the band is that is drawn in one of them.
+#[test]
+fn panels_of_a_strategy_each_have_the_same_axes() {
+    let mut comparison = comparison();
+    let first = comparison.settings[0].strategies[0].clone();
+    for i in 0..8 {
+        let mut figures = first.clone();
+        figures.strategy = format!("other {i}");
+        let anytime = figures.anytime.as_mut().unwrap();
+        if i == 3 {
+            anytime.high.iter_mut().for_each(|high| *high += 5.0);
+        }
+        comparison.settings[0].strategies.push(figures.clone());
+        comparison.strategies.push(figures.strategy);
+    }
+    let figure = ComparisonKind::Regret
+        .draw(&comparison, &[], None)
+        .unwrap()
+        .unwrap();
+    assert!(figure.panels.len() > 8);
+    let text = figure.svg();
+    let document = parsed(&text);
+    let axes: BTreeSet<_> = document
+        .descendants()
+        .filter_map(|n| n.attribute("data-y"))
+        .collect();
+    assert_eq!(axes.len(), 1, "{axes:?}");
+}
+
+#[test]
 fn weights_of_strategies_stand_beside_each_other() {
     let (comparison, with, mut without) = (comparison(), record(), record());
     without.events.clear();

@@ -2,7 +2,7 @@
 //! architecture that would have been derived then, and the best one so far.
 
 use super::chart::{Axes, Line, LineKind};
-use super::{Figure, look};
+use super::{Figure, look, shown};
 use crate::record::Record;
 
 pub(super) fn draw(record: &Record) -> Option<Figure> {
@@ -22,7 +22,6 @@ pub(super) fn draw(record: &Record) -> Option<Figure> {
             Some((at, value, value + m.regret?.get(metric)?))
         })
         .collect();
-    let last = moments.last()?;
     let names = ["derived then", "best so far"];
     let line = |look: usize, points| Line {
         name: names[look].into(),
@@ -64,7 +63,7 @@ pub(super) fn draw(record: &Record) -> Option<Figure> {
         title: "What the search reached".into(),
         caption: format!(
             "{} of the architecture that would have been derived then, and of the best one so far; the thin line is the optimum.",
-            last.trust.shown(metric)
+            shown(metric, record.is_predicted(metric))
         ),
         legend: look::legend(names),
         panels: vec![axes.panel("", &[optimum, best, derived])],

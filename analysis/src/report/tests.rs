@@ -51,6 +51,7 @@ pub(crate) fn comparison() -> Comparison {
         budget,
         metric: Some("value".into()),
         benchmark: Some("a formula".into()),
+        predicted: false,
         seeds: vec![0, 1, 2],
         partial: true,
         notes: vec!["few seeds".into()],
