@@ -124,3 +124,39 @@ fn what_config_show_writes_can_be_run() {
     );
     assert!(nasfw(&["config", "show", "--config", "my.toml"]).contains("# my.toml, line "));
 }
+
+/// What a family of spaces has as default stands in nobody's way where another option leaves it nothing to do; what is typed is
+/// a mistake there. And the preset that is the paper's text is it on every space.
+#[test]
+fn defaults_of_a_family_are_no_mistakes() {
+    let show = |set: &[&str]| {
+        let out = Command::new(env!("CARGO_BIN_EXE_nasfw"))
+            .args(["config", "show", "--toml", "--strategy", "vim"])
+            .args(["--space", "nasbench1shot1-s3"])
+            .args(set)
+            .output()
+            .unwrap();
+        let said = [out.stdout, out.stderr].concat();
+        (out.status.success(), String::from_utf8(said).unwrap())
+    };
+    let (good, plain) = show(&[]);
+    assert!(good && plain.contains("topology_rate = 5.0"), "{plain}");
+    let generated = ["--set", "strategy.topology=generated"];
+    for set in [&generated[..], &["--preset", "p"]] {
+        let (good, said) = show(set);
+        assert!(good, "{said}");
+    }
+    for typed in ["topology_rate=3", "topology_noise=0.7"] {
+        let typed = format!("strategy.{typed}");
+        let (good, said) = show(&[&generated[..], &["--set", &typed]].concat());
+        assert!(!good && said.contains("would change nothing"), "{said}");
+    }
+    let (good, literal) = show(&["--preset", "literal"]);
+    assert!(good, "{literal}");
+    for (option, value) in [("noise", "0.0"), ("temperature", "1.0"), ("rate", "1.0")] {
+        assert!(
+            literal.contains(&format!("topology_{option} = {value}")),
+            "{literal}"
+        );
+    }
+}

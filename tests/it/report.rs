@@ -144,6 +144,7 @@ fn the_studys_figures_come_from_its_recorded_runs() {
         ("weights", "confirmation-104", "weights", None),
         ("distribution", "confirmation-104", "distribution", None),
         ("ingredients", "vim-ingredients", "weights", Some("0->3")),
+        ("regret", "vim-1shot1", "regret", None),
     ] {
         let shown = study.join("figures").join(figure).with_extension("svg");
         let run = study.join(run);

@@ -33,8 +33,19 @@ register! {
         ("d", "[strategy]\nform = \"dropout\"\n"),
         ("independent", "[strategy]\noperations = \"free\"\n"),
     ],
-    families: &[("nasbench1shot1", "[trainer]\nepochs = 5\n")],
+    families: &[("nasbench1shot1", NASBENCH1SHOT1)],
 }
+
+/// Five epochs, as in the paper; topology that decides too, by round 7 of docs/studies/vim.md.
+const NASBENCH1SHOT1: &str = r#"
+[strategy]
+topology_noise = 0.3
+topology_temperature = 10.0
+topology_temperature_end = 0.2
+topology_rate = 5.0
+[trainer]
+epochs = 5
+"#;
 
 /// Algorithm 1 without what docs/studies/vim.md adds to it, at the rate that the paper implies.
 const LITERAL: &str = r#"
@@ -43,6 +54,10 @@ parts = 1
 warmup = 0.0
 temperature = 1.0
 temperature_end = 1.0
+topology_noise = 0.0
+topology_temperature = 1.0
+topology_temperature_end = 1.0
+topology_rate = 1.0
 last_relu = true
 [strategy.arch]
 optimizer = "sgd"
@@ -69,7 +84,7 @@ impl StrategyConfig for VimConfig {
         v.range("strategy.temperature_end", self.temperature_end, 1e-3, 1e3);
         v.at_least("strategy.noise", self.noise, 0.0);
         v.at_least("strategy.topology_noise", self.topology_noise, 0.0);
-        for (option, value) in self.of_free_topology() {
+        for (option, value, _) in self.of_free_topology() {
             v.range(&format!("strategy.{option}"), value, 1e-3, 1e3);
         }
         v.at_least("strategy.free_init_std", self.free_init_std, 0.0);
@@ -93,16 +108,20 @@ impl VimConfig {
         }
     }
 
-    /// Options that free topology alone has; 1 leaves it as in DARTS.
-    fn of_free_topology(&self) -> [(&'static str, f64); 3] {
+    /// Options that free topology alone has, with their defaults on spaces of NAS-Bench-1Shot1; 1 leaves it as in DARTS.
+    fn of_free_topology(&self) -> [(&'static str, f64, f64); 3] {
         [
-            ("topology_temperature", self.topology_temperature),
-            ("topology_temperature_end", self.topology_temperature_end),
-            ("topology_rate", self.topology_rate),
+            ("topology_temperature", self.topology_temperature, 10.0),
+            (
+                "topology_temperature_end",
+                self.topology_temperature_end,
+                0.2,
+            ),
+            ("topology_rate", self.topology_rate, 5.0),
         ]
     }
 
-    /// An option that was set and would change nothing is a mistake.
+    /// An option that was set and would change nothing is a mistake; one that has a default was not set.
     fn refuse_idle_options(&self, v: &mut Validator) {
         let mut idle = |option: &str, because: &str| {
             v.problem(
@@ -110,18 +129,19 @@ impl VimConfig {
                 format!("it would change nothing {because}"),
             );
         };
-        if self.topology_noise != 0.0 && self.topology == Logits::Generated {
+        let noise_is_set = ![0.0, 0.3].contains(&self.topology_noise);
+        if noise_is_set && self.topology == Logits::Generated {
             idle(
                 "topology_noise",
                 "with `topology = \"generated\"`: there `noise` counts",
             );
         }
-        for (option, value) in self.of_free_topology() {
-            if value != 1.0 && self.topology == Logits::Generated {
+        for (option, value, default) in self.of_free_topology() {
+            if ![1.0, default].contains(&value) && self.topology == Logits::Generated {
                 idle(option, "with `topology = \"generated\"`");
             }
         }
-        if self.topology_noise != 0.0 && self.form == Form::Point {
+        if noise_is_set && self.form == Form::Point {
             idle(
                 "topology_noise",
                 "with `form = \"point\"`, which has no noise",
