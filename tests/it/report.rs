@@ -145,6 +145,12 @@ fn the_studys_figures_come_from_its_recorded_runs() {
         ("distribution", "confirmation-104", "distribution", None),
         ("ingredients", "vim-ingredients", "weights", Some("0->3")),
         ("regret", "vim-1shot1", "regret", None),
+        (
+            "darts-space",
+            "vim-darts-space",
+            "weights",
+            Some("normal/0->2"),
+        ),
     ] {
         let shown = study.join("figures").join(figure).with_extension("svg");
         let run = study.join(run);
