@@ -38,16 +38,18 @@ use workspace::Workspace;
 
 /// `cargo xtask`: carries out the verb that was typed.
 pub fn carry_out() -> ExitCode {
-    ended(run())
+    ended(run)
 }
 
 /// The program `nasfw` of a release: finds libtorch, or fetches it once, and becomes the program beside it.
 pub fn launch() -> ExitCode {
-    ended(launcher::launch())
+    ended(launcher::launch)
 }
 
-fn ended(outcome: Result<ExitCode, Failure>) -> ExitCode {
-    outcome.unwrap_or_else(|failure| {
+fn ended(carry_out: impl FnOnce() -> Result<ExitCode, Failure>) -> ExitCode {
+    // A reader that has gone away (`| head`) ends the program, as it ends others.
+    sigpipe::reset();
+    carry_out().unwrap_or_else(|failure| {
         eprintln!("{failure}");
         ExitCode::from(failure.code)
     })
