@@ -129,7 +129,22 @@ impl StrategyConfig for ConstrainedConfig {
         v.at_least("strategy.rate", self.rate, 0.0);
         v.range("strategy.draws", self.draws, 2, 1000);
         v.at_least("strategy.network.channels", self.network.channels, 0);
-        self.refuse_idle_options(v);
+        let learned = self.penalty == Penalty::Lagrange;
+        for option in [
+            "penalty",
+            "strength",
+            "draws",
+            "network.channels",
+            "network.cells",
+            "rate",
+        ] {
+            let key = format!("strategy.{option}");
+            if self.cost.is_empty() {
+                v.idle(&key, "without a limit in `strategy.cost`");
+            } else if option == "rate" && !learned {
+                v.idle(&key, "without `penalty = \"lagrange\"`");
+            }
+        }
         for (name, limit) in &self.cost {
             if let Err(e) = wanted(name, limit) {
                 v.problem(&format!("strategy.cost.{name}"), costs::in_a_line(&e));
@@ -140,32 +155,6 @@ impl StrategyConfig for ConstrainedConfig {
 }
 
 impl ConstrainedConfig {
-    /// An option that was set and would change nothing is a mistake.
-    fn refuse_idle_options(&self, v: &mut Validator) {
-        let mut idle = |option: &str, set: bool, because: &str| {
-            if set {
-                v.problem(
-                    &format!("strategy.{option}"),
-                    format!("it would change nothing {because}"),
-                );
-            }
-        };
-        if self.cost.is_empty() {
-            let without = "without a limit in `strategy.cost`";
-            idle("penalty", self.penalty != Penalty::Above, without);
-            idle("strength", self.strength != 1.0, without);
-            idle("draws", self.draws != 8, without);
-            idle("network.channels", self.network.channels != 0, without);
-            idle("network.cells", self.network.cells != 0, without);
-        }
-        let learned = self.penalty == Penalty::Lagrange && !self.cost.is_empty();
-        idle(
-            "rate",
-            self.rate != 0.01 && !learned,
-            "without limits and `penalty = \"lagrange\"`",
-        );
-    }
-
     fn wanted(&self) -> Result<Vec<Wanted>> {
         self.cost
             .iter()

@@ -128,9 +128,7 @@ impl StandaloneConfig {
         }
         match self.inner(&genotype) {
             Ok(inner) => {
-                let mut of_inner = Validator::default();
-                inner.validate(&mut of_inner);
-                v.take_in(of_inner.into_problems(), "space.", "space.settings.");
+                v.inner("space.", "space.settings.", |v| inner.validate(v));
                 let idle = inner.search_only().iter();
                 for key in idle.filter(|key| self.settings.contains_key(**key)) {
                     let problem = "it shapes the network of a search; one that is trained alone does not have it";

@@ -125,38 +125,133 @@ fn what_config_show_writes_can_be_run() {
     assert!(nasfw(&["config", "show", "--config", "my.toml"]).contains("# my.toml, line "));
 }
 
-/// What a family of spaces has as default stands in nobody's way where another option leaves it nothing to do; what is typed is
-/// a mistake there. And the preset that is the paper's text is it on every space.
+/// What the defaults say, or a preset, or `config.toml` of a run, which has every value, stands in nobody's way where another
+/// option leaves it nothing to do; what else is typed is a mistake there, on every space. And the preset that is the paper's
+/// text is it on every space.
 #[test]
-fn defaults_of_a_family_are_no_mistakes() {
-    let show = |set: &[&str]| {
+fn options_that_change_nothing_are_refused_where_they_were_set() {
+    let dir = tempfile::tempdir().unwrap();
+    let shown = |args: &[&str]| {
         let out = Command::new(env!("CARGO_BIN_EXE_nasfw"))
-            .args(["config", "show", "--toml", "--strategy", "vim"])
-            .args(["--space", "nasbench1shot1-s3"])
-            .args(set)
+            .args(["config", "show", "--toml"])
+            .args(args)
+            .current_dir(dir.path())
             .output()
             .unwrap();
         let said = [out.stdout, out.stderr].concat();
         (out.status.success(), String::from_utf8(said).unwrap())
     };
-    let (good, plain) = show(&[]);
+    // Options for `strategy.…` of a strategy on a space.
+    let show = |strategy: &str, space: &str, args: &[&str]| {
+        shown(&[&["--strategy", strategy, "--space", space], args].concat())
+    };
+    let s3 = "nasbench1shot1-s3";
+    let set = |options: &[&str]| -> Vec<String> {
+        let set = options.iter().map(|o| format!("--set=strategy.{o}"));
+        set.collect()
+    };
+    let (good, plain) = show("vim", s3, &[]);
     assert!(good && plain.contains("topology_rate = 5.0"), "{plain}");
-    let generated = ["--set", "strategy.topology=generated"];
-    for set in [&generated[..], &["--preset", "p"]] {
-        let (good, said) = show(set);
-        assert!(good, "{said}");
-    }
-    for typed in ["topology_rate=3", "topology_noise=0.7"] {
-        let typed = format!("strategy.{typed}");
-        let (good, said) = show(&[&generated[..], &["--set", &typed]].concat());
-        assert!(!good && said.contains("would change nothing"), "{said}");
-    }
-    let (good, literal) = show(&["--preset", "literal"]);
+    let (good, literal) = show("vim", s3, &["--preset", "literal"]);
     assert!(good, "{literal}");
     for (option, value) in [("noise", "0.0"), ("temperature", "1.0"), ("rate", "1.0")] {
         assert!(
             literal.contains(&format!("topology_{option} = {value}")),
             "{literal}"
         );
+    }
+
+    let generated = "topology=generated";
+    for (strategy, space, args) in [
+        ("vim", s3, set(&[generated])),
+        ("vim", s3, set(&[generated, "topology_rate=5"])),
+        ("vim", s3, set(&[generated, "preset=literal"])),
+        ("vim", s3, set(&["preset=p"])),
+        (
+            "oles",
+            s3,
+            set(&["base.name=vim", "base.topology=generated"]),
+        ),
+        (
+            "darts",
+            "toy-conv",
+            set(&["order=2", "hessian_product=exact"]),
+        ),
+    ] {
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let (good, toml) = show(strategy, space, &args);
+        assert!(good, "{strategy} {args:?}: {toml}");
+        std::fs::write(dir.path().join("again.toml"), &toml).unwrap();
+        let again = shown(&["--config", "again.toml"]);
+        assert_eq!(again, (true, toml), "{strategy} {args:?}");
+    }
+    for (strategy, space, args, key) in [
+        (
+            "vim",
+            s3,
+            set(&[generated, "topology_rate=3"]),
+            "topology_rate",
+        ),
+        (
+            "vim",
+            s3,
+            set(&[generated, "topology_noise=0.7"]),
+            "topology_noise",
+        ),
+        (
+            "vim",
+            s3,
+            set(&["form=point", "topology_noise=0.7"]),
+            "topology_noise",
+        ),
+        ("vim", s3, set(&["form=point", "samples=2"]), "samples"),
+        // A default there, and none here.
+        (
+            "vim",
+            "darts",
+            set(&[generated, "topology_rate=5"]),
+            "topology_rate",
+        ),
+        (
+            "vim",
+            "darts",
+            set(&[generated, "topology_temperature_end=0.2"]),
+            "topology_temperature_end",
+        ),
+        (
+            "oles",
+            "darts",
+            set(&[
+                "base.name=vim",
+                "base.topology=generated",
+                "base.topology_rate=5",
+            ]),
+            "base.topology_rate",
+        ),
+        (
+            "darts",
+            "toy-conv",
+            set(&["hessian_product=exact"]),
+            "hessian_product",
+        ),
+        ("random", "toy-conv", set(&["reference=2"]), "reference"),
+        (
+            "constrained",
+            "toy-conv",
+            set(&["network.cells=3"]),
+            "network.cells",
+        ),
+        (
+            "constrained",
+            "toy-conv",
+            set(&["rate=0.5", "cost={ macs = \"1M\" }"]),
+            "rate",
+        ),
+    ] {
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let (good, said) = show(strategy, space, &args);
+        let named = said.contains(&format!("strategy.{key}"));
+        let why = said.contains("would change nothing");
+        assert!(!good && named && why, "{strategy} {args:?}: {said}");
     }
 }

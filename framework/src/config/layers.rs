@@ -414,9 +414,9 @@ fn remove(tree: &mut Value, key: &str) {
     }
 }
 
-/// A preset has been laid under the user's settings; it is none of its own.
+/// A preset has been laid under the user's settings; it is none of its own. The others keep their order.
 fn forget_presets(section: &mut Map<String, Value>) {
-    section.remove("preset");
+    section.retain(|key, _| key != "preset");
     if let Some(base) = section.get_mut("base").and_then(Value::as_object_mut) {
         forget_presets(base);
     }

@@ -49,6 +49,18 @@ impl Resolved {
         self.defaults.pointer(&pointer(path))
     }
 
+    /// Whether the user's layers made a leaf another one than it is by default. Who writes the default down, as
+    /// `config.toml` of a run does, has not set it.
+    pub(super) fn is_set(&self, path: &str) -> bool {
+        let default = self.default_at(path);
+        match (self.value.pointer(&pointer(path)), default) {
+            (Some(Value::Number(set)), Some(Value::Number(default))) => {
+                set.as_f64() != default.as_f64()
+            }
+            (set, default) => set != default,
+        }
+    }
+
     /// Names of the trackers that are on.
     pub fn trackers(&self) -> impl Iterator<Item = &str> {
         let names = self.value.get(TRACKERS).and_then(Value::as_array);

@@ -120,7 +120,13 @@ impl RunConfig {
                     return Err(Error::Registry(format!("{} `{name}`: {why}", kind.name())));
                 }
             }
-            problems.extend(config.check().err().into_iter().flat_map(|e| e.problems));
+            problems.extend(
+                config
+                    .check(|key| resolved.is_set(key))
+                    .err()
+                    .into_iter()
+                    .flat_map(|e| e.problems),
+            );
             if problems.is_empty() {
                 return Ok(config);
             }
@@ -182,7 +188,8 @@ impl RunConfig {
             let tracker = plugin.tracker(&plugin.default_section()?)?;
             config.trackers.push(tracker);
         }
-        config.check().map_err(|e| Error::Run {
+        // What changes nothing was refused, if it was, when the run began.
+        config.check(|_| false).map_err(|e| Error::Run {
             path: run.join(RUN),
             problem: e.to_string(),
             help: format!(
@@ -194,8 +201,8 @@ impl RunConfig {
         Ok(config)
     }
 
-    /// What is out of range.
-    fn check(&self) -> Result<(), ConfigError> {
+    /// What is out of range, and what of the idle options was set.
+    fn check(&self, is_set: impl Fn(&str) -> bool) -> Result<(), ConfigError> {
         let mut v = Validator::default();
         v.range("threads", self.common.threads, 0, MOST_THREADS);
         // A value that can't be written is reported where it is kept.
@@ -210,6 +217,7 @@ impl RunConfig {
         for tracker in &self.trackers {
             tracker.validate(&mut v);
         }
+        v.refuse_idle(is_set);
         v.into_result()
     }
 

@@ -21,17 +21,47 @@ fn is_beyond(n: &Number) -> bool {
 #[derive(Debug, Default)]
 pub struct Validator {
     problems: Vec<Problem>,
+    /// Of options that change nothing as the others are.
+    idle: Vec<Problem>,
+}
+
+fn problem(key: &str, message: String) -> Problem {
+    Problem {
+        key: key.into(),
+        message,
+        hint: None,
+        origin: None,
+    }
+}
+
+/// What is said of `from…` is said of `to…`.
+fn renamed(problems: Vec<Problem>, from: &str, to: &str) -> impl Iterator<Item = Problem> {
+    problems.into_iter().map(move |p| Problem {
+        key: match p.key.strip_prefix(from) {
+            Some(rest) => format!("{to}{rest}").trim_end_matches('.').to_owned(),
+            None => p.key,
+        },
+        ..p
+    })
 }
 
 impl Validator {
     /// Records a problem of `key`, a dotted path such as `strategy.lr`.
     pub fn problem(&mut self, key: &str, message: impl Into<String>) {
-        self.problems.push(Problem {
-            key: key.into(),
-            message: message.into(),
-            hint: None,
-            origin: None,
-        });
+        self.problems.push(problem(key, message.into()));
+    }
+
+    /// Says that `key` changes nothing, whatever its value, `because`, such as "without a limit". Say it without a look at
+    /// the value: it is a mistake of those only who have set the option, which [`refuse_idle`](Self::refuse_idle) knows.
+    pub fn idle(&mut self, key: &str, because: &str) {
+        let message = format!("it would change nothing {because}");
+        self.idle.push(problem(key, message));
+    }
+
+    /// Makes problems of those idle options that `is_set` says were set.
+    pub(crate) fn refuse_idle(&mut self, is_set: impl Fn(&str) -> bool) {
+        let idle = std::mem::take(&mut self.idle).into_iter();
+        self.problems.extend(idle.filter(|p| is_set(&p.key)));
     }
 
     /// Requires `value ≥ min` (and not NaN).
@@ -103,20 +133,20 @@ impl Validator {
     /// Checks the settings of the strategy that a wrapper wraps: what `check` says of `strategy.…` is said of
     /// `strategy.base.…`.
     pub fn base(&mut self, check: impl FnOnce(&mut Self)) {
-        let mut inner = Self::default();
-        check(&mut inner);
-        self.take_in(inner.problems, "strategy.", "strategy.base.");
+        self.inner("strategy.", "strategy.base.", check);
     }
 
-    /// Takes in what was found of settings that are kept inside others: what is said of `from…` is said of `to…`.
+    /// Checks settings that are kept inside others: what `check` says of `from…` is said of `to…`.
+    pub fn inner(&mut self, from: &str, to: &str, check: impl FnOnce(&mut Self)) {
+        let mut inner = Self::default();
+        check(&mut inner);
+        self.idle.extend(renamed(inner.idle, from, to));
+        self.take_in(inner.problems, from, to);
+    }
+
+    /// Takes in what was found of settings that are kept inside others, renamed as by [`inner`](Self::inner).
     pub fn take_in(&mut self, problems: Vec<Problem>, from: &str, to: &str) {
-        self.problems.extend(problems.into_iter().map(|p| Problem {
-            key: match p.key.strip_prefix(from) {
-                Some(rest) => format!("{to}{rest}").trim_end_matches('.').to_owned(),
-                None => p.key,
-            },
-            ..p
-        }));
+        self.problems.extend(renamed(problems, from, to));
     }
 
     /// All problems as one error.

@@ -84,14 +84,24 @@ impl StrategyConfig for VimConfig {
         v.range("strategy.temperature_end", self.temperature_end, 1e-3, 1e3);
         v.at_least("strategy.noise", self.noise, 0.0);
         v.at_least("strategy.topology_noise", self.topology_noise, 0.0);
-        for (option, value, _) in self.of_free_topology() {
-            v.range(&format!("strategy.{option}"), value, 1e-3, 1e3);
-        }
+        v.range(
+            "strategy.topology_temperature",
+            self.topology_temperature,
+            1e-3,
+            1e3,
+        );
+        v.range(
+            "strategy.topology_temperature_end",
+            self.topology_temperature_end,
+            1e-3,
+            1e3,
+        );
+        v.range("strategy.topology_rate", self.topology_rate, 1e-3, 1e3);
         v.at_least("strategy.free_init_std", self.free_init_std, 0.0);
         v.range("strategy.blocks", self.blocks, 1, 50);
         v.range("strategy.width", self.width, 1, 4096);
         v.range("strategy.gamma", self.gamma, -1e3, 1e3);
-        self.refuse_idle_options(v);
+        self.name_idle_options(v);
         self.arch.validate("strategy.arch", v);
     }
 }
@@ -108,48 +118,33 @@ impl VimConfig {
         }
     }
 
-    /// Options that free topology alone has, with their defaults on spaces of NAS-Bench-1Shot1; 1 leaves it as in DARTS.
-    fn of_free_topology(&self) -> [(&'static str, f64, f64); 3] {
-        [
-            ("topology_temperature", self.topology_temperature, 10.0),
+    /// Says which options change nothing as the others are. Topology as it is in DARTS asks for nothing: the preset says
+    /// so on every space, and a run keeps these values, not the preset.
+    fn name_idle_options(&self, v: &mut Validator) {
+        let of_free_topology = [
+            ("topology_noise", self.topology_noise, 0.0),
+            ("topology_temperature", self.topology_temperature, 1.0),
             (
                 "topology_temperature_end",
                 self.topology_temperature_end,
-                0.2,
+                1.0,
             ),
-            ("topology_rate", self.topology_rate, 5.0),
-        ]
-    }
-
-    /// An option that was set and would change nothing is a mistake; one that has a default was not set.
-    fn refuse_idle_options(&self, v: &mut Validator) {
-        let mut idle = |option: &str, because: &str| {
-            v.problem(
-                &format!("strategy.{option}"),
-                format!("it would change nothing {because}"),
-            );
-        };
-        let noise_is_set = ![0.0, 0.3].contains(&self.topology_noise);
-        if noise_is_set && self.topology == Logits::Generated {
-            idle(
-                "topology_noise",
-                "with `topology = \"generated\"`: there `noise` counts",
-            );
-        }
-        for (option, value, default) in self.of_free_topology() {
-            if ![1.0, default].contains(&value) && self.topology == Logits::Generated {
-                idle(option, "with `topology = \"generated\"`");
+            ("topology_rate", self.topology_rate, 1.0),
+        ];
+        let asks = of_free_topology
+            .into_iter()
+            .filter(|(_, value, in_darts)| value != in_darts);
+        for (option, ..) in asks {
+            let key = format!("strategy.{option}");
+            if self.topology == Logits::Generated {
+                v.idle(&key, "with `topology = \"generated\"`");
+            } else if option == "topology_noise" && self.form == Form::Point {
+                v.idle(&key, "with `form = \"point\"`, which has no noise");
             }
         }
-        if noise_is_set && self.form == Form::Point {
-            idle(
-                "topology_noise",
-                "with `form = \"point\"`, which has no noise",
-            );
-        }
-        if self.samples > 1 && self.form == Form::Point && self.input == Input::Fixed {
-            idle(
-                "samples",
+        if self.form == Form::Point && self.input == Input::Fixed {
+            v.idle(
+                "strategy.samples",
                 "with `form = \"point\"` and fixed input: all samples are equal",
             );
         }
