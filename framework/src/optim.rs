@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tch::{Tensor, no_grad};
 
+use crate::schedule::Shape;
 use crate::settings::Validator;
 
 /// Settings of an optimizer; the section of the configuration that holds one names all of these.
@@ -16,7 +17,7 @@ pub struct OptimizerConfig {
     /// Learning rate at the end of a decaying schedule.
     pub lr_min: f64,
     /// How the rate moves from `lr` to `lr_min`.
-    pub schedule: crate::schedule::Shape,
+    pub schedule: Shape,
     /// SGD and RMSProp: momentum.
     pub momentum: f64,
     /// SGD: Nesterov's form of momentum.
@@ -66,6 +67,17 @@ impl OptimizerConfig {
                 &format!("{at}.nesterov"),
                 "Nesterov's form needs a momentum above 0",
             );
+        }
+        let (idle, with): (&[&str], _) = match self.optimizer {
+            Rule::Sgd => (&["betas", "eps"], "with `optimizer = \"sgd\"`"),
+            Rule::Adam => (&["momentum", "nesterov"], "with `optimizer = \"adam\"`"),
+            Rule::RmsProp => (&["nesterov"], "with `optimizer = \"rmsprop\"`"),
+        };
+        for option in idle {
+            v.idle(&format!("{at}.{option}"), with);
+        }
+        if self.schedule == Shape::Constant {
+            v.idle(&format!("{at}.lr_min"), "with `schedule = \"constant\"`");
         }
     }
 

@@ -56,12 +56,18 @@ fn every_strategy_has_a_configuration_on_every_space_and_dataset() {
                         .map(|(k, v)| (k.to_owned(), format!("\"{v}\""), format!("--{k}")))
                         .collect();
                     let resolved = resolve(&registry, &[Layer::CommandLine(options)]).unwrap();
-                    RunConfig::new(&registry, &resolved).unwrap_or_else(|e| {
-                        panic!(
-                            "{} ({preset:?}) on {} with {}: {e}",
-                            strategy.name, space.name, dataset.name
-                        )
-                    });
+                    // And what a run keeps of it, which names no preset, is the same configuration.
+                    let kept = Layer::File("config.toml".into(), resolved.to_toml());
+                    let again = resolve(&registry, &[kept]).unwrap();
+                    assert_eq!(again.value, resolved.value);
+                    for resolved in [resolved, again] {
+                        RunConfig::new(&registry, &resolved).unwrap_or_else(|e| {
+                            panic!(
+                                "{} ({preset:?}) on {} with {}: {e}",
+                                strategy.name, space.name, dataset.name
+                            )
+                        });
+                    }
                 }
             }
         }
@@ -235,6 +241,19 @@ fn options_that_change_nothing_are_refused_where_they_were_set() {
             "hessian_product",
         ),
         ("random", "toy-conv", set(&["reference=2"]), "reference"),
+        ("vim", "darts", set(&["arch.momentum=0.5"]), "arch.momentum"),
+        (
+            "vim",
+            "darts",
+            set(&["arch.optimizer=sgd", "arch.betas=[0.8, 0.99]"]),
+            "arch.betas",
+        ),
+        (
+            "oles",
+            "darts",
+            set(&["base.arch.schedule=constant", "base.arch.lr_min=1e-5"]),
+            "base.arch.lr_min",
+        ),
         (
             "constrained",
             "toy-conv",

@@ -140,8 +140,31 @@ impl<'a> Visit<'a> for Paths {
         visit::visit_path(self, path);
     }
 
+    /// What a macro is given is no syntax before it is expanded: its paths are found word by word.
+    fn visit_macro(&mut self, called: &'a syn::Macro) {
+        let text = called.tokens.to_string().replace("::", " :: ");
+        let words: Vec<&str> = text.split_whitespace().collect();
+        for (i, word) in words.iter().enumerate() {
+            let begins = ["crate", "super", "self"].contains(word);
+            if begins && (i == 0 || !["$", "::"].contains(&words[i - 1])) {
+                let further = words[i + 1..].chunks_exact(2);
+                let further = further.take_while(|pair| pair[0] == "::");
+                let further = further.map(|pair| pair[1].to_owned());
+                let path: Vec<String> =
+                    std::iter::once((*word).to_owned()).chain(further).collect();
+                if path.len() > 1 {
+                    self.add(path);
+                }
+            }
+        }
+    }
+
     // A macro of the crate is at its root, wherever it is written.
-    fn visit_macro(&mut self, _: &'a syn::Macro) {}
+    fn visit_item_macro(&mut self, item: &'a syn::ItemMacro) {
+        if !item.mac.path.is_ident("macro_rules") {
+            visit::visit_item_macro(self, item);
+        }
+    }
 }
 
 /// The file that a path leads into, seen from a module.
@@ -324,6 +347,8 @@ fn a_planted_import_is_found() {
         "use crate::search::Step;\npub struct Rng;\n",
         "pub struct Rng;\nfn f() { crate::search::Step::new() }\n",
         "use super::{search::{Step as S}};\npub struct Rng;\n",
+        "pub struct Rng;\nfn f() { println!(\"{}\", 1 + crate::search::Step::count()) }\n",
+        "pub struct Rng;\nthread_local! { static S: super::search::Step = 0; }\n",
     ] {
         let (up, circles) = crate_with(planted);
         assert_eq!(

@@ -58,10 +58,14 @@ impl Validator {
         self.idle.push(problem(key, message));
     }
 
-    /// Makes problems of those idle options that `is_set` says were set.
+    /// Makes problems of those idle options that `is_set` says were set, one for each that has none yet.
     pub(crate) fn refuse_idle(&mut self, is_set: impl Fn(&str) -> bool) {
-        let idle = std::mem::take(&mut self.idle).into_iter();
-        self.problems.extend(idle.filter(|p| is_set(&p.key)));
+        for idle in std::mem::take(&mut self.idle) {
+            let named = |p: &Problem| p.key.split('[').next() == Some(idle.key.as_str());
+            if is_set(&idle.key) && !self.problems.iter().any(named) {
+                self.problems.push(idle);
+            }
+        }
     }
 
     /// Requires `value ≥ min` (and not NaN).
