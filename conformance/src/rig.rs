@@ -86,6 +86,11 @@ impl<'a> Rig<'a> {
         let config = self.plugin.strategy(&self.section).map_err(Box::new)?;
         let mut v = Validator::default();
         config.validate(&mut v);
+        let usual = self.plugin.default_section()?;
+        v.refuse_idle(|key| {
+            let path = key.trim_start_matches("strategy").replace('.', "/");
+            self.section.pointer(&path) != usual.pointer(&path)
+        });
         v.into_result().map_err(Box::new)?;
         Ok(config)
     }

@@ -59,7 +59,7 @@ impl Validator {
     }
 
     /// Makes problems of those idle options that `is_set` says were set, one for each that has none yet.
-    pub(crate) fn refuse_idle(&mut self, is_set: impl Fn(&str) -> bool) {
+    pub fn refuse_idle(&mut self, is_set: impl Fn(&str) -> bool) {
         for idle in std::mem::take(&mut self.idle) {
             let named = |p: &Problem| p.key.split('[').next() == Some(idle.key.as_str());
             if is_set(&idle.key) && !self.problems.iter().any(named) {
