@@ -9,7 +9,7 @@ use tch::{Tensor, no_grad};
 
 use super::probe::Problem;
 use super::trace::{Trace, Watch};
-use nasfw_framework::config::{Common, RunConfig, Validator};
+use nasfw_framework::config::{Common, RunConfig, Validator, differ};
 use nasfw_framework::events::Event;
 use nasfw_framework::listen::Vector;
 use nasfw_framework::ranks::Ranks;
@@ -24,6 +24,8 @@ use nasfw_framework::{Error, Result};
 pub(super) struct Rig<'a> {
     pub plugin: &'a Plugin,
     pub section: Value,
+    /// What counts as set by nobody, instead of the plugin's defaults: options that change nothing may be as they are here.
+    pub usual: Option<Value>,
     pub problem: &'a Problem,
 }
 
@@ -66,7 +68,20 @@ fn typed<T: DeserializeOwned>(value: &Value) -> Result<T> {
 impl<'a> Rig<'a> {
     /// The same with other settings.
     pub fn with(&self, section: Value) -> Rig<'a> {
-        Rig { section, ..*self }
+        Rig {
+            section,
+            usual: self.usual.clone(),
+            ..*self
+        }
+    }
+
+    /// The same with other settings that stand for a preset's: as in the program, they count as set by nobody.
+    pub fn with_preset(&self, section: Value) -> Rig<'a> {
+        Rig {
+            usual: Some(section.clone()),
+            section,
+            ..*self
+        }
     }
 
     /// The same on another problem.
@@ -74,6 +89,7 @@ impl<'a> Rig<'a> {
         Rig {
             plugin: self.plugin,
             section: self.section.clone(),
+            usual: self.usual.clone(),
             problem,
         }
     }
@@ -86,10 +102,13 @@ impl<'a> Rig<'a> {
         let config = self.plugin.strategy(&self.section).map_err(Box::new)?;
         let mut v = Validator::default();
         config.validate(&mut v);
-        let usual = self.plugin.default_section()?;
+        let usual = match &self.usual {
+            Some(section) => section.clone(),
+            None => self.plugin.default_section()?,
+        };
         v.refuse_idle(|key| {
-            let path = key.trim_start_matches("strategy").replace('.', "/");
-            self.section.pointer(&path) != usual.pointer(&path)
+            let option = key.strip_prefix("strategy.").unwrap_or(key);
+            differ(&self.section, &usual, option)
         });
         v.into_result().map_err(Box::new)?;
         Ok(config)

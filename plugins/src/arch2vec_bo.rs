@@ -185,6 +185,13 @@ impl StrategyConfig for Arch2vecConfig {
     }
 
     fn validate(&self, v: &mut Validator) {
+        let (idle, with) = match self.score {
+            Scoring::Train => (["metric", "fidelity"], "with `score = \"train\"`"),
+            Scoring::Benchmark => (["epochs", "eval_batches"], "with `score = \"benchmark\"`"),
+        };
+        for option in idle {
+            v.idle(&format!("strategy.{option}"), with);
+        }
         v.at_least("strategy.epochs", self.epochs, 1);
         v.range("strategy.samples", self.samples, 1, MOST);
         v.range("strategy.initial", self.initial, 2, MOST);

@@ -76,6 +76,12 @@ impl StrategyConfig for DartsMinusConfig {
 
     fn validate(&self, v: &mut Validator) {
         v.range("strategy.auxiliary_start", self.auxiliary_start, 0.0, 100.0);
+        if self.auxiliary_start == 0.0 {
+            v.idle(
+                "strategy.decay",
+                "with `auxiliary_start = 0`, which is DARTS",
+            );
+        }
         v.at_least("strategy.init_std", self.init_std, 0.0);
         self.arch.validate("strategy.arch", v);
     }

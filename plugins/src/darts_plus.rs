@@ -88,6 +88,10 @@ impl StrategyConfig for DartsPlusConfig {
     fn validate(&self, v: &mut Validator) {
         v.at_least("strategy.skips", self.skips, 1);
         v.at_least("strategy.patience", self.patience, 1);
+        match self.criterion {
+            Criterion::Skips => v.idle("strategy.patience", "with `criterion = \"skips\"`"),
+            Criterion::Ranking => v.idle("strategy.skips", "with `criterion = \"ranking\"`"),
+        }
         v.base(|v| self.base.validate(v));
     }
 }

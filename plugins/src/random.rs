@@ -116,6 +116,15 @@ impl StrategyConfig for RandomConfig {
         if self.costs.is_empty() {
             v.idle("strategy.reference", "without a cost in `strategy.costs`");
         }
+        if self.score != Scoring::Train {
+            v.idle("strategy.eval_batches", "without `score = \"train\"`");
+        }
+        if self.score == Scoring::None {
+            v.idle(
+                "strategy.samples",
+                "with `score = \"none\"`, which draws one",
+            );
+        }
     }
 }
 

@@ -161,6 +161,13 @@ impl StrategyConfig for RankNoshConfig {
                 "without a benchmark there must be one level at least",
             );
         }
+        match self.score {
+            Scoring::Train => v.idle("strategy.metric", "with `score = \"train\"`"),
+            Scoring::Benchmark => v.idle("strategy.eval_batches", "with `score = \"benchmark\"`"),
+        }
+        if self.levels.len() == 1 {
+            v.idle("strategy.promoted", "with one level");
+        }
         v.range("strategy.proposals", self.proposals, 1, MOST);
         v.range("strategy.promoted", self.promoted, 0.0, 1.0);
         v.range("strategy.pool", self.pool, 1, MOST);

@@ -73,6 +73,8 @@ impl StrategyConfig for SparseNasConfig {
         v.at_least("strategy.l2", self.l2, 0.0);
         v.range("strategy.init", self.init, -100.0, 100.0);
         self.arch.validate("strategy.arch", v);
+        // That of the accelerated proximal gradient, whatever the rule.
+        v.reads("strategy.arch.momentum");
         if self.arch.optimizer == Rule::RmsProp {
             let why = "the proximal step knows the step sizes of \"adam\" and \"sgd\" alone";
             v.problem("strategy.arch.optimizer", why);

@@ -81,6 +81,9 @@ impl StrategyConfig for VdnasConfig {
         v.range("strategy.init_mean", self.init_mean, -100.0, 100.0);
         v.range("strategy.init_rate", self.init_rate, -50.0, 50.0);
         v.range("strategy.init_spread", self.init_spread, 1e-6, 50.0);
+        if !self.semi_implicit {
+            v.idle("strategy.init_spread", "without `semi_implicit = true`");
+        }
         self.arch.validate("strategy.arch", v);
     }
 }

@@ -96,6 +96,11 @@ impl StrategyConfig for ZeroCostConfig {
         v.range("strategy.samples", self.samples, 1, MOST as u64);
         v.range("strategy.population", self.population, 1, MOST);
         v.range("strategy.tournament", self.tournament, 1, MOST);
+        if self.candidates == Candidates::Random {
+            let random = "with `candidates = \"random\"`";
+            v.idle("strategy.population", random);
+            v.idle("strategy.tournament", random);
+        }
         v.range("strategy.starts", self.starts, 1, 1000);
         v.range("strategy.channels", self.channels, 0, 4096);
         v.range("strategy.cells", self.cells, 0, 999);

@@ -50,11 +50,14 @@ fn shrink(section: &mut Value, strategy: &str) {
             "predictor": { "hidden": 4, "layers": 1, "steps": 2 },
         }),
         _ => json!({
-            "epochs": 1, "samples": 5, "initial": 2, "round": 1, "pool": 12, "target": 60.0,
+            "samples": 5, "initial": 2, "round": 1, "pool": 12, "target": 60.0,
             "encoder": { "hidden": 6, "layers": 1, "latent": 3, "epochs": 2, "batch": 4 },
             "model": { "units": 4, "epochs": 2, "batch": 2 },
         }),
     };
+    if section["score"] == "train" && strategy == "arch2vec-bo" {
+        section["epochs"] = json!(1);
+    }
     for (key, value) in small.as_object().unwrap() {
         match value.as_object() {
             Some(inner) => inner.iter().for_each(|(k, v)| section[key][k] = v.clone()),
@@ -74,7 +77,6 @@ fn checked(plugin: &Plugin) -> Report {
         // It counts skip connections; from random logits there are some.
         "darts-plus" => {
             section["base"]["init_std"] = json!(1.0);
-            section["patience"] = json!(2);
             images("nasbench201", &small(1)).epochs(4)
         }
         // Each search needs an epoch, and each training.

@@ -157,7 +157,13 @@ fn options_that_change_nothing_are_refused_where_they_were_set() {
         set.collect()
     };
     let (good, plain) = show("vim", s3, &[]);
-    assert!(good && plain.contains("topology_rate = 5.0"), "{plain}");
+    for decides in ["rate = 5.0", "noise = 1.0"] {
+        assert!(
+            good && plain.contains(&format!("topology_{decides}")),
+            "{plain}"
+        );
+    }
+    assert!(plain.contains("k_hot = true"), "{plain}");
     let (good, literal) = show("vim", s3, &["--preset", "literal"]);
     assert!(good, "{literal}");
     for (option, value) in [("noise", "0.0"), ("temperature", "1.0"), ("rate", "1.0")] {
@@ -166,6 +172,7 @@ fn options_that_change_nothing_are_refused_where_they_were_set() {
             "{literal}"
         );
     }
+    assert!(literal.contains("k_hot = false"), "{literal}");
 
     let generated = "topology=generated";
     for (strategy, space, args) in [
@@ -173,6 +180,10 @@ fn options_that_change_nothing_are_refused_where_they_were_set() {
         ("vim", s3, set(&[generated, "topology_rate=5"])),
         ("vim", s3, set(&[generated, "preset=literal"])),
         ("vim", s3, set(&["preset=p"])),
+        ("vim", s3, set(&["preset=d", "noise=1"])),
+        // Its own momentum, whatever the rule.
+        ("sparse-nas", "darts", set(&["arch.momentum=0.5"])),
+        ("vim", s3, set(&["preset=literal", "operations=free"])),
         (
             "oles",
             s3,
@@ -211,6 +222,21 @@ fn options_that_change_nothing_are_refused_where_they_were_set() {
             "topology_noise",
         ),
         ("vim", s3, set(&["form=point", "samples=2"]), "samples"),
+        ("vim", s3, set(&["form=point", "noise=0.5"]), "noise"),
+        ("vim", s3, set(&["form=dropout", "noise=0.5"]), "noise"),
+        ("vim", s3, set(&["operations=free", "blocks=3"]), "blocks"),
+        (
+            "vim",
+            s3,
+            set(&["operations=free", "input=resampled"]),
+            "input",
+        ),
+        (
+            "vim",
+            s3,
+            set(&[generated, "free_init_std=0.1"]),
+            "free_init_std",
+        ),
         // A default there, and none here.
         (
             "vim",
@@ -241,6 +267,72 @@ fn options_that_change_nothing_are_refused_where_they_were_set() {
             "hessian_product",
         ),
         ("random", "toy-conv", set(&["reference=2"]), "reference"),
+        (
+            "random",
+            "toy-conv",
+            set(&["score=none", "samples=3"]),
+            "samples",
+        ),
+        (
+            "random",
+            "toy-conv",
+            set(&["score=benchmark", "eval_batches=3"]),
+            "eval_batches",
+        ),
+        (
+            "darts-plus",
+            "darts",
+            set(&["criterion=skips", "patience=3"]),
+            "patience",
+        ),
+        (
+            "darts-plus",
+            "darts",
+            set(&["criterion=ranking", "skips=3"]),
+            "skips",
+        ),
+        (
+            "zero-cost",
+            "darts",
+            set(&["candidates=random", "population=3"]),
+            "population",
+        ),
+        (
+            "vdnas",
+            "darts",
+            set(&["semi_implicit=false", "init_spread=0.3"]),
+            "init_spread",
+        ),
+        (
+            "rank-nosh",
+            "darts",
+            set(&["score=train", "metric=test"]),
+            "metric",
+        ),
+        (
+            "rank-nosh",
+            "darts",
+            set(&["levels=[3]", "promoted=0.3"]),
+            "promoted",
+        ),
+        (
+            "arch2vec-bo",
+            "darts",
+            set(&["score=train", "fidelity=lowest"]),
+            "fidelity",
+        ),
+        (
+            "arch2vec-bo",
+            "nasbench201",
+            set(&["score=benchmark", "epochs=3"]),
+            "epochs",
+        ),
+        (
+            "darts-minus",
+            "darts",
+            set(&["auxiliary_start=0", "decay=cosine"]),
+            "decay",
+        ),
         ("vim", "darts", set(&["arch.momentum=0.5"]), "arch.momentum"),
         (
             "vim",

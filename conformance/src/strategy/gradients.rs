@@ -432,6 +432,7 @@ pub fn architecture_step(
     let rig = Rig {
         plugin,
         section: section.clone(),
+        usual: None,
         problem,
     };
     let watched = rig.replay(step, None, None)?;

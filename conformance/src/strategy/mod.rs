@@ -58,6 +58,7 @@ fn check(
     let rig = &Rig {
         plugin,
         section: section.clone(),
+        usual: None,
         problem,
     };
     let mut report = Report::new(subject(plugin));

@@ -121,7 +121,7 @@ pub(super) fn every_preset_matters(rig: &Rig<'_>) -> Result<Verdict> {
         let elsewhere = table
             .as_object()
             .is_some_and(|t| t.keys().any(|k| k != "strategy"));
-        let seen = match rig.with(section.clone()).run(0, false) {
+        let seen = match rig.with_preset(section.clone()).run(0, false) {
             // It is meant for other spaces than the problem's.
             Err(Error::Incompatible { .. }) => continue,
             seen => seen?,

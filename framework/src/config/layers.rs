@@ -13,7 +13,7 @@ use super::trackers::{TENSORBOARD, TRACKERS, wanted as wanted_trackers};
 use crate::error::{Error, Result};
 use crate::job::RunConfig;
 use crate::registry::{Kind, Plugin, Registry, similar};
-use crate::settings::{ConfigError, Origin, Problem, flatten, is_option};
+use crate::settings::{ConfigError, Origin, Problem, flatten, is_option, pointer};
 
 /// The embedded, commented defaults of everything that belongs to no plugin.
 pub const DEFAULTS: &str = include_str!("defaults.toml");
@@ -443,8 +443,8 @@ impl Layers<'_> {
         known: &mut BTreeMap<String, ()>,
     ) -> Result<()> {
         let wanted = |key: &str| {
-            let pointer = format!("/{}/{key}", section.replace('.', "/"));
-            self.wanted.pointer(&pointer).and_then(Value::as_str)
+            let place = pointer(&format!("{section}.{key}"));
+            self.wanted.pointer(&place).and_then(Value::as_str)
         };
         let own: toml::Table = toml::from_str(plugin.defaults)
             .map_err(|e| Error::Registry(format!("defaults of `{}`: {e}", plugin.name)))?;

@@ -12,7 +12,7 @@ mod run_config;
 mod trackers;
 
 pub use crate::job::{Common, Precision, RunConfig};
-pub use crate::settings::{ConfigError, Origin, Problem, Validator, flatten, is_option};
+pub use crate::settings::{ConfigError, Origin, Problem, Validator, differ, flatten, is_option};
 pub use document::{Document, TEXT_LIMIT};
 pub use layers::{DEFAULTS, Layer, environment_key, resolve, typed_value};
 pub use resolved::Resolved;

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::trackers::TRACKERS;
 use crate::registry::Kind;
-use crate::settings::Origin;
+use crate::settings::{Origin, differ, pointer};
 
 /// Merged configuration with the origin of every leaf.
 #[derive(Debug, Clone)]
@@ -17,14 +17,6 @@ pub struct Resolved {
     pub origins: BTreeMap<String, Origin>,
     /// What the tree would be without the user's layers.
     pub(super) defaults: Value,
-}
-
-/// A dotted path as RFC 6901 has it; the whole tree where it is empty.
-fn pointer(path: &str) -> String {
-    path.split('.')
-        .filter(|part| !part.is_empty())
-        .map(|part| format!("/{part}"))
-        .collect()
 }
 
 impl Resolved {
@@ -52,13 +44,7 @@ impl Resolved {
     /// Whether the user's layers made a leaf another one than it is by default. Who writes the default down, as
     /// `config.toml` of a run does, has not set it.
     pub(super) fn is_set(&self, path: &str) -> bool {
-        let default = self.default_at(path);
-        match (self.value.pointer(&pointer(path)), default) {
-            (Some(Value::Number(set)), Some(Value::Number(default))) => {
-                set.as_f64() != default.as_f64()
-            }
-            (set, default) => set != default,
-        }
+        differ(&self.value, &self.defaults, path)
     }
 
     /// Names of the trackers that are on.

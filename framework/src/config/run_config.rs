@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::job::{Common, RunConfig};
 use crate::registry::{Kind, Parse, Registry};
 use crate::run::{CONFIG, RUN, need_run, read_stored};
-use crate::settings::{ConfigError, Problem, Validator, flatten, misread};
+use crate::settings::{ConfigError, Problem, Validator, flatten, misread, pointer};
 
 /// The most CPU threads.
 const MOST_THREADS: usize = 1024;
@@ -296,16 +296,16 @@ impl Reader<'_> {
                     (section, key) => format!("{section}.{key}"),
                 };
                 self.problems.push(problem);
-                let pointer = format!("/{}", own.replace('.', "/"));
+                let place = pointer(&own);
                 let defaults = self.resolved.default_at(section);
-                let default = defaults.and_then(|d| d.pointer(&pointer)).cloned();
-                let (Some(place), Some(default)) = (value.pointer_mut(&pointer), default) else {
+                let default = defaults.and_then(|d| d.pointer(&place)).cloned();
+                let (Some(value), Some(default)) = (value.pointer_mut(&place), default) else {
                     return None;
                 };
                 if !replaced.insert(own) {
                     return None;
                 }
-                *place = default;
+                *value = default;
             }
         }
     }

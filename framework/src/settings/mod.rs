@@ -5,5 +5,5 @@ mod tree;
 mod validate;
 
 pub use problem::{ConfigError, Origin, Problem, misread};
-pub use tree::{flatten, in_words, is_option};
+pub use tree::{differ, flatten, in_words, is_option, pointer};
 pub use validate::Validator;

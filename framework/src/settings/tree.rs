@@ -28,6 +28,23 @@ pub fn flatten(value: &Value) -> BTreeMap<String, Value> {
     out
 }
 
+/// A dotted path as RFC 6901 has it; the whole tree where it is empty.
+pub fn pointer(path: &str) -> String {
+    path.split('.')
+        .filter(|part| !part.is_empty())
+        .map(|part| format!("/{part}"))
+        .collect()
+}
+
+/// Whether two trees have other values at a dotted path; 5 and 5.0 are one.
+pub fn differ(one: &Value, other: &Value, path: &str) -> bool {
+    let pointer = pointer(path);
+    match (one.pointer(&pointer), other.pointer(&pointer)) {
+        (Some(Value::Number(one)), Some(Value::Number(other))) => one.as_f64() != other.as_f64(),
+        (one, other) => one != other,
+    }
+}
+
 /// A value in words: text as it is, anything else as JSON has it.
 pub fn in_words(value: &Value) -> String {
     match value {

@@ -58,6 +58,11 @@ impl Validator {
         self.idle.push(problem(key, message));
     }
 
+    /// Takes back what was said of `key`: whoever calls reads it, too.
+    pub fn reads(&mut self, key: &str) {
+        self.idle.retain(|problem| problem.key != key);
+    }
+
     /// Makes problems of those idle options that `is_set` says were set, one for each that has none yet.
     pub fn refuse_idle(&mut self, is_set: impl Fn(&str) -> bool) {
         for idle in std::mem::take(&mut self.idle) {

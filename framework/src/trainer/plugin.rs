@@ -101,6 +101,13 @@ impl Trainer for SearchTrainer {
             0.0,
             1.0,
         );
+        if self.augment.cutout == 0 {
+            v.idle("trainer.augment.cutout_probability", "without `cutout`");
+        }
+        if self.sync_batch_norm {
+            let why = "with `sync_batch_norm = true`, which takes no fused kernels";
+            v.idle("trainer.fused", why);
+        }
         for (strength, most) in self
             .augment
             .color_jitter

@@ -36,13 +36,14 @@ register! {
     families: &[("nasbench1shot1", NASBENCH1SHOT1)],
 }
 
-/// Five epochs, as in the paper; topology that decides too, by round 7 of docs/studies/vim.md.
+/// Five epochs, as in the paper; topology that decides too, by rounds 7, 10 and 13 of docs/studies/vim.md.
 const NASBENCH1SHOT1: &str = r#"
 [strategy]
-topology_noise = 0.3
+topology_noise = 1.0
 topology_temperature = 10.0
 topology_temperature_end = 0.2
 topology_rate = 5.0
+k_hot = true
 [trainer]
 epochs = 5
 "#;
@@ -58,6 +59,7 @@ topology_noise = 0.0
 topology_temperature = 1.0
 topology_temperature_end = 1.0
 topology_rate = 1.0
+k_hot = false
 last_relu = true
 [strategy.arch]
 optimizer = "sgd"
@@ -147,6 +149,31 @@ impl VimConfig {
                 "strategy.samples",
                 "with `form = \"point\"` and fixed input: all samples are equal",
             );
+        }
+        match self.form {
+            Form::Sample => {}
+            Form::Point => v.idle(
+                "strategy.noise",
+                "with `form = \"point\"`, which has no noise",
+            ),
+            Form::Dropout => v.idle(
+                "strategy.noise",
+                "with `form = \"dropout\"`, which learns how much noise there is",
+            ),
+        }
+        match (self.operations, self.topology) {
+            (Logits::Free, Logits::Free) => {
+                // `last_relu` is one, too, but presets ask for it whatever the logits are.
+                for option in ["input", "generators", "blocks", "width", "gamma"] {
+                    let key = format!("strategy.{option}");
+                    v.idle(&key, "where the generator makes no logits");
+                }
+            }
+            (Logits::Generated, Logits::Generated) => v.idle(
+                "strategy.free_init_std",
+                "where the generator makes all logits",
+            ),
+            _ => {}
         }
     }
 }
