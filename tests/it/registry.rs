@@ -365,4 +365,21 @@ fn options_that_change_nothing_are_refused_where_they_were_set() {
         let why = said.contains("would change nothing");
         assert!(!good && named && why, "{strategy} {args:?}: {said}");
     }
+    for (args, key) in [
+        (
+            &["--set=trainer.augment.cutout_probability=0.5"][..],
+            "trainer.augment.cutout_probability",
+        ),
+        (
+            &[
+                "--set=trainer.sync_batch_norm=true",
+                "--set=trainer.fused=false",
+            ],
+            "trainer.fused",
+        ),
+    ] {
+        let (good, said) = show("darts", "darts", args);
+        let why = said.contains("would change nothing");
+        assert!(!good && said.contains(key) && why, "{args:?}: {said}");
+    }
 }
